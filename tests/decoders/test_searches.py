@@ -195,6 +195,14 @@ def test_diverse_groups_start_apart_and_alike_without_a_penalty() -> None:
     assert len(set(alike.tokens[0])) == 1
 
 
+def test_a_chain_acts_on_what_is_drawn() -> None:
+    greedy = search("greedy", 5).answer
+    for name in ("beam_sample:top_k", "stochastic_beam:top_k", "diverse_beam:top_k"):
+        assert search(name, 5, num_beams=1, top_k=1).answer == greedy
+    kept = search("stochastic_beam:top_k", 5, num_beams=3, top_k=2)
+    assert all((final > -inf).sum(-1).le(2).all() for final in kept.finals)
+
+
 @pytest.mark.parametrize("name", ["beam_sample", "diverse_beam", "stochastic_beam"])
 def test_a_search_cut_short_still_has_answers(name: str) -> None:
     found = run(decoders.find(name), {"model": model(2)}, [1], 4, VOCAB, [], num_beams=4)

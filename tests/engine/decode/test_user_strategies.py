@@ -434,3 +434,27 @@ def test_a_strategy_that_proposes(
     assert words in seen.failed.message
     assert seen.failed.message.startswith("mine.py, line ")
     assert len(run(PROPOSER.format(propose=RIGHT, step="return took")).ids) == 12
+
+
+LOOKER = """from edge_tui.decoders.ngram import NGram
+
+
+class Mine(NGram):
+    name = "mine"
+    title = "mine"
+    summary = "Proposes the last token again, without a draft model."
+
+    def propose(self, out, s, p, rng, at):
+        assert out is None
+        s["proposed"][:, at] = s["ids"][:, -1] {mistake}
+        return s["proposed"][:, at]
+"""
+
+
+def test_a_strategy_that_proposes_without_a_draft_model(
+    run: Callable[..., Watched], engine: LocalEngine
+) -> None:
+    seen = run(LOOKER.format(mistake=""), values={"temperature": 0.7})
+    plain = Request(PROMPT, "top_k", {"temperature": 0.7, "top_k": 0}, seed=3, max_length=12)
+    assert seen.ids == watch(engine, plain).ids
+    assert "gave an id that there is not" in run(LOOKER.format(mistake="+ 999999")).failed.message
