@@ -58,10 +58,14 @@ def known_parameters(strategy: str = "") -> dict[str, AnyParam]:
     return found
 
 
+_MANY = 6
+"""Strategies with a parameter, from which on it stands in `[parameters]` for all of them."""
+
+
 def shared_parameters() -> dict[str, AnyParam]:
-    """Returns the parameters that several strategies declare alike: temperature, penalties."""
+    """Returns the parameters that many strategies declare alike: temperature, penalties, but not beams."""
     counted = Counter(param for decoder in decoders.strategies() for param in decoder.params)
-    return {param.name: param for param, count in counted.items() if count > 2}
+    return {param.name: param for param, count in counted.items() if count >= _MANY}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
