@@ -28,6 +28,9 @@ async def test_keys_change_the_chain_and_the_prompt_runs_under_it(picture: Any) 
         await pilot.press("S", "down", "down", "space")
         assert engine.turned == [(1, "top_p", 1.0)]
         assert prompts(app)[2].endswith("off")
+        shown = app.workbench.parameters.table
+        assert shown.choose("top_p")
+        assert shown.row.shown == "1", "the sidebar behind the dialog knows it too"
         await pilot.press("space", "K")
         assert engine.turned[-1] == (1, "top_p", 0.9)
         assert [line.split()[0] for line in prompts(app)] == ["penalties", "top-p", "temperature"]

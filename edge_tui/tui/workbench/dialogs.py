@@ -46,7 +46,13 @@ class WorkbenchDialogs:
         self._prompts = prompts
         self._strategies = strategies
         self._reopen = reopen
-        self._chain = ChainEditor(strategies.run_params, strategies.switch, runs.send_value)
+        self._runs = runs
+        self._chain = ChainEditor(strategies.run_params, strategies.switch, self._take_value)
+
+    def _take_value(self, key: str) -> None:
+        """Shows a value that a dialog has changed, and sends it to the run in progress."""
+        self._view.parameters.reload()
+        self._runs.send_value(key)
 
     def show_past_prompts(self) -> None:
         """Searches the prompts of earlier runs."""
