@@ -129,17 +129,26 @@ def test_a_strategy_that_is_right_is_captured_and_says_what_eager_says(
     assert not [n for n in seen.all(Noticed) if "uncaptured" in n.message]
     assert captured[-1]
     assert go(gpu).ids == seen.ids
-    read(tmp_path, text)  # another object: nothing of it is kept
+    read(tmp_path, text + "\n# saved again")  # another object: nothing of it is kept
     monkeypatch.setattr(Generation, "_try_capture", lambda generation: None)
     assert go(gpu).ids == seen.ids
     assert not captured[-1]
 
 
-@pytest.mark.parametrize("text", [filter_of(MIROSTAT), filter_of(COUNTS_STEPS)], ids=["observe", "apply"])
-def test_what_learns_is_not_gone_on_from_with_kept_graphs_either(
-    gpu: LocalEngine, tmp_path: Path, text: str
+def test_what_learns_goes_on_with_kept_graphs(gpu: LocalEngine, tmp_path: Path) -> None:
+    read(tmp_path, filter_of(MIROSTAT))
+    whole = go(gpu)
+    logps = [[float(x) for x in whole.column(name)[:5]] for name in ("raw_logp", "final_logp")]
+    known = tuple(zip(*logps, strict=True))
+    rest = go(gpu, prefix=tuple(whole.ids[:5]), prefix_logps=known)
+    assert rest.column("final_logp")[0] == pytest.approx(whole.column("final_logp")[5], abs=1e-3)
+    assert go(gpu).ids == whole.ids
+
+
+def test_what_learns_outside_observe_is_not_gone_on_from_with_kept_graphs_either(
+    gpu: LocalEngine, tmp_path: Path
 ) -> None:
-    read(tmp_path, text)
+    read(tmp_path, filter_of(COUNTS_STEPS))
     whole = go(gpu)
     refused = go(gpu, prefix=tuple(whole.ids[:5]))
     assert "run the prompt from its start" in refused.failed.message

@@ -163,6 +163,26 @@ def test_kernels_record_what_the_reference_does(rows: int, vocab: int, moved: bo
 
 
 @interpreted
+def test_kernels_read_views_as_the_reference_does() -> None:
+    """A strategy may give one row's tensors expanded to all rows, and transposed tables."""
+    generator = torch.Generator().manual_seed(3)
+    z = torch.randn(3, 40, generator=generator).to(DEVICE)
+    final = torch.randn(40, 3, generator=generator).to(DEVICE).T
+    one = torch.tensor([2]).to(DEVICE)
+    chosen, parent = torch.tensor([[7, 0], [9, 0], [1, 0]]).to(DEVICE)[:, 0], one.expand(3)
+    done, version = torch.tensor([True]).to(DEVICE).expand(3), torch.tensor([4.0]).to(DEVICE).expand(3)
+    decision = (chosen, parent, done, version, [])
+    candidates = [torch.randn(40, 3, generator=generator).to(DEVICE).T]
+    found = stats_triton.record(z, final, *decision, True, candidates)
+    plain = [each.contiguous() for each in (chosen, parent, done, version)]
+    expected = stats_triton.record(z, final.contiguous(), *plain, [], True, [candidates[0].contiguous()])
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    ints, floats = reference(z.index_select(0, plain[1]), final.contiguous(), *plain, [])
+    assert torch.equal(found[0], ints)
+    torch.testing.assert_close(found[1][:, : floats.shape[1]], floats)
+
+
+@interpreted
 @pytest.mark.parametrize("width", [3, 300])
 def test_records_go_round_the_slots(width: int) -> None:
     """Each to the slot whose turn it is, and nothing beside it."""

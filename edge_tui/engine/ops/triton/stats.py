@@ -217,8 +217,10 @@ def record(
 ) -> tuple[Tensor, Tensor]:
     """Launches `stats.record`. Records of one shape share scratch, so they must follow one another."""
     rows, width = final.shape
-    if z.stride(-1) != 1:
-        z = z.contiguous()
+    # A strategy's tensors may be views: one number expanded to all rows, a transposed table.
+    z, final = (each if each.stride(-1) == 1 else each.contiguous() for each in (z, final))
+    chosen, parent, done, version = (each.contiguous() for each in (chosen, parent, done, version))
+    candidates = [each.contiguous() for each in candidates]
     scratch = scratch_of(z.device, rows, width)
     block, blocks = cut(width)
     sides = Sides(z, z.stride(0), final, final.stride(0), parent if moved else None)
