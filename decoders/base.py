@@ -19,17 +19,8 @@ from __future__ import annotations
 from edge_tui.decoders.core.best import argmax, best, only
 from edge_tui.decoders.core.chain import Chain, Link, merge
 from edge_tui.decoders.core.column import Column, names_of
-from edge_tui.decoders.core.decoder import (
-    ChainDecoder,
-    Choice,
-    Decoder,
-    Output,
-    Prompt,
-    Records,
-    Step,
-    Stream,
-    last_logits,
-)
+from edge_tui.decoders.core.decoder import ChainDecoder, Choice, Decoder, Prompt, Records, Step, Stream
+from edge_tui.decoders.core.output import Output, last_logits
 from edge_tui.decoders.core.params import Param, ParamError, Params
 from edge_tui.decoders.core.prefix import cutoff, sort_descending
 from edge_tui.decoders.core.random import Rng, draw, noise_of_hypotheses

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from edge_tui.decoders.core import checks, step_checks
 from edge_tui.decoders.core.attributes import Attributes
-from edge_tui.decoders.core.decoder import Decoder, Output, last_logits
+from edge_tui.decoders.core.decoder import Decoder
 from edge_tui.decoders.core.edge_reference import fits
 from edge_tui.decoders.core.errors import StrategyError, fault
+from edge_tui.decoders.core.output import Output, last_logits
 from edge_tui.decoders.core.params import Params
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.decoders.core.stage import Env, Filter, Token

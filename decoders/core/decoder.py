@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -13,6 +13,7 @@ from edge_tui.decoders.core import checks
 from edge_tui.decoders.core.chain import Chain, Link, merge
 from edge_tui.decoders.core.column import BEAM_ROLES, as_columns, repeated
 from edge_tui.decoders.core.declaration import Declaration, Kind
+from edge_tui.decoders.core.output import Output, last_logits
 from edge_tui.decoders.core.params import ParamError
 from edge_tui.decoders.core.random import draw
 from edge_tui.decoders.core.stage import Needs, Token
@@ -28,39 +29,6 @@ if TYPE_CHECKING:
     from edge_tui.decoders.core.random import Rng
     from edge_tui.decoders.core.stage import Env, Stage, State
     from edge_tui.decoders.core.texts import AnyParam, Text
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Holds the result of a model's forward; what `Needs` does not declare is None.
-
-    Attributes:
-        logits: float `[R, K, V]` in the model's own precision or float32.
-        hidden: float `[R, K, len, D]` in the model's precision, hidden states of the layers `Needs.hidden`,
-            as transformers' `output_hidden_states` has them.
-        early: float `[R, K, len, V]`, early-exit logits of the layers `Needs.early`: the head's product with
-            their hidden states, scaled and capped as `logits` are.
-        past: float `[R, N, D]` in the model's precision, the last layer's hidden states of each row, after
-            the final norm; `N` is fixed for a run.
-        past_length: int64 `[R]`, how many of those `N` positions are there, the newest `K` among them; what
-            lies beyond is any number.
-    """
-
-    logits: Tensor
-    hidden: Tensor | None = None
-    early: Tensor | None = None
-    past: Tensor | None = None
-    past_length: Tensor | None = None
-
-    def last(self) -> Output:
-        """Returns the last position alone."""
-        last = {name: getattr(self, name) for name in ("logits", "hidden", "early")}
-        return replace(self, **{name: t[:, -1:] for name, t in last.items() if t is not None})
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Returns the tensors that are there, by the names of their fields."""
-        named = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,15 +355,6 @@ class Records:
             tokens.append(int(self.tokens[t][row]))
             row = int(self.parents[t][row])
         return tuple(reversed(tokens))
-
-
-def last_logits(out: Output, s: State) -> Tensor:
-    """Returns float32 `[R, V]`: logits of the last position, cut to the vocabulary of the state.
-
-    Embeddings may be padded beyond the tokenizer's vocabulary, and by different amounts in two models of
-    one family; `Env.vocab` is the width that counts.
-    """
-    return out.logits[:, -1, : s["output_counts"].shape[-1]].float()
 
 
 class ChainDecoder(Decoder):

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
-    from edge_tui.decoders.core.decoder import Decoder, Output
+    from edge_tui.decoders.core.decoder import Decoder
+    from edge_tui.decoders.core.output import Output
     from edge_tui.decoders.core.stage import State
 
 
