@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -58,8 +59,15 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return seen
 
 
-def go(engine: LocalEngine, strategy: str = "mine", prefix: tuple[int, ...] = (), **values: float) -> Watched:
-    return watch(engine, Request(PROMPT, strategy, values, seed=3, max_length=LENGTH, prefix=prefix))
+def go(
+    engine: LocalEngine,
+    strategy: str = "mine",
+    prefix: tuple[int, ...] = (),
+    prefix_logps: tuple[tuple[float, float], ...] = (),
+    **values: float,
+) -> Watched:
+    request = Request(PROMPT, strategy, values, seed=3, max_length=LENGTH)
+    return watch(engine, replace(request, prefix=prefix, prefix_logps=prefix_logps))
 
 
 def read(folder: Path, text: str) -> None:
@@ -139,7 +147,7 @@ def test_what_learns_goes_on_with_kept_graphs(gpu: LocalEngine, tmp_path: Path) 
     read(tmp_path, filter_of(MIROSTAT))
     whole = go(gpu)
     logps = [[float(x) for x in whole.column(name)[:5]] for name in ("raw_logp", "final_logp")]
-    known = tuple(zip(*logps, strict=True))
+    known = tuple((raw, final) for raw, final in zip(*logps, strict=True))
     rest = go(gpu, prefix=tuple(whole.ids[:5]), prefix_logps=known)
     assert rest.column("final_logp")[0] == pytest.approx(whole.column("final_logp")[5], abs=1e-3)
     assert go(gpu).ids == whole.ids
