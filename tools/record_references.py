@@ -49,18 +49,20 @@ def packed(array: Any) -> str:
 # llama.cpp.
 
 
+_TARGETS = [{"tau": tau, "eta": eta} for tau, eta in ((5.0, 0.1), (2.0, 0.3), (0.5, 1.0))]
+_WAYS = {"tau": 5.0, "eta": 0.1, "m": 100}
+_PENALTIES = [
+    {"last_n": 64, "repeat": r, "freq": f, "present": p}
+    for r, f, p in ((1.3, 0.0, 0.0), (0.7, 0.0, 0.0), (1.0, 0.5, 0.3), (1.2, -0.4, 1.5))
+]
+_REPEATS = [
+    {"multiplier": m, "base": b, "allowed_length": length, "last_n": n}
+    for m, b, length, n in ((0.8, 1.75, 2, 64), (1.5, 1.2, 1, 64), (0.3, 2.5, 3, 16), (0.8, 1.75, 4, 64))
+]
+
+
 def _samplers(lib: Any) -> dict[str, tuple[Callable[[dict[str, Any], int], Any], list[dict[str, Any]]]]:
     """Lists samplers by name: how to make one for arguments and a vocabulary, and the arguments to try."""
-    targets = [{"tau": tau, "eta": eta} for tau, eta in ((5.0, 0.1), (2.0, 0.3), (0.5, 1.0))]
-    ways = {"tau": 5.0, "eta": 0.1, "m": 100}
-    penalties = [
-        {"last_n": 64, "repeat": r, "freq": f, "present": p}
-        for r, f, p in ((1.3, 0.0, 0.0), (0.7, 0.0, 0.0), (1.0, 0.5, 0.3), (1.2, -0.4, 1.5))
-    ]
-    repeats = [
-        {"multiplier": m, "base": b, "allowed_length": length, "last_n": n}
-        for m, b, length, n in ((0.8, 1.75, 2, 64), (1.5, 1.2, 1, 64), (0.3, 2.5, 3, 16), (0.8, 1.75, 4, 64))
-    ]
     return {
         "top_k": (lambda a, _: lib.llama_sampler_init_top_k(a["k"]), [{"k": k} for k in (1, 3, 50, 1000)]),
         "top_p": (
@@ -94,19 +96,19 @@ def _samplers(lib: Any) -> dict[str, tuple[Callable[[dict[str, Any], int], Any],
             lambda a, size: lib.llama_sampler_init_penalties(
                 size, a["last_n"], a["repeat"], a["freq"], a["present"]
             ),
-            penalties,
+            _PENALTIES,
         ),
         "dry": (  # without a vocabulary there are no breakers
             lambda a, _: lib.llama_sampler_init_dry(
                 None, a["multiplier"], a["base"], a["allowed_length"], a["last_n"], None, 0
             ),
-            repeats,
+            _REPEATS,
         ),
         "mirostat": (
             lambda a, size: lib.llama_sampler_init_mirostat(size, 1, a["tau"], a["eta"], a["m"]),
-            [ways, {**ways, "tau": 2.0}],
+            [_WAYS, {**_WAYS, "tau": 2.0}],
         ),
-        "mirostat_v2": (lambda a, _: lib.llama_sampler_init_mirostat_v2(1, a["tau"], a["eta"]), targets),
+        "mirostat_v2": (lambda a, _: lib.llama_sampler_init_mirostat_v2(1, a["tau"], a["eta"]), _TARGETS),
         "adaptive_p": (
             lambda a, _: lib.llama_sampler_init_adaptive_p(a["target"], a["decay"], 1),
             [{"target": t, "decay": d} for t, d in ((0.3, 0.9), (0.7, 0.5), (0.05, 0.99))],
@@ -256,7 +258,8 @@ def main() -> None:
         for program, packages in PACKAGES.items():
             folder = (args.environments or Path(fresh)) / program
             python = str(folder / "bin" / "python")
-            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+            if not Path(python).exists():
+                subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
             subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
             env = {**os.environ, "PYTHONPATH": str(ROOT)}
             subprocess.run([python, "-m", "tools.record_references", program], check=True, cwd=ROOT, env=env)
