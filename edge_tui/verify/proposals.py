@@ -44,10 +44,12 @@ def _propose_and_check(
     main, draft = _models(seed)
     count = decoder.num_draft_tokens(v)
     rng, p = driver.random_numbers(len(last), seed, first), driver.table([v], len(last))
-    state = driver.start(decoder, driver.environment(decoder, last[:, None], _VOCAB, v))
+    before = RandomState(seed + first).randint(0, _VOCAB, (len(last), _CONTEXT - 1))
+    state = driver.start(decoder, driver.environment(decoder, np.c_[before, last], _VOCAB, v))
     tokens = [torch.from_numpy(last)]
     for place in range(count):
-        tokens.append(decoder.propose(Output(draft[tokens[-1]][:, None]), state, p, rng, place))
+        out = Output(draft[tokens[-1]][:, None]) if len(decoder.streams) > 1 else None
+        tokens.append(decoder.propose(out, state, p, rng, place))
     name = decoder.streams[0].name
     step = decoder.step({name: Output(main[torch.stack(tokens, 1)])}, state, p, rng)
     if step.tokens is None or step.accepted is None:

@@ -124,7 +124,9 @@ def _compare(decoder: Decoder, reference: Reference, cases: int, draws: int) -> 
         yield Finding.of(name, "greedy decoding", by_target, reference.disagreements)
         if reference.lookup is not None:
             yield Finding.of(name, "transformers prompt lookup", compare_lookups(decoder, reference, cases))
-        yield count_proposals(decoder, reference, draws // _TOKENS_OF_DRAWS)
+        # A lookup reads all of the text, in each row.
+        share = _TOKENS_OF_DRAWS if reference.lookup is None else _DRAWS_OF_A_RUN
+        yield count_proposals(decoder, reference, draws // share)
 
 
 def _compare_steps(decoder: Decoder, reference: StepReference, cases: int, draws: int) -> Iterator[Finding]:
