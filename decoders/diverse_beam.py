@@ -53,7 +53,7 @@ GROUPS = Param(
     integer=True,
     live=False,
     label="groups",
-    help="Groups of beams, each away from those before it: more are more diverse. Beams are a multiple.",
+    help="Groups of beams, each away from those before it; beams are rounded up to a multiple.",
 )
 DIVERSITY = Param(
     "diversity_penalty",
