@@ -29,7 +29,9 @@ def _words(random: RandomState) -> tuple[str, ...]:
 def _barred(context: Context) -> Biases:
     words = context.texts.get("bad_words", ())
     behind_space = [f" {word}" for word in words if not word[0].isspace()]
-    return {tuple(word.encode()): -inf for word in (*words, *behind_space)}
+    barred = [tuple(word.encode()) for word in (*words, *behind_space)]
+    # A token alone that ends the answer is let through, as in transformers.
+    return {ids: -inf for ids in barred if len(ids) > 1 or ids[0] not in context.ends}
 
 
 def _biased(context: Context) -> Biases:
