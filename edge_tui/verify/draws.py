@@ -25,7 +25,7 @@ _VOCAB = 10
 _SETTINGS = 3
 """Settings of parameters, each with as many draws."""
 _MOST_TRIES = 200
-_ROWS = 1000
+_ROWS = 250
 """Rows of one step, which some strategies keep the last tokens of."""
 _FLOOR = -80.0
 """Least logit of streams but the first."""
@@ -49,10 +49,12 @@ def count_draws(decoder: Decoder, reference: StepReference, draws: int = DRAWS) 
         for name in driver.early_names(decoder, v):
             streams[name] = np.maximum(logits(random, _VOCAB, "normal"), np.float32(-80.0))
         exact = {name: z.astype(np.float64) for name, z in streams.items()}
-        chances = mix(reference.step(exact, v, Context((0,))))
+        outcomes = reference.step(exact, v, Context((0,)))
+        chances = mix(outcomes)
         if (chances > 0).sum() < 2:
             continue
-        found, limit = chi_squared(_count(decoder, streams, v, seed, draws), chances)
+        coin = any(0 < each.chance < 1 for each in outcomes)
+        found, limit = chi_squared(_count(decoder, streams, v, seed, draws, coin), chances)
         finding.add_chi_squared(found, limit, f"setting {seed} ({words(v)})")
         settings += 1
         if settings == _SETTINGS:
@@ -61,11 +63,12 @@ def count_draws(decoder: Decoder, reference: StepReference, draws: int = DRAWS) 
 
 
 def _count(
-    decoder: Decoder, streams: Mapping[str, Float32], v: Values, seed: int, draws: int
+    decoder: Decoder, streams: Mapping[str, Float32], v: Values, seed: int, draws: int, coin: bool
 ) -> NDArray[np.int64]:
     """Counts the tokens that rows draw, each with the random numbers of another step.
 
-    Where the first rows all have the same final logits, no coin was tossed, and the others draw from them.
+    Where the first rows have the same final logits, and the reference knows of no coin, the others draw from
+    them.
     """
     counts = np.zeros(_VOCAB, dtype=np.int64)
     for first in range(0, draws, _ROWS):
@@ -75,7 +78,12 @@ def _count(
         step = driver.step(decoder, driver.Rows(repeated, [v], prompt, prompt[:, :0], seed, first))
         counts += np.bincount(step.chosen.numpy(), minlength=_VOCAB)
         rest = draws - first - rows
-        if rest and type(decoder).step is Decoder.step and bool((step.final == step.final[0]).all()):
+        if (
+            rest
+            and not coin
+            and type(decoder).step is Decoder.step
+            and bool((step.final == step.final[0]).all())
+        ):
             p, rng = driver.table([v], rest), driver.random_numbers(rest, seed, first + rows)
             chosen = decoder.choose(step.final[:1].repeat(rest, 1), p, rng)
             return counts + np.bincount(chosen.numpy(), minlength=_VOCAB)

@@ -14,7 +14,7 @@ from edge_tui.verify.finding import Finding
 from edge_tui.verify.verify import find, verify
 
 SHIPPED = find([])
-FEW = 24
+FEW = 16
 
 WRONG = """
 import torch
