@@ -125,9 +125,9 @@ def _column(column: Column) -> str:
 
 
 def strategies_table() -> str:
-    """Lists the strategies with the parameters of their own."""
+    """Lists the strategies of the digit keys with the parameters of their own."""
     rows = ["| strategy | | parameters of its own |", "|---|---|---|"]
-    for decoder in decoders.Registry.load().strategies():
+    for decoder in decoders.Registry.load().strategies()[:9]:
         own = [f"`{param.name}`" for param in decoder.params if param.name not in _SHARED]
         rows.append(f"| `{decoder.name}` | {decoder.summary} | {' '.join(own)} |")
     return "\n".join(rows)
