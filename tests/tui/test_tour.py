@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edge_tui.tui.widgets.tour import STEPS, has_toured
+from tests.tui.rendered import until
+from tests.tui.test_workbench import ended
 
 
 async def test_five_steps_on_the_demo_pair(demo: Any) -> None:
@@ -25,6 +27,7 @@ async def test_five_steps_on_the_demo_pair(demo: Any) -> None:
         assert bench.view.tour.display
         await pilot.press(*"def fibonacci(n):", "ctrl+j")
         await at(2)
+        await until(pilot, lambda: ended(bench) and app.all_painted)  # there is a token to walk to
         await pilot.press("left")
         await at(3)
         await pilot.press("2", "ctrl+j")
