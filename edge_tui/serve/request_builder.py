@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import nan
 from typing import TYPE_CHECKING
 
@@ -93,9 +93,7 @@ class RequestBuilder:
         text, ids = _split_prompt(prompt)
         mode = self._mode(fields.get("mode"), decoder, values, sources)
         if biases := fields.get("logit_bias"):
-            decoder = _with_bias(decoder)
-            values["logit_bias"] = tuple(f"#{token}={bias:g}" for token, bias in biases.items())
-            sources["logit_bias"] = "request"
+            decoder = _with_bias(decoder, biases, values, sources)
         request = Request(
             prompt=text,
             strategy=decoder.name,
@@ -110,10 +108,7 @@ class RequestBuilder:
             template=self._template(fields.get("chat_template_kwargs", {})),
             control_tokens=fields.get("control_tokens", self.settings.control_tokens),
             prefix=tuple(fields.get("prefix", ())),
-            prefix_logps=tuple(
-                (nan if raw is None else raw, nan if final is None else final)
-                for raw, final in fields.get("prefix_logps", ())
-            ),
+            prefix_logps=_logps(fields.get("prefix_logps", ())),
             prefix_values=tuple(fields.get("prefix_values", ())),
             samples=1 if is_search else body.n,
             ids=ids,
@@ -243,13 +238,22 @@ class RequestBuilder:
             )
 
 
-def _with_bias(decoder: Decoder) -> Decoder:
-    """Puts the stage of OpenAI's `logit_bias` around a strategy that has it not.
+def _logps(pairs: Iterable[tuple[float | None, float | None]]) -> tuple[tuple[float, float], ...]:
+    """Reads log-probabilities of kept tokens; null is a number that is not known."""
+    return tuple((nan if raw is None else raw, nan if final is None else final) for raw, final in pairs)
+
+
+def _with_bias(
+    decoder: Decoder, biases: Mapping[str, float], values: dict[str, Value], sources: dict[str, str]
+) -> Decoder:
+    """Puts the stage of OpenAI's `logit_bias` around a strategy that has it not, and sets its parameter.
 
     Raises:
         ApiError: it takes no stage.
     """
     name, stage = decoder.name, LogitBias.name
+    values[stage] = tuple(f"#{token}={bias:g}" for token, bias in biases.items())
+    sources[stage] = "request"
     if any(param.name == stage for param in decoder.params):
         return decoder
     in_front = LINKS in name and AROUND not in name

@@ -175,6 +175,7 @@ async def test_a_text_is_typed_run_saved_and_reopened(folder: Path) -> None:
         bench.pane.focus()
         await press(pilot, "r")
         await until(pilot, lambda: bench.session.run.id == 2 and bench.session.run.phase == "done")
+        await until(pilot, lambda: bench.pane.transcript.started.run == 2)  # the pane may be a frame behind
         assert bench.session.run.started.values["words"].value == ("e", "z" * 90)
         banned = bench.pane.transcript.text
         assert banned
