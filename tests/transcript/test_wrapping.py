@@ -63,6 +63,16 @@ def test_incremental_is_the_same_as_at_once(tokens: list[str], width: int, data:
     assert lines(wrap, text) == lines(whole, whole_text)
 
 
+def test_a_mark_goes_with_its_token() -> None:
+    """An accent joins the letter before it, and leaves it when beams take its token back."""
+    wrap, text = at_once(["so", "e", "\u0301", "x"], 10)
+    assert text.display == ["so", "e\u0301", "", "x"]
+    wrap.truncate(text.truncate(2))
+    wrap.feed(text.display)
+    assert text.display == ["so", "e"]
+    assert lines(wrap, text) == lines(*at_once(["so", "e"], 10))
+
+
 @settings(max_examples=120, deadline=None)
 @given(TOKENS, WIDTHS)
 def test_nothing_is_lost_and_nothing_sticks_out(tokens: list[str], width: int) -> None:
