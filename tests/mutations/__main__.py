@@ -93,7 +93,7 @@ def verdict(mutation: Mutation, copy: Path) -> str:
     if run.returncode == 0:
         return "SURVIVED"
     failed = re.search(r"^(?:FAILED|ERROR) \S*?([^/\s]+::\S+)", run.stdout, re.MULTILINE)
-    if run.returncode == 1 and failed is not None:
+    if failed is not None:  # a mutation of threads may abort the interpreter behind a test that failed
         return failed[1]
     return f"STALE: pytest ended with {run.returncode}: {run.stdout[-300:]}"
 
