@@ -93,13 +93,17 @@ def test_so_is_who_waits_in_the_queue_or_sends_several_requests(server: Running,
 def test_who_closes_both_sides_is_forgotten(slow: str) -> None:
     body = {"prompt": PROMPT, "strategy": slow, "max_length": 1000}
     with serving() as server:
-        wires = [_connect(server) for _ in range(2)]
-        for wire in wires:
+        running, waiting = (_connect(server) for _ in range(2))
+        for wire, has_come in (
+            (running, lambda: server.app.dispatcher.running),
+            (waiting, lambda: server.app.dispatcher.waiting == 1),
+        ):
             wire.sendall(_request("/infer", body))
             wire.shutdown(socket.SHUT_WR)
-        until(lambda: server.app.dispatcher.waiting == 1)
-        for wire in wires:
-            wire.close()
+            until(has_come)
+        waiting.close()
+        until(lambda: server.app.dispatcher.waiting == 0)  # else its turn may come before it is missed
+        running.close()
         server.settle(10)
         assert len(server.engine.requests) == 1, "the one that waited never started"
 

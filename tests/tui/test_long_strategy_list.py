@@ -8,7 +8,7 @@ from textual.widgets import OptionList
 
 from edge_tui import decoders
 from edge_tui.tui.widgets.strategy_list import DIGITS
-from tests.tui.rendered import lines, settle
+from tests.tui.rendered import lines, settle, until
 
 LAST = decoders.strategies()[-1]
 
@@ -26,7 +26,8 @@ async def test_the_last_strategy_is_in_sight_in_the_sidebar_and_in_the_list(demo
         options = app.screen.query_one(OptionList)
         assert options.option_count > options.size.height
         assert options.get_option_at_index(options.highlighted or 0).id == LAST.name
-        assert any(LAST.title in line and LAST.summary[:20] in line for line in lines(app))
+        in_sight = lambda: any(LAST.title in line and LAST.summary[:20] in line for line in lines(app))  # noqa: E731
+        await until(pilot, in_sight)
         await pilot.press(*"sigma", "enter")
         await settle(pilot)
         assert listed.chosen == "top_n_sigma"
