@@ -61,7 +61,7 @@ async def until(pilot: Pilot[Any], look: Callable[[], object]) -> None:
         if look():
             return
         await pilot.pause(0.025)
-    raise AssertionError("it never came")
+    raise AssertionError("it never came:\n" + "\n".join(lines(pilot.app)))
 
 
 async def settle(pilot: Any, calm: bool = True) -> None:
@@ -75,7 +75,7 @@ async def settle(pilot: Any, calm: bool = True) -> None:
         if now == before and pilot.app.all_painted:
             return
         before = now
-    raise AssertionError("the screen does not come to rest")
+    raise AssertionError("the screen does not come to rest:\n" + "\n".join(lines(pilot.app)))
 
 
 def assert_readable(app: App[Any]) -> None:

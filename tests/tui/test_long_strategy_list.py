@@ -13,7 +13,7 @@ from tests.tui.rendered import lines, settle, until
 LAST = decoders.strategies()[-1]
 
 
-async def test_the_last_strategy_is_in_sight_in_the_sidebar_and_in_the_list(demo: Any) -> None:
+async def test_the_last_strategy_is_in_sight_at_every_height(demo: Any) -> None:
     app = demo(strategy=LAST.name)
     async with app.run_test(size=(80, 24)) as pilot:
         listed = app.workbench.view.strategy_list
@@ -28,6 +28,10 @@ async def test_the_last_strategy_is_in_sight_in_the_sidebar_and_in_the_list(demo
         assert options.get_option_at_index(options.highlighted or 0).id == LAST.name
         in_sight = lambda: any(LAST.title in line and LAST.summary[:20] in line for line in lines(app))  # noqa: E731
         await until(pilot, in_sight)
+        for height in (14, 30, 16):
+            await pilot.resize_terminal(80, height)
+            await settle(pilot)
+            await until(pilot, in_sight)
         await pilot.press(*"sigma", "enter")
         await settle(pilot)
         assert listed.chosen == "top_n_sigma"

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from textual.content import Content
-from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from edge_tui import decoders
@@ -15,6 +14,7 @@ from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.services import services
+from edge_tui.tui.widgets.choice_list import ChoiceList
 from edge_tui.tui.widgets.fitted_text import FittedText
 from edge_tui.tui.widgets.line_panel import pad
 from edge_tui.util.formatting import clip
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from textual import events
     from textual.widget import Widget
+    from textual.widgets import OptionList
 
     from edge_tui.tui.chain_editor import ChainEditor, Line
 
@@ -47,7 +48,7 @@ class ChainScreen(Dialog[None]):
         super().__init__()
         self._editor = editor
         self._message = ""
-        self.options = OptionList(markup=False)
+        self.options = ChoiceList(markup=False)
         self.about = FittedText(classes="hint")
         """The chain as it is typed, and what stood against the last change."""
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from textual.content import Content
 from textual.fuzzy import Matcher
-from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.services import services
+from edge_tui.tui.widgets.choice_list import ChoiceList
 from edge_tui.tui.widgets.field import Field
 from edge_tui.tui.widgets.fitted_text import FittedText
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from textual.widget import Widget
+    from textual.widgets import Input, OptionList
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ class FilterListScreen(Dialog[T], Generic[T]):
         self._chosen = chosen
         self._items: list[Item] = []
         self.field = Field(self.placeholder)
-        self.options = OptionList(markup=False)
+        self.options = ChoiceList(markup=False)
         self.about = FittedText(classes="hint")
         """Lines below the list, about the item under the cursor."""
 
@@ -127,10 +128,6 @@ class FilterListScreen(Dialog[T], Generic[T]):
         event.stop()
         if chosen := self.highlighted:
             self.choose(chosen)
-
-    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
-        """Scrolls to the item under the cursor once its description has taken lines from the list."""
-        self.call_after_refresh(self.options.scroll_to_highlight)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Chooses the item that was clicked."""
