@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_tui.decoders.core.errors import Problem
+    from edge_tui.engine.explanation import Explanation
 
     Ints = NDArray[np.int32]
     Floats = NDArray[np.float32]
@@ -262,6 +263,14 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Explained:
+    """Answers a question about a token; `question` is what `Engine.explain` returned."""
+
+    question: int
+    explanation: Explanation
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """Reports what could not be done.
 
@@ -358,6 +367,7 @@ Event = (
     | ParamChanged
     | Noticed
     | Finished
+    | Explained
     | Failed
     | Loading
     | Loaded

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import nan
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from edge_tui.decoders.core.texts import Value
@@ -100,6 +101,27 @@ class Request:
     ids: tuple[int, ...] = ()
     prompt_logps: bool = False
     watched: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Asks why one token of a run was taken.
+
+    Attributes:
+        request: That of the run, with the seed that it used. `prefix` is the answer before the token, with
+            `prefix_logps` and `prefix_values` as a run that goes on has them; `samples` is 1 and the seed
+            that of the row.
+        token: The id that was taken.
+        ids: Tokens to tell of beside the likeliest and those with the best sums.
+        margin: The recorded margin; NaN where there is none.
+        others: Strategies to ask what they would have taken; empty asks those on the digits.
+    """
+
+    request: Request
+    token: int
+    ids: tuple[int, ...] = ()
+    margin: float = nan
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
