@@ -97,6 +97,10 @@ class RowFront:
         leaves = [leaf for _, leaf in sorted(self._leaf.items())]
         return [leaf for leaf in leaves if not self._total(leaf) < _DEAD]
 
+    def leaf(self, row: int) -> int | None:
+        """Returns a row's newest record; None where it has none."""
+        return self._leaf.get(row)
+
     def best(self, live: list[int]) -> int:
         """Finds the record at the end of the row in front."""
         if not self.is_ranked:

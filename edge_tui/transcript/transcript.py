@@ -13,7 +13,7 @@ from array import array
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge_tui.engine import events
+from edge_tui.engine import events, seeds
 from edge_tui.transcript.row_front import Hypothesis, RowFront
 from edge_tui.transcript.thinking import Thoughts
 from edge_tui.transcript.token_table import Alternative, Column, TokenTable, TokenView
@@ -197,6 +197,29 @@ class Transcript:
     def changes_at(self, index: int) -> list[ParamChanged]:
         """Lists parameter changes whose first token is this one."""
         return [change for change in self.changes if change.index == index]
+
+    def sample(self, row: int) -> Transcript:
+        """Copies the tokens of one of several samples to the run that its seed alone would have written.
+
+        A run of one row, and a search, whose path is the answer, is its own row 0.
+
+        Raises:
+            IndexError: the run has no such row.
+        """
+        self._follow_front()
+        if row == 0 and (self.started.rows == 1 or self._front.is_ranked):
+            return self
+        leaf = None if self._front.is_ranked else self._front.leaf(row)
+        if leaf is None:
+            raise IndexError(f"Row {row} was asked for, which the run does not have.")
+        begun = replace(self.started, rows=1, seed=seeds.of_sample(self.started.seed, row))
+        copy = Transcript(begun, self, self.ids(self._prefix_length))
+        own = self._tree.branch(leaf, self._prefix_length)
+        copy._table.copy_records(self._table, own)
+        copy._path.extend(copy._tree.add_line(len(own)))
+        copy._stable_length = len(copy._path)
+        copy.changes = list(self.changes)
+        return copy
 
     def hypotheses(self) -> list[Hypothesis]:
         """Lists the live rows, best first, then the finished hypotheses, best first."""

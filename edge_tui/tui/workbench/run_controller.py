@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_tui.decoders.base import ParamError, numbers
 from edge_tui.engine.events import Loaded, Unloaded
+from edge_tui.transcript.kept_tokens import with_kept
 from edge_tui.tui import run_messages
 from edge_tui.tui.workbench.controller import Controller
-from edge_tui.tui.workbench.kept_tokens import with_kept
 from edge_tui.tui.workbench.ports import Messages
 from edge_tui.tui.workbench.stored_runs import conversation_of, run_of, values_of
 
