@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from math import exp, inf, isnan, log, nan
 from textwrap import wrap
@@ -12,6 +11,7 @@ from rich.cells import cell_len
 from textual.message import Message
 from textual.reactive import reactive
 
+from edge_tui.transcript.fitting import visible as visible
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.transcript_params import strategy_of, values_at
 from edge_tui.tui.widgets.line_panel import LinePanel, fit_start
@@ -36,8 +36,6 @@ _SHORTEST_TEXT = 8
 """Cells of an alternative's text, if there are as many."""
 _LONGEST_NAME = 9
 """Cells of a column's name."""
-
-_INDENTATION = re.compile(" {5,}")
 
 _MARKED_BAR = "$foreground on $primary reverse"
 """Paints the bar in its own colour on the highlight, and in the background's where there are no colours."""
@@ -334,12 +332,6 @@ class Inspector(LinePanel, can_focus=True):
             self.marked = self._top + line
             if again:
                 self.action_take()
-
-
-def visible(text: str) -> str:
-    """Quotes a token's text with marks for whatever is invisible in it."""
-    shown = one_line(text, tab="→").replace("␤", "↵")
-    return f"“{_INDENTATION.sub(lambda found: f'({len(found[0])} spaces)', shown)}”"
 
 
 def _entropy(token: TokenView) -> str:

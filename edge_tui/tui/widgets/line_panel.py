@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len
 from rich.segment import Segment
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.style import Style as VisualStyle
 from textual.widget import Widget
 
-from edge_tui.transcript.wrapping import clusters
+from edge_tui.transcript.fitting import fit_end as fit_end
+from edge_tui.transcript.fitting import fit_start as fit_start
+from edge_tui.transcript.fitting import pad as pad
+from edge_tui.transcript.fitting import tail_start as tail_start
 from edge_tui.tui.ascii_filter import in_panel
 
 if TYPE_CHECKING:
@@ -75,40 +77,3 @@ class LinePanel(Widget):
         if style not in self._rich_styles:
             self._rich_styles[style] = (self.visual_style + VisualStyle.parse(style)).rich_style
         return self._rich_styles[style]
-
-
-def fit_start(text: str, cells: int) -> str:
-    """Cuts a text to its beginning, and pads it with spaces."""
-    if cell_len(text) > cells:
-        start, used = "", 0
-        for cluster, width in clusters(text):
-            if used + width > cells - 1:
-                break
-            start, used = start + cluster, used + width
-        text = start + "…" if cells > 0 else ""
-    return pad(text, cells)
-
-
-def fit_end(text: str, cells: int) -> str:
-    """Cuts a text to its end, and pads it with spaces."""
-    start = tail_start(text, cells)
-    return pad("…" + text[start:] if start else text, cells) if cells > 0 else ""
-
-
-def tail_start(text: str, cells: int) -> int:
-    """Finds the start of the end that fits behind an ellipsis; 0 if all of the text fits."""
-    if cell_len(text) <= cells:
-        return 0
-    # Far more characters than fit never need measuring; combining marks take some of them.
-    start = max(len(text) - 8 * max(cells, 1), 0)
-    parts = list(clusters(text[start:]))
-    used, at = 0, len(text)
-    while parts and used + parts[-1][1] <= cells - 1:
-        cluster, width = parts.pop()
-        used, at = used + width, at - len(cluster)
-    return at
-
-
-def pad(text: str, cells: int) -> str:
-    """Pads a text with spaces."""
-    return text + " " * (cells - cell_len(text))

@@ -1,0 +1,87 @@
+"""Writes the numbers and sentences that say why a token was taken."""
+
+from __future__ import annotations
+
+from math import inf, isnan
+from typing import TYPE_CHECKING
+
+from edge_tui.transcript.fitting import visible
+from edge_tui.util.sanitise import one_line
+
+if TYPE_CHECKING:
+    from edge_tui.engine.explanation import Candidate, Explanation
+
+
+def chance_sentence(why: Explanation) -> str:
+    """Says how often the token is taken here, and what other strategies would have taken with this luck."""
+    others = [f"{one_line(other.title)}: {visible(other.text)}." for other in why.others]
+    if not why.drawn or isnan(why.chance) or why.chance <= 0:
+        return " ".join(others)
+    token = visible(find(why, why.token).text)
+    if why.chance < 0.5:
+        often = f"One run in {round(1 / why.chance):,} takes {token} here."
+    elif why.chance < 0.995:
+        often = f"{round(100 * why.chance)} runs in 100 take {token} here."
+    else:
+        often = f"Nearly every run takes {token} here."
+    return " ".join([often, *others])
+
+
+def candidate_sentence(why: Explanation, token: int) -> str:
+    """Says what became of one token: by what a stage removed it, or how much it lacked to the best sum."""
+    found = next((each for each in why.candidates if each.id == token), None)
+    if found is None:
+        return ""
+    name = visible(found.text)
+    if (at := found.removing_stage) >= 0:
+        stage = why.stages[at]
+        own, edge = (criterion_text(stage.criterion, number) for number in (found.criteria[at], stage.edge))
+        limits = f": it has {own}, the edge is {edge}" if own and edge else ""
+        return f"{one_line(stage.title)} cut {name}{limits}."
+    if not why.drawn:
+        return f"{name} is left; the best is taken." if found.id != why.winner else f"{name} is the best."
+    if found.id == why.winner:
+        return f"{name} has the largest sum, by {why.margin:.2f}." if why.margin < inf else ""
+    best = find(why, why.winner)
+    return f"{name} lacked {best.sum - found.sum:.2f} to the sum of {visible(best.text)}."
+
+
+def criterion_text(criterion: str, value: float) -> str:
+    """Writes the number by which a stage decides, in its own unit; "" for NaN."""
+    if isnan(value) or not criterion:
+        return ""
+    if criterion in ("Σp", "p"):
+        return f"{criterion.removesuffix('p') or 'p'} {share(value)}"
+    number = f"{value:,.0f}" if criterion == "rank" else f"{value:.3g}".replace("-", "−")
+    return f"{one_line(criterion)} {number}"
+
+
+def share(fraction: float, cells: int = 0) -> str:
+    """Writes a fraction in percent: "18.3 %"; with 4 cells without a unit: "18.3", "100", ".04", "<.01"."""
+    percent = 100 * fraction
+    if isnan(percent):
+        return "n/a"
+    if cells:
+        if percent >= 99.95:
+            return f"{percent:.0f}"
+        if percent >= 0.095 or percent == 0:
+            return f"{percent:.1f}"
+        return f"{percent:.2f}"[1:] if percent >= 0.01 else "<.01"
+    if 0 < percent < 0.001:
+        return "<.001 %"
+    digits = 1 if percent >= 1 or percent == 0 else 2 if percent >= 0.0095 else 3
+    return f"{percent:.{digits}f} %".removeprefix("0" if digits == 3 else "")
+
+
+def signed(value: float, digits: int, cells: int, sign: str = "") -> str:
+    """Writes a number with a minus of the width of its plus, with fewer digits where it is long."""
+    if isnan(value):
+        return "n/a"
+    while len(text := f"{value:{sign}.{digits}f}") > cells and digits:
+        digits -= 1
+    return (text.lstrip("+-") if float(text) == 0 else text).replace("-", "−")
+
+
+def find(why: Explanation, token: int) -> Candidate:
+    """Finds a token; the first one is the one that was taken."""
+    return next((each for each in why.candidates if each.id == token), why.candidates[0])
