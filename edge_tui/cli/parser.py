@@ -102,7 +102,7 @@ def add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
         model,
         "--model",
         "NAME",
-        "demo/expert, an id in the local cache, a folder or a GGUF file",
+        "demo/expert, an id in the local cache (org/name:Q4_K_M), a folder, a GGUF file, ollama:NAME",
         "models.name",
     )
     add_value(model, "--expert", "NAME", "larger model of a contrastive pair", "models.expert")

@@ -1,4 +1,4 @@
-"""Lists the models on this machine: the demo pair, the Hugging Face cache, the user's folders.
+"""Lists the models on this machine: demo pair, Hugging Face cache, folders, and those of other programs.
 
 Nothing is loaded: a checkpoint's config and the headers of its weight files take a few milliseconds. One
 that cannot be used is listed with the reason; a half-downloaded checkpoint is never ready. Importing this
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_tui.engine.checkpoints import stores
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from edge_tui.engine.checkpoints.gguf.choice import tag_of
 from edge_tui.engine.checkpoints.gguf.model import models_in
 from edge_tui.engine.checkpoints.locate import DEMO_MODELS, cache_root, repository_folder, snapshot
 from edge_tui.engine.checkpoints.weight_files import IncompleteCheckpoint
@@ -27,8 +29,8 @@ class Listing:
     """Describes one checkpoint of the list.
 
     Attributes:
-        name: For loading it: "demo/expert", a repository id, a folder's path.
-        origin: "demo", "cache", "folder", or "hub" for one that is not here yet.
+        name: For loading it: "demo/expert", a repository id, `org/name:Q4_K_M`, `ollama:llama3.2:3b`, a path.
+        origin: "demo", "cache", "folder", "ollama", or "hub" for one that is not here yet.
         architecture: As in config.json; "" if it cannot be used.
         tier: "flat" or "transformers"; "" if it cannot be used.
         bytes: Of the stored weights.
@@ -59,16 +61,18 @@ class Listing:
 
 
 def local_models(folders: Iterable[str | Path] = ()) -> list[Listing]:
-    """Lists every checkpoint on this machine: demo pair, cache, then folders.
+    """Lists every checkpoint on this machine: demo pair, cache, Ollama's, then folders.
 
     Args:
-        folders: Each is a checkpoint, or holds checkpoints up to two levels below it.
+        folders: Each is a checkpoint, or holds checkpoints up to two levels below it. Those of LM Studio and
+            llama.cpp follow.
     """
     listings = [_listing(f"demo/{which}", "demo") for which in DEMO_MODELS]
     for name in _cached():
-        files = _gguf_files(name)
-        listings += [_listing(str(file), "folder") for file in files] or [_listing(name, "cache")]
-    paths = dict.fromkeys(path for folder in folders for path in _checkpoints(expand(folder)))
+        listings += [_listing(each, "cache") for each in _tagged(name) or [name]]
+    listings += [_listing(name, "ollama") for name in stores.ollama_names()]
+    searched = [(expand(folder), 2) for folder in folders] + [(folder, 3) for folder in stores.folders()]
+    paths = dict.fromkeys(path for folder, depth in searched for path in _checkpoints(folder, depth))
     return listings + [_listing(str(path), "folder") for path in paths]
 
 
@@ -114,17 +118,25 @@ def _cached() -> Iterator[str]:
             yield name.replace("--", "/", 1)
 
 
-def _gguf_files(name: str) -> list[Path]:
-    """Lists the files of a cached repository of several GGUF models, which its name cannot tell apart."""
+def _tagged(name: str) -> list[str]:
+    """Lists the names of a cached repository's GGUF models, each with the tag that chooses it.
+
+    Empty where the repository holds one model, which its own name chooses.
+    """
     folder = snapshot(repository_folder(name))
     try:
         files = models_in(folder) if folder is not None else []
     except OSError:
         return []
-    return files if len(files) > 1 else []
+    if len(files) < 2:
+        return []
+    tags = [tag_of(file.name) for file in files]
+    return [
+        f"{name}:{tag if tags.count(tag) == 1 else file.stem}" for tag, file in zip(tags, files, strict=True)
+    ]
 
 
-def _checkpoints(folder: Path, depth: int = 2) -> Iterator[Path]:
+def _checkpoints(folder: Path, depth: int) -> Iterator[Path]:
     """Yields folders with a config.json, GGUF files elsewhere, and folders that cannot be read, by name."""
     try:
         if exists(folder / "config.json") or folder.is_file():

@@ -137,7 +137,9 @@ def test_each_gguf_file_of_a_cached_repository_is_listed(cache: Path, tmp_path: 
     one = write_gguf(twin, folder / "m-F32.gguf")
     assert [(m.name, m.ready) for m in local_models()[2:]] == [("org/model-GGUF", True)]
     two = write_gguf(twin, folder / "m-F16.gguf", lambda _: Type.F16)
-    assert [(m.name, m.ready) for m in local_models()[2:]] == [(str(two), True), (str(one), True)]
+    tagged = ("org/model-GGUF:F16", "org/model-GGUF:F32")
+    assert [(m.name, m.ready) for m in local_models()[2:]] == [(name, True) for name in tagged]
+    assert [open_checkpoint(name).path for name in tagged] == [two, one]
 
 
 def test_other_architectures_go_to_the_other_tier(cache: Path, tmp_path: Path) -> None:

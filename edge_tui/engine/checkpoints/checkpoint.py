@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints import tokenizer_files
+from edge_tui.engine.checkpoints.gguf.choice import choose
 from edge_tui.engine.checkpoints.gguf.kinds import KINDS
 from edge_tui.engine.checkpoints.gguf.model import GgufModel, models_in, open_gguf
 from edge_tui.engine.checkpoints.locate import find, missing_config_error
@@ -26,7 +27,6 @@ from edge_tui.engine.checkpoints.weight_files import (
     unreadable_error,
 )
 from edge_tui.engine.ops.quantisation import QUANTISATIONS, is_scale
-from edge_tui.util.sanitise import one_line
 from edge_tui.util.user_file import error_reason, special_file
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.checkpoints.source import TensorReader
 
-_LISTED = 6
 """Files that a question names."""
 _TEMPLATE_BYTES = 4_000_000
 """Most bytes of a chat template; the longest that are published have some 50,000."""
@@ -212,8 +211,7 @@ def open_checkpoint(name: str) -> Checkpoint:
     """Finds and describes a checkpoint.
 
     Args:
-        name: "demo/expert", "demo/amateur", the path of a folder or of a GGUF file, or a repository id in the
-            local cache.
+        name: As `locate.find` takes it.
 
     Raises:
         CheckpointError: it is not there, incomplete, or of a kind that is not supported.
@@ -309,14 +307,7 @@ def _gguf_in(name: str, folder: Path) -> Path | None:
     if (folder / "adapter_config.json").exists() or next(folder.glob("*.safetensors*"), None) is not None:
         return None
     files = models_in(folder)
-    if len(files) > 1:
-        listed = ", ".join(one_line(file.name) for file in files[:_LISTED])
-        more = f" and {len(files) - _LISTED} more" if len(files) > _LISTED else ""
-        raise CheckpointError(
-            f"{name} holds {len(files)} models, and one of them has to be chosen; "
-            f"give {folder} and a file's name: {listed}{more}."
-        )
-    return files[0] if files else None
+    return folder / choose(name, [file.name for file in files], "") if files else None
 
 
 def pair_refusal(a: Checkpoint, b: Checkpoint) -> str | None:

@@ -1,4 +1,4 @@
-"""Finds checkpoints: the demo pair in the package, folders, GGUF files, the local Hugging Face cache."""
+"""Finds checkpoints: the demo pair, folders, GGUF files, the local Hugging Face cache, Ollama's store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from edge_tui.engine.checkpoints.gguf.choice import choose, split_tag
+from edge_tui.engine.checkpoints.stores import OLLAMA, ollama_file
 from edge_tui.engine.checkpoints.weight_files import (
     CheckpointError,
     IncompleteCheckpoint,
@@ -59,6 +61,10 @@ def snapshot(repository: Path) -> Path | None:
 def find(name: str) -> Path:
     """Returns the folder, or the GGUF file, of a model that a user named.
 
+    Args:
+        name: "demo/expert"; the path of a folder or a GGUF file; a repository id; one of the last two with a
+            tag, which chooses one of several GGUF files (`org/name:Q4_K_M`); "ollama:" and Ollama's name.
+
     Raises:
         CheckpointError: there is none.
     """
@@ -69,6 +75,8 @@ def find(name: str) -> Path:
         raise CheckpointError(
             "A model's name cannot contain a NUL character; choose it from the models screen."
         )
+    if name.startswith(OLLAMA):
+        return ollama_file(name)
     try:
         folder = Path(name).expanduser()
         if name and folder.is_dir():
@@ -82,22 +90,43 @@ def find(name: str) -> Path:
         raise CheckpointError(
             f"{name[:200]} cannot be looked at ({reason}); give a folder that can be read."
         ) from error
+    untagged, tag = split_tag(name)
+    if tag and (tagged := _folder(untagged, name)) is not None:
+        inside = [str(file.relative_to(tagged)) for file in (*tagged.glob("*"), *tagged.glob("*/*"))]
+        return tagged / choose(untagged, inside, tag)
+    if (repository := _folder(name, name)) is not None:
+        return repository
+    raise CheckpointError(
+        f"There is no folder or file {name!r}, and it is not a repository id; "
+        "give a folder, or an id like Qwen/Qwen2.5-0.5B-Instruct."
+    )
+
+
+def _folder(name: str, asked: str) -> Path | None:
+    """Returns a folder by its path or by its repository id; None for what is neither.
+
+    Args:
+        name: The folder or repository.
+        asked: What the user named, with a tag.
+
+    Raises:
+        IncompleteCheckpoint: the repository is not in the cache.
+    """
     if name.startswith(("/", ".", "~")) or not _REPOSITORY.fullmatch(name) or ".." in name:
-        raise CheckpointError(
-            f"There is no folder or file {name!r}, and it is not a repository id; "
-            "give a folder, or an id like Qwen/Qwen2.5-0.5B-Instruct."
-        )
-    cached = snapshot(repository_folder(name))
-    if cached is not None:
+        folder = Path(name).expanduser()
+        return folder.absolute() if name != asked and folder.is_dir() else None
+    if (cached := snapshot(repository_folder(name))) is not None:
         return cached
+    if name != asked and Path(name).is_dir():
+        return Path(name).absolute()
     if offline():
         raise IncompleteCheckpoint(
-            f"{name} is not in the local cache {cache_root()} and HF_HUB_OFFLINE forbids downloading it; "
+            f"{asked} is not in the local cache {cache_root()} and HF_HUB_OFFLINE forbids downloading it; "
             "unset HF_HUB_OFFLINE or give a folder."
         )
     raise IncompleteCheckpoint(
-        f"{name} is not in the local cache {cache_root()}; "
-        f"fetch it with 'edge-tui models pull {name}' or give a folder."
+        f"{asked} is not in the local cache {cache_root()}; "
+        f"fetch it with 'edge-tui models pull {asked}' or give a folder."
     )
 
 

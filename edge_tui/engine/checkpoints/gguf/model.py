@@ -22,7 +22,7 @@ from edge_tui.engine.checkpoints.weight_files import CheckpointError, Incomplete
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from tokenizers import Tokenizer as FastTokenizer
@@ -186,14 +186,19 @@ def parts_of(name: str, path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / part for part in names)
 
 
+def first_parts(files: Iterable[str]) -> list[str]:
+    """Selects the names of GGUF files that are models, split ones by their first part, in order."""
+    models = sorted(file for file in files if file.lower().endswith(".gguf") and "mmproj" not in file)
+    return [file for file in models if (split := _SPLIT.fullmatch(file)) is None or int(split[2]) == 1]
+
+
 def models_in(folder: Path) -> list[Path]:
-    """Lists the GGUF files of a folder that are models, split ones by their first part, by name.
+    """Lists the GGUF files of a folder that are models, as `first_parts` does.
 
     Raises:
         OSError: it cannot be read.
     """
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() == ".gguf" and "mmproj" not in f.name)
-    return [f for f in files if (split := _SPLIT.fullmatch(f.name)) is None or int(split[2]) == 1]
+    return [folder / name for name in first_parts(file.name for file in folder.iterdir())]
 
 
 def _check_parts(name: str, headers: Sequence[Header], tensors: int) -> None:

@@ -192,8 +192,8 @@ def test_several_files_in_one_folder(folder: Path, tmp_path: Path) -> None:
     assert open_checkpoint(str(both)).path == both / "m-Q8_0.gguf"
     write_gguf(folder, both / "m-F16.gguf", lambda _: Type.F16)
     sentence = refusal(both)
-    assert "holds 2 models" in sentence
-    assert "m-F16.gguf, m-Q8_0.gguf" in sentence
+    assert "holds 2 GGUF models" in sentence
+    assert f"{both}:F16, {both}:Q8_0." in sentence
 
 
 def test_a_file_that_becomes_shorter_while_it_is_read(folder: Path, tmp_path: Path) -> None:
