@@ -11,15 +11,18 @@ from edge_tui.engine.events import Event, TokenBatch
 from edge_tui.tui.app import EdgeApp
 from tests.tui.engines import PictureEngine
 from tests.tui.kept import keeping
-from tests.tui.rendered import settle, strips
+from tests.tui.rendered import settle, strips, until
 
 
 class Trickling(PictureEngine):
-    """Gives a few tokens, or whatever else comes next, at each poll."""
+    """Gives as many batches of tokens as are asked for, and whatever else comes before the next one."""
+
+    asked = 4
 
     def poll(self) -> list[Event]:
         news: list[Event] = []
-        while self.events and sum(isinstance(each, TokenBatch) for each in news) < 4:
+        while self.events and (self.asked or not isinstance(self.events[0], TokenBatch)):
+            self.asked -= isinstance(self.events[0], TokenBatch)
             news.append(self.events.pop(0))
         return news
 
@@ -39,22 +42,24 @@ def regions(app: EdgeApp) -> dict[str, Region]:
 async def test_nothing_moves_while_tokens_come(
     picture: Callable[..., EdgeApp], size: tuple[int, int], strategy: str
 ) -> None:
-    app = picture(Trickling())
+    engine = Trickling()
+    app = picture(engine)
     async with app.run_test(size=size) as pilot:
         await pilot.pause(0.1)
         bench = app.workbench
         bench.strategies.choose(strategy)
         bench.prompt.insert("Why is the sky blue?")
         await pilot.press("ctrl+j")
-        while bench.pane.transcript is None or not bench.pane.laid_out:
-            await pilot.pause(0.02)
-        await pilot.pause(0.05)
+        await until(pilot, lambda: bench.pane.transcript is not None and bench.pane.laid_out)
+        await settle(pilot)
         first, widths, seen = regions(app), bench.pane.scrollable_content_region.width, 0
         while app.session.busy:
             assert regions(app) == first
             seen += 1
-            await pilot.pause(0.02)
-        await pilot.pause(0.1)
+            engine.asked = 4
+            await until(pilot, lambda: not engine.asked or not engine.events)
+            await pilot.pause()
+        await settle(pilot)
         assert seen > 10
         # The end of a run moves nothing either.
         assert regions(app) == first
