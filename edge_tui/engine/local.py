@@ -1,7 +1,8 @@
 """Runs models in this process: one owner thread, the only one that ever touches the device.
 
-Loads, unloads and generations are commands in one queue, so two decodes can never run at once. cancel() and
-set() skip the queue: the decode loop reads a shared flag and the parameter table at every step.
+Loads, unloads and generations are commands in one queue, done one after another. Only a run that is
+submitted beside another decodes in turn with it, some steps each. cancel() and set() skip the queue: the
+decode loop reads a shared flag and the parameter table at every step.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from edge_tui import decoders
 from edge_tui.decoders.base import ParamError, Value
@@ -29,6 +31,9 @@ from edge_tui.engine.port import Memory, ModelSpec, Request
 from edge_tui.errors import Cancelled, EdgeError, RequestError
 from edge_tui.util import logs
 
+_TURN = 4
+"""Steps of a run before the one beside it has its turn."""
+_ENDED = object()
 _SWITCH_INTERVAL = 0.0001
 """Seconds that painting may keep the interpreter while a step waits to be launched (Python: 0.005)."""
 
@@ -52,7 +57,9 @@ class LocalEngine:
         wake: Callable[[], None] | None = None,
     ) -> None:
         self._events: deque[Event] = deque()
-        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Callable[[], None] | Run | None] = queue.SimpleQueue()
+        self._next: deque[Callable[[], None] | Run | None] = deque(maxlen=1)
+        """The command that was taken from the queue while a run went on, and comes after it."""
         self._runs: dict[int, Run] = {}
         self._last_id = 0
         self._closing = False
@@ -63,13 +70,13 @@ class LocalEngine:
         self._thread = threading.Thread(target=self._run_thread, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request) -> int:
+    def submit(self, request: Request, beside: int | None = None) -> int:
         """Queues a run for the owner thread."""
         self._last_id += 1
-        run = Run(self._last_id, request)
+        run = Run(self._last_id, request, beside)
         self._runs[run.id] = run
         self._events.append(Queued(run.id))
-        self._commands.put(lambda: self._generate(run))
+        self._commands.put(run)
         return run.id
 
     def set(self, run: int, name: str, value: Value) -> None:
@@ -188,9 +195,9 @@ class LocalEngine:
         """Executes one command after another until `close`; the owner thread's function."""
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
         try:
-            while (command := self._commands.get()) is not None and not self._closing:
+            while (command := self._take_command()) is not None and not self._closing:
                 try:
-                    command()
+                    self._generate(command) if isinstance(command, Run) else command()
                 except Exception as error:
                     self._fail(error, None)
             self._manager.clear()
@@ -202,15 +209,52 @@ class LocalEngine:
                 )
             )
 
+    def _take_command(self) -> Callable[[], None] | Run | None:
+        """Takes the next command, and waits for one."""
+        return self._next.popleft() if self._next else self._commands.get()
+
     def _generate(self, run: Run) -> None:
+        """Decodes a run, and in turn with it one that is submitted beside it.
+
+        All launches go to one stream of the device, in order, and each run has contexts of its own: neither
+        sees that there is another.
+        """
+        live, paired = [self._steps(run, self._prefix_cache)], False
+        while live:
+            for steps in tuple(live):
+                if next(islice(steps, _TURN - 1, None), _ENDED) is _ENDED:
+                    live.remove(steps)
+            if len(live) == 1 and run.id in self._runs and (second := self._take_beside(run)) is not None:
+                live.append(self._steps(second, PrefixCache()))
+                paired = True
+        if paired and self.memory().device.startswith("cuda"):
+            release_cached_memory()  # captured graphs of the second lie in cycles
+
+    def _take_beside(self, run: Run) -> Run | None:
+        """Takes the next command if it is a run beside this one that the models can hold as well."""
+        if not self._next and not self._commands.empty():
+            self._next.append(self._commands.get())
+        command = self._next[0] if self._next else None
+        if not isinstance(command, Run) or command.beside != run.id or run.cancelled:
+            return None
+        loaded = filter(None, map(self._manager.peek, self._manager.roles))
+        if not all(each.model.caps.fork for each in loaded):
+            return None
+        self._next.clear()
+        return command
+
+    def _steps(self, run: Run, prefix_cache: PrefixCache) -> Iterator[object]:
+        """Decodes a run step by step; whatever goes wrong is posted."""
         from edge_tui.engine.decode.run import run_request
 
         def post(event: Event) -> None:
             self._post(event, wake=run.request.watched or isinstance(event, Finished | Failed))
 
         try:
-            run_request(run, self._manager, self._prefix_cache, post, lambda: self._closing)
+            yield from run_request(run, self._manager, prefix_cache, post, lambda: self._closing)
         except BaseException as error:  # a strategy of the user's may raise any, SystemExit too
+            if is_out_of_memory(error):
+                prefix_cache.clear()
             self._fail(error, run.id)
         finally:
             self._runs.pop(run.id, None)

@@ -136,8 +136,14 @@ class Memory:
 class Engine(Protocol):
     """Runs generations, one at a time, on models it loads on demand. Every method returns at once."""
 
-    def submit(self, request: Request) -> int:
-        """Queues a generation and returns its run id; mistakes in it arrive as `Failed`."""
+    def submit(self, request: Request, beside: int | None = None) -> int:
+        """Queues a generation and returns its run id; mistakes in it arrive as `Failed`.
+
+        Args:
+            request: The generation.
+            beside: A run under way, to decode in turn with; where it has ended, or an engine cannot, the
+                generation waits as any other.
+        """
 
     def set(self, run: int, name: str, value: Value) -> None:
         """Changes a live parameter of a running generation; `ParamChanged` says from which token on.

@@ -347,11 +347,11 @@ class RecordingEngine:
             news, self._waiting = self._waiting, []
         return news
 
-    def submit(self, request: Request) -> int:
+    def submit(self, request: Request, beside: int | None = None) -> int:
         """Submits a run, and adds it to the history before its first event."""
         # The engine may report on the run before we know its number.
         with self._lock:
-            run = self._inner.submit(request)
+            run = self._inner.submit(request, beside)
             self._uids[run] = self._recorder.insert_run(run, request)
         return run
 

@@ -128,7 +128,7 @@ class ScriptedEngine:
         if end:
             self.say(finished(run, len(texts)))
 
-    def submit(self, request: Request) -> int:
+    def submit(self, request: Request, beside: int | None = None) -> int:
         self.requests.append(request)
         return len(self.requests)
 

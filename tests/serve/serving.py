@@ -36,7 +36,7 @@ class Watching(LocalEngine):
         self.requests: list[Request] = []
         self.cancelled: list[int | None] = []
 
-    def submit(self, request: Request) -> int:
+    def submit(self, request: Request, beside: int | None = None) -> int:
         self.requests.append(request)
         return super().submit(request)
 

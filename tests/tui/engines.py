@@ -45,7 +45,7 @@ class PictureEngine:
         self.refusals: dict[str, str] = {}
         self.events: list[Event] = []
 
-    def submit(self, request: Request) -> int:
+    def submit(self, request: Request, beside: int | None = None) -> int:
         run = len(self.requests) + 1
         self.requests.append(request)
         rows = 4 if request.strategy == "beam" else 1

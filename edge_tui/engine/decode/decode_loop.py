@@ -10,7 +10,7 @@ from edge_tui.engine.decode.speculation_gate import SpeculationGate
 from edge_tui.engine.events import Failed, FirstToken, Noticed, ParamChanged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterator
 
     from edge_tui.engine.decode.generation import Generation
     from edge_tui.engine.decode.output_processor import OutputProcessor
@@ -69,15 +69,17 @@ class DecodeLoop:
         unsure = drafts + 2 if drafts else processor.steps - generation.launched + 1
         return processor.first_row_ids[: max(0, len(processor.first_row_ids) - unsure)]
 
-    def run(self) -> None:
-        """Decodes until the text ends; everything certain has been posted when it returns or raises.
+    def run(self) -> Iterator[None]:
+        """Decodes until the text ends, one step for each item; the caller may do something else in between.
+
+        Everything certain has been posted when it ends or raises.
 
         Raises:
             StrategyError: the strategy's numbers broke, or it gave an id that there is not.
         """
         reason: FinishReason = "length"
         try:
-            reason = self._launch_and_read()
+            reason = yield from self._launch_and_read()
         except NotANumber as error:
             reason = "cancelled"
             self._post(
@@ -97,7 +99,7 @@ class DecodeLoop:
             if (gate := self._gate) is not None and gate.proposed and not self._generation.is_draft_stopped:
                 self._notify(f"{gate.acceptance:.0%} of {gate.proposed} proposed tokens were accepted.")
 
-    def _launch_and_read(self) -> FinishReason:
+    def _launch_and_read(self) -> Generator[None, None, FinishReason]:
         generation = self._generation
         while self._processor.reason is None:
             if self._stopped():
@@ -107,6 +109,7 @@ class DecodeLoop:
             elif generation.runner.ring.empty:
                 break
             self._read(wait=generation.runner.ring.full or generation.launched >= generation.plan.steps)
+            yield
         return "length"
 
     def _launch(self) -> None:

@@ -136,9 +136,18 @@ class ParamTable:
 
 @dataclass(slots=True)
 class Run:
-    """Holds what other threads may change of a queued or running generation."""
+    """Holds what other threads may change of a queued or running generation.
+
+    Attributes:
+        id: Its number.
+        request: What is decoded.
+        beside: The run that it is decoded in turn with; None for most.
+        cancelled: True once it is to stop.
+        table: Its parameters, once it has begun.
+    """
 
     id: int
     request: Request
+    beside: int | None = None
     cancelled: bool = False
     table: ParamTable | None = None

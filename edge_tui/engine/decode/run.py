@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from edge_tui import decoders
@@ -30,8 +30,10 @@ def run_request(
     prefix_cache: PrefixCache,
     post: Callable[[Event], None],
     closing: Callable[[], bool],
-) -> None:
-    """Decodes one request to its end, posting what happens.
+) -> Iterator[None]:
+    """Decodes one request to its end, posting what happens; one step for each item.
+
+    Between two items the thread may decode another run, on contexts of its own.
 
     Args:
         run: The request, and the words other threads may change (cancelled, parameters).
@@ -68,7 +70,7 @@ def run_request(
         return
     loop = DecodeLoop(run, generation, processor, post, stopped, began)
     try:
-        loop.run()
+        yield from loop.run()
     finally:
         generation.remember(prefix_cache, loop.cached_ids)
     post(_finished(run.id, plan, processor, loop, began))

@@ -69,8 +69,8 @@ class RemoteEngine:
 
     # The engine's port.
 
-    def submit(self, request: Request) -> int:
-        """Starts a run's request on the loop's thread."""
+    def submit(self, request: Request, beside: int | None = None) -> int:
+        """Starts a run's request on the loop's thread; a server decodes one run after the other."""
         self._last += 1
         run = self._runs[self._last] = _Run(self._last, request, self._events.append)
         self._events.append(Queued(run.id))
