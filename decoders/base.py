@@ -20,7 +20,7 @@ from edge_tui.decoders.core.best import argmax, best, only
 from edge_tui.decoders.core.chain import Chain, Link, merge
 from edge_tui.decoders.core.column import Column, names_of
 from edge_tui.decoders.core.decoder import ChainDecoder, Choice, Decoder, Prompt, Records, Step, Stream
-from edge_tui.decoders.core.output import Output, last_logits
+from edge_tui.decoders.core.output import Output, difference, last_logits
 from edge_tui.decoders.core.params import Param, ParamError, Params
 from edge_tui.decoders.core.prefix import cutoff, sort_descending
 from edge_tui.decoders.core.random import Rng, draw, noise_of_hypotheses
@@ -66,6 +66,7 @@ __all__ = [
     "argmax",
     "best",
     "cutoff",
+    "difference",
     "draw",
     "encoded",
     "last_logits",

@@ -10,26 +10,13 @@ act on the prompt's logits first, the temperature on the result. A cut by plausi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf
 
-from edge_tui.decoders.base import (
-    Decoder,
-    Output,
-    Param,
-    Params,
-    Prompt,
-    State,
-    Stream,
-    Tensor,
-    Text,
-    TextParam,
-    last_logits,
-)
-from edge_tui.decoders.penalties import penalties
-from edge_tui.decoders.temperature import TEMPERATURE, Temperature
+from edge_tui.decoders.base import Param, Params, Prompt, Stream, Tensor, Text, TextParam
+from edge_tui.decoders.cfg import Cfg
+from edge_tui.decoders.temperature import TEMPERATURE
 
 
-class Cad(Decoder):
+class Cad(Cfg):
     """Contrasts the logits with and without a context, and draws."""
 
     name = "cad"
@@ -43,15 +30,11 @@ class Cad(Decoder):
     )
     streams = (Stream("model", "model"), Stream("question", "model", "question"))
 
-    def __init__(self) -> None:
-        super().__init__(penalties(), (Temperature(),))
-
     def prompts(self, main: Prompt, texts: Mapping[str, Text]) -> Mapping[str, Prompt]:
         """Makes the prompt without its context."""
         question = str(texts["question"])
         return {"question": main.with_text(question) if question else main.last(1)}
 
-    def logits(self, outs: Mapping[str, Output], s: State, p: Params) -> Tensor:
-        """Adds α times the difference that the context makes."""
-        z, other = (last_logits(outs[stream.name], s) for stream in self.streams)
-        return (z + p["cad_alpha"] * (z - other)).where(z > -inf, z)
+    def weight(self, p: Params) -> Tensor:
+        """Gives α, float32 `[R, 1]`."""
+        return p["cad_alpha"]

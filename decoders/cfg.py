@@ -11,7 +11,6 @@ logits first, the temperature on the result. A cut by plausibility is `cfg:min_p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf
 
 from edge_tui.decoders.base import (
     Decoder,
@@ -24,6 +23,7 @@ from edge_tui.decoders.base import (
     Tensor,
     Text,
     TextParam,
+    difference,
     last_logits,
 )
 from edge_tui.decoders.penalties import penalties
@@ -53,6 +53,10 @@ class Cfg(Decoder):
         return {"negative": main.with_system(negative) if negative else main.last(1)}
 
     def logits(self, outs: Mapping[str, Output], s: State, p: Params) -> Tensor:
-        """Adds γ − 1 times the difference of the two."""
+        """Adds the difference of the two, by its weight."""
         z, other = (last_logits(outs[stream.name], s) for stream in self.streams)
-        return (z + (p["guidance_scale"] - 1) * (z - other)).where(z > -inf, z)
+        return z + self.weight(p) * difference(z, other)
+
+    def weight(self, p: Params) -> Tensor:
+        """Gives γ − 1, float32 `[R, 1]`."""
+        return p["guidance_scale"] - 1

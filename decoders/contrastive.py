@@ -32,6 +32,7 @@ from edge_tui.decoders.base import (
     Tensor,
     argmax,
     best,
+    difference,
     draw,
     last_logits,
 )
@@ -98,8 +99,9 @@ class Contrastive(Decoder):
     Each token and each alternative records the numbers that its score is made of, after penalties, in nats:
     `expert` and `amateur` are log-probabilities, under li2022 the amateur's at its own temperature, and under
     obrien2023 logits; `score` is what the formula makes of them before any temperature, −inf outside the
-    head. The final distribution is the softmax of the score over plausible tokens, also when its best is
-    taken.
+    head. Of a token that the amateur removed, `amateur` is as far below the amateur's best as `expert` is
+    below the expert's. The final distribution is the softmax of the score over plausible tokens, also when
+    its best is taken.
     """
 
     name = "contrastive"
@@ -160,8 +162,9 @@ def contrast(expert: Tensor, amateur: Tensor, p: Mapping[str, Tensor]) -> dict[s
     tempered = amateur / p["amateur_temperature"].where(is_li, 1.0)
     strong = expert.where(is_obrien, expert.log_softmax(-1))
     weak = amateur.where(is_obrien, tempered.log_softmax(-1))
+    weak = weak.where(weak > -torch.inf, strong - difference(strong, weak))
     li = strong - p["strength"] * weak
-    obrien = (1 + p["beta"]) * expert - p["beta"] * amateur
+    obrien = (1 + p["beta"]) * strong - p["beta"] * weak
     below = expert.amax(-1, keepdim=True) - expert
     outside = below > -p["alpha"].log()
 

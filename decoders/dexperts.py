@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge_tui.decoders.base import Decoder, Output, Param, Params, State, Tensor, last_logits
+from edge_tui.decoders.base import Decoder, Output, Param, Params, State, Tensor, difference, last_logits
 from edge_tui.decoders.penalties import penalties
 from edge_tui.decoders.temperature import TEMPERATURE, Temperature
 
@@ -34,5 +34,5 @@ class Dexperts(Decoder):
 
     def logits(self, outs: Mapping[str, Output], s: State, p: Params) -> Tensor:
         """Adds α times the difference of the two."""
-        difference = last_logits(outs["expert"], s) - last_logits(outs["amateur"], s)
-        return last_logits(outs["model"], s) + p["dexperts_alpha"] * difference
+        z, expert, amateur = (last_logits(outs[role], s) for role in self.roles)
+        return z + p["dexperts_alpha"] * difference(expert, amateur)

@@ -20,7 +20,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge_tui.decoders.base import Decoder, Needs, Output, Param, Params, State, Tensor, argmax, last_logits
+from edge_tui.decoders.base import (
+    Decoder,
+    Needs,
+    Output,
+    Param,
+    Params,
+    State,
+    Tensor,
+    argmax,
+    difference,
+    last_logits,
+)
 from edge_tui.decoders.penalties import penalties
 from edge_tui.decoders.temperature import Temperature
 
@@ -67,4 +78,4 @@ class Dola(Decoder):
         differs = (2 * torch.xlogy(mean, mean) - mean * both).masked_fill(both == -torch.inf, 0.0).sum(-1)
         layer = argmax(differs)[..., None].expand(-1, -1, z.shape[-1])
         outside = last < last.amax(-1, keepdim=True) + p["relative_top"][..., None].log()
-        return (last - early.gather(1, layer)).masked_fill(outside, -torch.inf)[:, 0]
+        return difference(last, early.gather(1, layer)).masked_fill(outside, -torch.inf)[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,3 +52,20 @@ def last_logits(out: Output, s: State) -> Tensor:
     one family; `Env.vocab` is the width that counts.
     """
     return out.logits[:, -1, : s["output_counts"].shape[-1]].float()
+
+
+def difference(z: Tensor, other: Tensor) -> Tensor:
+    """Subtracts the logits of two streams; where either removed a token, it gives what their best differ by.
+
+    A removed token is no evidence for or against it in the other stream. So the result is finite where logits
+    are; added to `z` it leaves removed what is removed there.
+
+    Args:
+        z: float32 `[R, V]`.
+        other: float32 `[R, V]`.
+
+    Returns:
+        float32 `[R, V]`; 0 for a removed token of a row that has no best.
+    """
+    of_best = z.amax(-1, keepdim=True) - other.amax(-1, keepdim=True)
+    return (z - other).where((z > -inf) & (other > -inf), of_best.nan_to_num(0.0, 0.0, 0.0))

@@ -37,7 +37,7 @@ def random_rows(decoder: Decoder, seed: int, rows: int = _ROWS) -> driver.Rows:
     streams: dict[str, Float32] = {}
     for stream in decoder.streams:
         drawn = [logits(random, vocab, kind) for _ in range(rows)]
-        # A second model is never quite sure that a token cannot be.
+        # A second model is never quite sure that a token cannot be, unless it has removed it.
         streams[stream.name] = _stack(drawn) if not streams else _stack(drawn, floor=-80.0)
     params = numbers(decoder.params)
     shared = values(random, params)
@@ -56,7 +56,8 @@ def random_rows(decoder: Decoder, seed: int, rows: int = _ROWS) -> driver.Rows:
 
 def _stack(rows: list[Float32], floor: float | None = None) -> Float32:
     stacked = np.stack(rows)
-    return stacked if floor is None else np.maximum(stacked, np.float32(floor))
+    low = floor is not None and (stacked < floor) & (stacked > -np.inf)
+    return np.where(low, np.float32(floor or 0.0), stacked)
 
 
 def compare_steps(

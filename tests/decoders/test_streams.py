@@ -5,12 +5,17 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
 from edge_tui import decoders
-from edge_tui.decoders.base import Env, Output
+from edge_tui.decoders import base
+from edge_tui.decoders.base import Env, Output, difference
+from edge_tui.verify import driver
 from tests.decoders.driver import begin, numbers, param_values, table
 
 if TYPE_CHECKING:
@@ -18,6 +23,18 @@ if TYPE_CHECKING:
 
 NAMES = ("cfg", "cad", "dexperts")
 WEIGHT = {"cfg": ("guidance_scale", 1.0), "cad": ("cad_alpha", 0.0), "dexperts": ("dexperts_alpha", 0.0)}
+
+
+def early(name: str) -> list[str]:
+    decoder = decoders.find(name)
+    return driver.early_names(decoder, driver.defaults(decoder))
+
+
+MIXING = [
+    each.name
+    for each in decoders.strategies()
+    if each.kind == "sample" and (len(each.streams) > 1 or early(each.name))
+]
 
 
 def final(name: str, *logits: Tensor, **values: object) -> Tensor:
@@ -92,3 +109,41 @@ def test_a_chain_around_cuts_the_result(name: str) -> None:
     prob = final(name, *streams).softmax(-1)
     left = final(f"{name}:min_p", *streams, min_p=0.2) > -torch.inf
     assert torch.equal(left, prob >= 0.2 * prob.amax(-1, keepdim=True))
+
+
+def test_the_strategies_that_mix_logits_are_found() -> None:
+    assert {*NAMES, "contrastive", "dola"} <= set(MIXING)
+
+
+@pytest.mark.parametrize("name", MIXING)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_a_token_that_a_stream_removes_makes_no_nan_and_no_infinity(name: str, data: st.DataObject) -> None:
+    decoder = decoders.find(name)
+    random = np.random.RandomState(data.draw(st.integers(0, 99)))
+    streams = {}
+    for stream in [*(each.name for each in decoder.streams), *early(name)]:
+        z = random.standard_normal((1, 6)).astype(np.float32) * 3
+        removed = data.draw(st.lists(st.booleans(), min_size=6, max_size=6).filter(lambda row: not all(row)))
+        z[0, removed] = -np.inf
+        streams[stream] = z
+    own = [param for param in base.numbers(decoder.own_params) if param.live]
+    values = driver.defaults(decoder) | {
+        param.name: data.draw(
+            st.sampled_from(sorted({param.default, param.high, param.neutral or param.high}))
+        )
+        for param in own
+    }
+    ids = np.zeros((1, 1), dtype=np.int64)
+    found = driver.step(decoder, driver.Rows(streams, [values], ids, ids[:, :0]))
+    assert (found.final < torch.inf).all()  # of NaN it is false
+    assert (found.final > -torch.inf).any()
+    main = torch.from_numpy(streams[decoder.streams[0].name])
+    assert (found.final[main == -torch.inf] == -torch.inf).all()
+
+
+def test_a_removed_token_differs_as_the_best_do_whatever_is_added_to_a_stream() -> None:
+    z, other = torch.tensor([[3.0, 1.0, 0.0, -torch.inf]]), torch.tensor([[1.0, 0.5, -torch.inf, 0.0]])
+    assert difference(z, other).tolist() == [[2.0, 0.5, 2.0, 2.0]]
+    assert difference(z, other + 4).tolist() == [[-2.0, -3.5, -2.0, -2.0]]
+    assert difference(z, torch.full_like(z, -torch.inf)).tolist() == [[0.0] * 4]

@@ -36,30 +36,36 @@ def _draw_from(score: Float64, size: float, v: Values) -> Sequence[Outcome]:
     return [replace(outcome(score / tau, score > -inf), slack=slack if slack > TOLERANCE / 4 else 0.0)]
 
 
+def contrast(z: Float64, other: Float64) -> Float64:
+    """Subtracts logits float64 `[V]`; what either removed differs as their best tokens do."""
+    found = np.full(len(z), z.max() - other.max())
+    both = (z > -inf) & (other > -inf)
+    found[both] = z[both] - other[both]
+    return found
+
+
 def _largest(*parts: Float64) -> float:
     return float(sum(np.abs(part[part > -inf]).max(initial=0.0) for part in parts))
 
 
 def _cfg(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
     z, other = _main(streams, v, context), streams["negative"]
-    positive, negative = -surprise(z), -surprise(other)
     gamma = v["guidance_scale"]
-    with np.errstate(invalid="ignore"):
-        score = np.where(z > -inf, negative + gamma * (positive - negative), -inf)
+    score = -surprise(z) + (gamma - 1) * contrast(-surprise(z), -surprise(other))
     return _draw_from(score, (1 + gamma) * _largest(z, other), v)
 
 
 def _cad(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
     z, other = _main(streams, v, context), streams["question"]
     alpha = v["cad_alpha"]
-    score = np.where(z > -inf, (1 + alpha) * z - alpha * other, -inf)
+    score = z + alpha * contrast(z, other)
     return _draw_from(score, (1 + alpha) * _largest(z, other), v)
 
 
 def _dexperts(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
     z, expert, amateur = _main(streams, v, context), streams["expert"], streams["amateur"]
     alpha = v["dexperts_alpha"]
-    score = z + alpha * (expert - amateur)
+    score = z + alpha * contrast(expert, amateur)
     return _draw_from(score, _largest(z) + alpha * _largest(expert, amateur), v)
 
 

@@ -14,7 +14,7 @@ from edge_tui.verify.references.basics import BASICS, argmax
 from edge_tui.verify.references.chains import STAGES, compose, sampling
 from edge_tui.verify.references.kinds import RunReference, StepReference, Streams, Values
 from edge_tui.verify.references.mathematics import near, surprise
-from edge_tui.verify.references.streams import STREAMS
+from edge_tui.verify.references.streams import STREAMS, contrast
 
 
 def _greedy(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
@@ -58,13 +58,16 @@ def _contrastive(streams: Streams, v: Values, context: Context) -> Sequence[Outc
     """Scores by the published formulas; final logits are the scores, tempered where they are drawn from."""
     (penalised,) = compose(("penalties",), streams["model"], v, context)
     expert, amateur = penalised.logits, streams["amateur"]
+    tau = v["amateur_temperature"] if v["formula"] == LI2022 else 1.0
+    says, heard = -surprise(expert), -surprise(amateur / tau)
+    heard = np.where(heard > -inf, heard, says - contrast(says, heard))
     with np.errstate(invalid="ignore"):
         if v["formula"] == LI2022:
-            score = -surprise(expert) + v["strength"] * surprise(amateur / v["amateur_temperature"])
+            score = says - v["strength"] * heard
         elif v["formula"] == OBRIEN2023:
-            score = (1 + v["beta"]) * expert - v["beta"] * amateur
+            score = expert + v["beta"] * contrast(expert, amateur)
         else:
-            score = -surprise(expert) / (-surprise(amateur) + 1e-9)
+            score = says / (heard + 1e-9)
     if v["formula"] in (LI2022, OBRIEN2023):
         floor = expert.max() + log(v["alpha"])
         kept, doubt = expert >= floor, near(expert, floor, float(np.abs(expert.max())))
@@ -73,7 +76,7 @@ def _contrastive(streams: Streams, v: Values, context: Context) -> Sequence[Outc
         edge = np.sort(expert)[-min(_SEED_HEAD, len(expert))]
         kept = (expert >= edge) & (expert > -inf)
         doubt = near(expert, float(edge)) & (expert != edge) if edge > -inf else np.zeros_like(kept)
-        doubt |= kept & (surprise(amateur) < _SURE)
+        doubt |= kept & (heard > -_SURE)
     score = np.where(kept | doubt, score, -inf)
     found = outcome(np.where(kept, score, -inf), kept, doubt)
     if not v["sample"]:
@@ -96,7 +99,7 @@ def _dola(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
     for layer, found in zip(layers, measured, strict=True):
         if found < max(measured) * (1 - _SAME_DIVERGENCE) - _SAME_DIVERGENCE:
             continue  # rounding decides among layers that differ equally
-        score = np.where(kept | doubt, last - layer, -inf)
+        score = np.where(kept | doubt, contrast(last, layer), -inf)
         each = outcome(np.where(kept, score, -inf), kept, doubt)
         if v["temperature"] < 1e-5:
             outcomes.append(argmax(each.logits))
@@ -110,7 +113,7 @@ _SAME_DIVERGENCE = 1e-5
 
 def _reversed_divergence(last: Float64, early: Float64) -> float:
     mean = (np.exp(last) + np.exp(early)) / 2
-    there = (mean > 0) & (last > -inf)
+    there = (last > -inf) & (early > -inf) & (mean > 0)
     m, p, q = mean[there], last[there], early[there]
     return float((m * (np.log(m) - (p + q) / 2)).sum())
 
