@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from edge_tui.engine import seeds
 from edge_tui.engine.port import Mode, Precision
+from edge_tui.transcript.curve import OFF, QUANTITIES
 
 
 class SettingType:
@@ -179,6 +180,7 @@ SCHEMA: dict[str, SettingType] = {
     "ui.ascii": Boolean(automatic=True),
     "ui.mouse": Boolean(),
     "ui.tour": Boolean(),
+    "ui.curve": Choice((OFF, *QUANTITIES)),
     "history.keep": Boolean(),
 }
 """Every setting but the open tables `parameters`, `template` and `keys`, by dotted path."""

@@ -24,6 +24,7 @@ from edge_tui.config.precedence import TEMPERATURE, Claim, Layer, Rank, decide, 
 from edge_tui.config.reader import Notice, read
 from edge_tui.decoders.base import texts
 from edge_tui.engine.port import FOLLOWERS, MODE_TEMPERATURE, ModelSpec
+from edge_tui.transcript.curve import OFF
 from edge_tui.util.user_file import exists, expand
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Ui:
     mouse: bool = True
     tour: bool = True
     """Offer the tour at the first start."""
+    curve: str = OFF
+    """Number that the curve under the tokens shows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("inspector", "i", "inspect", "Show or hide the alternatives of the token under the cursor."),
     Action("sidebar", "b", "sidebar", "Fold the sidebar away, or bring it back."),
     Action("board", "w", "beams", "Show the board of beams, or the text alone."),
+    Action("curve", "C", "curve", "The whole answer as a curve under the tokens; once more another number."),
     Action("fold", "z", "thoughts", "Unfold what the model thought before its answer, or fold it again."),
     Action("conversation", "v", "conversation",
            "Talk: each prompt goes on from the answers before it; once more completes prompts on their own."),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _LIVE = {
     "strategy", "mode", "stream", "max_length", "seed", "stop", "chat", "system", "control_tokens",
-    "ui.theme", "ui.sidebar",
+    "ui.theme", "ui.sidebar", "ui.curve",
 }  # fmt: skip
 """Settings of which a change holds at once."""
 

@@ -10,7 +10,6 @@ from textual.containers import Vertical
 from textual.widgets import Input, Static, TextArea
 
 from edge_tui.engine import seeds
-from edge_tui.engine.events import Started
 from edge_tui.history.schema import HistoryError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.services import services
@@ -94,7 +93,7 @@ class WorkbenchScreen(SizedScreen):
     def draw_ascii(self, plain: bool) -> None:
         """Draws bars and borders with plain ASCII, or with lines."""
         self.set_class(plain, "-ascii")
-        self.view.gauge.ascii_only = self.parameters.table.ascii_only = plain
+        self.view.draw_ascii(plain)
         self.refresh()
 
     def _theme_changed(self, theme: Theme) -> None:
@@ -121,10 +120,6 @@ class WorkbenchScreen(SizedScreen):
             self.strategies.apply(event)
             self.runs.apply(event)
             self.conversation.apply(event)
-            if isinstance(event, Started):
-                self.view.tour.done("run")
-                if event.strategy != self.run_params.settings.strategy:
-                    self.view.tour.done("strategy")
         self.view.paint(news, sample)
 
     def take_settings(self, settings: Settings, key: str) -> None:
@@ -139,6 +134,7 @@ class WorkbenchScreen(SizedScreen):
             self.run_params.follow(key.rpartition(".")[2])
         elif key.startswith("template."):
             self.run_params.follow("template")
+        self.view.take_settings(settings, key)
         self.parameters.reload()
 
     @work(exclusive=True, group="reopen")
@@ -246,6 +242,10 @@ class WorkbenchScreen(SizedScreen):
     def action_board(self) -> None:
         """Shows the board of beams, or the text alone."""
         self.view.toggle_board()
+
+    def action_curve(self) -> None:
+        """Shows the next curve under the tokens, or none."""
+        self.view.show_next_curve()
 
     def action_fold(self) -> None:
         """Folds the thoughts, or unfolds them."""

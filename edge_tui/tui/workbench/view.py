@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
-from edge_tui.engine.events import Finished
+from edge_tui.engine.events import Finished, Started
 from edge_tui.transcript.colour_buckets import BUCKETS
+from edge_tui.transcript.curve import QUANTITIES
 from edge_tui.tui import run_messages
 from edge_tui.tui.widgets.beam_board import BeamBoard
+from edge_tui.tui.widgets.curve import Curve
 from edge_tui.tui.widgets.gauge import Gauge, speed_of
 from edge_tui.tui.widgets.header import HeaderBar
 from edge_tui.tui.widgets.inspector import Inspector
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
+    from edge_tui.config.settings import Settings
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.events import Event
     from edge_tui.engine.remote.telemetry import RemoteTelemetry
@@ -64,6 +67,7 @@ class WorkbenchView:
         self.prompt = Prompt(id="prompt")
         self.board = BeamBoard(id="beam-board")
         self.pane = TokenPane(_EMPTY, id="tokens")
+        self.curve = Curve(self.pane)
         self.strategy_list = StrategyList((), id="strategies")
         self.parameters = Parameters(run_params, id="parameters")
         self.inspector = Inspector(session.texts_of, id="inspector")
@@ -89,6 +93,7 @@ class WorkbenchView:
                     yield self.turns
                     yield self.board
                     yield self.pane
+                    yield self.curve
                 yield self.error_panel
             with Vertical(id="right"):
                 with Vertical(id="sidebar"):
@@ -100,8 +105,14 @@ class WorkbenchView:
         yield KeyFooter()
         yield self.tour
 
+    def take_settings(self, settings: Settings, key: str) -> None:
+        """Applies a setting of the panes that has changed."""
+        if key == "ui.curve":
+            self.curve.quantity = settings.ui.curve
+
     def write_titles(self) -> None:
         """Writes the titles of the panes, once they are mounted."""
+        self.curve.quantity = self._run_params.settings.ui.curve
         self.inspector.border_title = "token"
         if self._telemetry is not None and self._telemetry.host:
             self.gauge.border_title = Content(f"gauge of {one_line(self._telemetry.host)}")
@@ -121,7 +132,13 @@ class WorkbenchView:
             sample: The newest of the machine.
         """
         run = self._session.current
-        stream = self._run_params.settings.stream
+        settings = self._run_params.settings
+        for event in news:
+            if isinstance(event, Started):
+                self.tour.done("run")
+                if event.strategy != settings.strategy:
+                    self.tour.done("strategy")
+        stream = settings.stream
         if run is not None and (news or run.active) and (stream or not run.active):
             self._paint_tokens(run)
         self.header.state, self.header.kind = self._session.state()
@@ -137,6 +154,7 @@ class WorkbenchView:
             return
         self.pane.refresh_tail()
         self.board.refresh_tail()
+        self.curve.refresh_tail()
         self.inspector.refresh_tail()
 
     def show(self, transcript: Transcript | None) -> None:
@@ -145,6 +163,7 @@ class WorkbenchView:
         self.transcript = transcript
         self.pane.show(transcript)
         self.board.show(transcript)
+        self.curve.show(transcript)
         competing = transcript is not None and transcript.started.rows > 1
         self.output.set_class(competing, "-board")
         if transcript is not None and competing:
@@ -203,6 +222,18 @@ class WorkbenchView:
             self.output.toggle_class("-board")
         else:
             self.say("Only beam search has several hypotheses to show.")
+
+    def draw_ascii(self, plain: bool) -> None:
+        """Draws bars with plain ASCII, or with blocks."""
+        self.gauge.ascii_only = self.curve.ascii_only = self.parameters.table.ascii_only = plain
+
+    def show_next_curve(self) -> None:
+        """Shows the next number of each token as a curve, or none."""
+        name = self.curve.show_next()
+        if (quantity := QUANTITIES.get(name)) is None:
+            self.say("The curve is off.")
+        else:
+            self.say(f"The curve shows {name}: {quantity.scale}.")
 
     def toggle_thoughts(self) -> None:
         """Folds what the model thought before its answer, or unfolds it."""
