@@ -168,22 +168,36 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class PromptRead:
-    """Holds the log-probabilities of the prompt's own tokens; comes before `Started`.
+    """Holds what the model thinks of the prompt's own tokens, and of the one after them; before `Started`.
 
     Attributes:
         run: The run's id.
-        ids: The prompt's `n` tokens.
+        ids: The prompt's `n` tokens, those of the prefix included.
         logp: float32 `[n]`, each token's log-probability given those before it (nats); NaN for the first.
+        rank: int32 `[n]`, 0 = the most likely token in its place; −1 for the first.
+        entropy: float32 `[n]`, of the distribution in its place (nats); NaN for the first.
         top_ids, top_logp: int32/float32 `[n, TOP]`, the most likely tokens in its place, best first.
+        next_entropy: Entropy of the distribution after the prompt (nats).
+        next_ids, next_logp: int32/float32 `[TOP]`, the most likely tokens after it, best first.
         text: `n` strings whose concatenation is the prompt's text, as in `TokenBatch`.
+        roles: `n` roles of the turns that the tokens are of ("user", "system", "assistant"), "" for what the
+            template or the tokenizer wrote; empty where that is not known.
+        control_ids: Ids in the prompt that are control tokens.
     """
 
     run: int
     ids: tuple[int, ...]
     logp: Floats
+    rank: Ints
+    entropy: Floats
     top_ids: Ints
     top_logp: Floats
+    next_entropy: float
+    next_ids: Ints
+    next_logp: Floats
     text: tuple[str, ...]
+    roles: tuple[str, ...] = ()
+    control_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,17 @@ from edge_tui.engine.checkpoints.checkpoint import CheckpointError
 from edge_tui.engine.port import Message
 from edge_tui.engine.text import chat_template
 from edge_tui.engine.text.control_tokens import texts
+from edge_tui.engine.text.token_roles import cut, marks_of, roles_of
 from edge_tui.errors import EmptyPrompt, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from edge_tui.engine.checkpoints.source import CheckpointSource
     from edge_tui.engine.models.loader import LoadedModel
     from edge_tui.engine.port import Request
+    from edge_tui.engine.text.control_tokens import ControlTokenMask
+    from edge_tui.engine.text.token_roles import Part
     from edge_tui.engine.text.tokenizer import Tokenizer
 
 _TAIL = 8
@@ -31,12 +35,15 @@ class Prompt:
         notices: Sentences the user should read about how it was read.
         thinking: True where the chat template has opened a thought.
         control_tokens: Names in what users wrote that are control tokens.
+        roles: Role of the turn that each token is of, "" for one that the template or the tokenizer wrote;
+            empty where nobody asked for the prompt's tokens, or where it is not known.
     """
 
     ids: list[int]
     notices: tuple[str, ...] = ()
     thinking: bool = False
     control_tokens: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +108,12 @@ def read_prompt(request: Request, main: LoadedModel, cancelled: Callable[[], boo
     """
     tokenizer = main.tokenizer
     if request.ids:
-        return _prompt(tokenizer, list(request.ids), (), request)
+        return _prompt(tokenizer, list(request.ids), (), request, roles=("user",) * len(request.ids))
     turns = request.prompt
     if _is_chat(request, main):
         return _conversation(request, main, cancelled)
-    text = turns if isinstance(turns, str) else "\n".join(turn.content for turn in turns)
+    parts = _raw_parts(turns)
+    text = "".join(part for _, part in parts)
     no_place = "Outside a chat template there is no place for"
     notices = {
         "This model has no chat template: the prompt is completed as raw text.": request.chat,
@@ -125,7 +133,32 @@ def read_prompt(request: Request, main: LoadedModel, cancelled: Callable[[], boo
             "prompt",
         )
     said = tuple(notice for notice, cause in notices.items() if cause)
-    return _prompt(tokenizer, ids, said, request, tokenizer.control_in([text]))
+    roles = _roles(tokenizer, ids, parts, control=request.control_tokens) if request.prompt_logps else ()
+    return _prompt(tokenizer, ids, said, request, tokenizer.control_in([text]), roles)
+
+
+def _raw_parts(turns: str | Sequence[Message]) -> list[Part]:
+    """Lists what is read where no template writes between the turns."""
+    if isinstance(turns, str):
+        return [("user", turns)]
+    return [part for turn in turns for part in (("", "\n"), (turn.role, turn.content))][1:]
+
+
+def _roles(
+    tokenizer: Tokenizer,
+    ids: list[int],
+    parts: Sequence[Part],
+    masked: ControlTokenMask | None = None,
+    control: bool = True,
+) -> tuple[str, ...]:
+    """Finds the role of each token; what a tokenizer adds at the ends of a text has none."""
+    texts, read, spans = tokenizer.spans([text for _, text in parts], masked, control)
+    found = roles_of([(role, text) for (role, _), text in zip(parts, texts, strict=True)], spans)
+    for first in range(len(ids) - len(read) + 1):
+        stop = first + len(read)
+        if ids[first:stop] == read:
+            return ("",) * first + tuple(found) + ("",) * (len(ids) - stop)
+    return ()
 
 
 def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> Prompt:
@@ -164,7 +197,28 @@ def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], b
             f"The chat template of {checkpoint.name} wrote nothing: switch it off to complete raw text.",
             "prompt",
         )
-    return _prompt(tokenizer, ids, notices, request, found)
+    roles: tuple[str, ...] = ()
+    if request.prompt_logps:
+        parts = _conversation_parts(rendered, messages, checkpoint, variables, cancelled)
+        roles = _roles(tokenizer, ids, parts, masked) if parts else ()
+    return _prompt(tokenizer, ids, notices, request, found, roles)
+
+
+def _conversation_parts(
+    rendered: str,
+    messages: list[Message],
+    checkpoint: CheckpointSource,
+    variables: Mapping[str, object],
+    cancelled: Callable[[], bool],
+) -> list[Part] | None:
+    """Cuts a rendered conversation into turns and template; None where the template makes that impossible."""
+    marks = marks_of(messages, checkpoint.chat_template or "")
+    marked = [Message(turn.role, mark) for turn, mark in zip(messages, marks, strict=True)]
+    try:
+        fixed = chat_template.render(checkpoint, marked, variables=variables, cancelled=cancelled) or ""
+    except chat_template.ChatError:  # it refuses such texts
+        return None
+    return cut(rendered, fixed, dict(zip(marks, messages, strict=True)))
 
 
 def _prompt(
@@ -173,6 +227,7 @@ def _prompt(
     notices: tuple[str, ...],
     request: Request,
     found: Mapping[str, int] | None = None,
+    roles: tuple[str, ...] = (),
 ) -> Prompt:
     """Builds a prompt; `found` counts the names of control tokens that users wrote in it."""
     found = found or {}
@@ -181,6 +236,7 @@ def _prompt(
         notices + _control_token_notice(found, request),
         chat_template.thinking_open("".join(tokenizer.token_strings(ids[-_TAIL:]))),
         tuple(found) if request.control_tokens else (),
+        roles,
     )
 
 

@@ -151,11 +151,20 @@ class PlainTokenizer:
             words: Matches every added token's name.
             marks: The mark of each name.
         """
+        return self.encode(self.rename(text, words, marks), special=False)
+
+    def rename(self, text: str, words: re.Pattern[str], marks: Mapping[str, str]) -> str:
+        """Writes aliases for the template's names, and the users' names for their marks."""
         text = words.sub(lambda match: self._aliases.get(match[0], match[0]), text)
         for name, mark in marks.items():
             for form in _forms(mark):
                 text = text.replace(form, name)
-        return self.encode(text, special=False)
+        return text
+
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Encodes a text in which `rename` was used; also returns each token's place in it."""
+        encoding = self._fast.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
 
 
 def _forms(char: str) -> tuple[str, str, str]:

@@ -147,6 +147,28 @@ class Tokenizer:
         """
         return self._plain.encode_rendered(whole_characters(text), any_of(self._added), masked.marks)
 
+    def spans(
+        self, parts: Iterable[str], masked: ControlTokenMask | None = None, control: bool = True
+    ) -> tuple[list[str], list[int], list[tuple[int, int]]]:
+        """Encodes a text that is given in parts, and finds the place of each token; adds no BOS.
+
+        Args:
+            parts: The text. A conversation's is rendered from `masked` contents, if there are any.
+            masked: The marks that stand for control tokens' names.
+            control: As in `encode`.
+
+        Returns:
+            The parts as they are read, the ids, and each token's first character and end in the joined parts.
+        """
+        texts = list(map(whole_characters, parts))
+        if masked is not None:
+            words = any_of(self._added)
+            texts = [self._plain.rename(text, words, masked.marks) for text in texts]
+        if masked is not None or (not control and self.control_in(["".join(texts)])):
+            return texts, *self._plain.spans("".join(texts))
+        encoding = self.fast.encode("".join(texts), add_special_tokens=False)
+        return texts, encoding.ids, encoding.offsets
+
     def mask(self, values: Iterable[object], source: str) -> ControlTokenMask:
         """Hides control tokens' names in what users wrote from a chat template with that source.
 
