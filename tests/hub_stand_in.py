@@ -102,8 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _info(self, repository: Repository) -> None:
         siblings = [
-            {"rfilename": file.name, "size": repository.sizes.get(file.name, file.stat().st_size)}
-            for file in sorted(repository.folder.iterdir())
+            {"rfilename": name, "size": repository.sizes.get(name, file.stat().st_size)}
+            for file in sorted(repository.folder.rglob("*"))
+            if (name := str(file.relative_to(repository.folder))) and file.is_file()
         ]
         name = self.path.split("/api/models/")[1]
         facts = {
@@ -134,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET" and not wanted:
             self.hub.fetched.append(name)
         if not wanted:
-            self._send(200, content, headers, slowly=name.endswith(".safetensors"))
+            self._send(200, content, headers, slowly=name.endswith((".safetensors", ".gguf")))
             return
         begin, end = int(wanted[1]), min(int(wanted[2] or len(content)), len(content) - 1)
         headers["Content-Range"] = f"bytes {begin}-{end}/{len(content)}"

@@ -1,10 +1,11 @@
 """Downloads checkpoints in a process of its own and keeps whole files only.
 
-`python -m edge_tui.hub.download_worker look|pull REPO` runs it. The decode loop shares its interpreter with
-nothing that waits for a network, and a kill ends a download for certain. It writes lines of JSON to
-standard output, each with the key "event"; `look` reports what a repository holds, from its list of files,
-its small JSON files and the headers of its weight files; `pull` downloads the files into the cache, the
-small ones first, so that a checkpoint with its weights is whole.
+`python -m edge_tui.hub.download_worker look NAME FOLDER` and `… pull NAME` run it; a name is a repository, or
+one with the tag of a GGUF file. The decode loop shares its interpreter with nothing that waits for a network,
+and a kill ends a download for certain. It writes lines of JSON to standard output, each with the key "event".
+`look` reports what a repository holds, and puts its small files and the headers of GGUF files into the
+folder. `pull` downloads the files into the cache, the small ones first, so that a checkpoint with its weights
+is whole.
 
 huggingface_hub honours `HF_TOKEN`, `HF_ENDPOINT`, `HF_HUB_OFFLINE` and the variables of the cache.
 """
@@ -16,6 +17,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,13 +25,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from edge_tui.engine.checkpoints.gguf.choice import choose, split_tag
+from edge_tui.engine.checkpoints.gguf.model import first_parts, part_names
 from edge_tui.engine.checkpoints.locate import cache_root, repository_folder
+from edge_tui.errors import EdgeError
 from edge_tui.hub.error_messages import DiskTooSmall, describe
 from edge_tui.util.atomic_write import PUBLIC, replace_file
 from edge_tui.util.user_file import existing_folder
 
 SMALL = 16_000_000
 """Bytes of the largest JSON file that is read before the download."""
+_HEADER = 24_000_000
+"""Bytes of a GGUF file that are read before the download: no published header is as long."""
 _INSPECTED = (
     "config.json",
     "generation_config.json",
@@ -47,15 +54,17 @@ _SHARDS_AT_ONCE = 4
 
 def main(argv: list[str]) -> int:
     """Inspects or downloads one repository and sends the result; returns 0 even if that is a failure."""
-    what, repository = argv
+    what, name, *rest = argv
     signal.signal(signal.SIGTERM, _terminate)
     try:
         if what == "look":
-            send("inspected", **inspect(repository))
+            send("inspected", **inspect(name, Path(rest[0])))
         else:
-            send("done", path=str(download(repository)))
+            send("done", path=str(download(name)))
+    except EdgeError as error:
+        send("failed", code=error.code, sentence=str(error))
     except Exception as error:
-        code, sentence = describe(error, repository)
+        code, sentence = describe(error, split_tag(name)[0])
         send("failed", code=code, sentence=sentence)
     return 0
 
@@ -75,55 +84,89 @@ def files_to_fetch(files: dict[str, int], weights: list[str]) -> list[str]:
     return [*sorted(small, key=lambda name: files[name]), *weights]
 
 
-def inspect(repository: str) -> dict[str, Any]:
+def inspect(name: str, folder: Path) -> dict[str, Any]:
     """Reads what a repository holds, without downloading a weight.
 
+    Args:
+        name: The repository, with or without a tag.
+        folder: Takes the small files and, at their full length, the headers of GGUF files.
+
     Returns:
-        commit; files: size in bytes of each file worth fetching; present: names of all files; texts: the
-        small files; tensors: [dtype, shape, bytes] by name; gated: whether terms must be accepted.
+        commit; files: size in bytes of each file worth fetching; present: names of all files; tensors:
+        [dtype, shape, bytes] by name; gguf: name in the folder of the first GGUF file, "" where the model is
+        in safetensors; gated: whether terms must be accepted.
+
+    Raises:
+        CheckpointError: a GGUF file has to be named.
     """
     from huggingface_hub import HfApi
 
     api = HfApi()
+    repository, tag = split_tag(name)
     info = api.model_info(repository, files_metadata=True)
     files = {each.rfilename: each.size or 0 for each in info.siblings or []}
-    texts = {
-        name: _text(api, repository, name, str(info.sha))
-        for name in _INSPECTED
-        if 0 < files.get(name, 0) <= SMALL
-    }
-    weights = weight_files(files, texts)
+    small = [file for file in _INSPECTED if 0 < files.get(file, 0) <= SMALL]
+    for file in small:
+        content = _fetch(api, repository, file, str(info.sha))
+        (folder / file).write_bytes(content)
     tensors: dict[str, tuple[str, list[int], int]] = {}
-    with ThreadPoolExecutor(8) as pool:
-        for header in pool.map(lambda name: _header(api, repository, name, str(info.sha)), weights):
-            tensors |= header
+    index = folder / "model.safetensors.index.json"
+    weights = weight_files(files, index.read_text("utf-8") if index.is_file() else "")
+    if tag or not weights:
+        weights = _gguf_files(repository, tag, files)
+        for file in weights:
+            _write_header(api, repository, file, str(info.sha), files[file], folder)
+    else:
+        with ThreadPoolExecutor(8) as pool:
+            for header in pool.map(lambda file: _header(api, repository, file, str(info.sha)), weights):
+                tensors |= header
     return {
         "commit": info.sha,
-        "files": {name: files[name] for name in files_to_fetch(files, weights)},
+        "files": {file: files[file] for file in files_to_fetch(files, weights)},
         "present": sorted(files),
-        "texts": texts,
         "tensors": tensors,
+        "gguf": Path(weights[0]).name if weights and not tensors else "",
         "gated": bool(info.gated),
     }
 
 
-def weight_files(files: dict[str, int], texts: dict[str, str]) -> list[str]:
-    """Lists the safetensors files that make up the model, by its index."""
-    index = texts.get("model.safetensors.index.json")
-    if index is not None:
+def _gguf_files(repository: str, tag: str, files: dict[str, int]) -> list[str]:
+    """Lists the files of the GGUF model that a tag chooses; none where the repository holds no GGUF.
+
+    Raises:
+        CheckpointError: none has the tag, or it does not tell them apart.
+    """
+    if not tag and not first_parts(files):
+        return []
+    return [part for part in part_names(choose(repository, files, tag)) if part in files]
+
+
+def _write_header(api: Any, repository: str, name: str, commit: str, size: int, folder: Path) -> None:
+    """Writes the beginning of a GGUF file, which has its header, into a file that claims its whole length."""
+    beginning = _fetch(api, repository, name, commit, min(size, _HEADER))
+    with (folder / Path(name).name).open("wb") as file:
+        file.write(beginning)
+        file.truncate(size)
+
+
+def weight_files(files: dict[str, int], index: str) -> list[str]:
+    """Lists the safetensors files that make up the model, by the text of its index, "" for none."""
+    if index:
         shards = {str(file) for file in dict(json.loads(index).get("weight_map") or {}).values()}
         return sorted(shards & set(files))
     return ["model.safetensors"] if "model.safetensors" in files else []
 
 
-def _text(api: Any, repository: str, name: str, commit: str) -> str:
+def _fetch(api: Any, repository: str, name: str, commit: str, count: int = 0) -> bytes:
+    """Fetches a file, or its first bytes."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     url = hf_hub_url(repository, name, revision=commit, endpoint=api.endpoint)
-    answer = get_session().get(url, headers=build_hf_headers(), timeout=20)
+    wanted = {"Range": f"bytes=0-{count - 1}"} if count else {}
+    answer = get_session().get(url, headers=build_hf_headers() | wanted, timeout=20)
     hf_raise_for_status(answer)
-    return str(answer.text)
+    return bytes(answer.content)
 
 
 def _header(api: Any, repository: str, name: str, commit: str) -> dict[str, tuple[str, list[int], int]]:
@@ -134,23 +177,28 @@ def _header(api: Any, repository: str, name: str, commit: str) -> dict[str, tupl
     }
 
 
-def download(repository: str) -> Path:
-    """Downloads a repository's files into the cache; files that are there stay.
+def download(name: str) -> Path:
+    """Downloads a model's files into the cache; files that are there stay.
+
+    Args:
+        name: A repository, with or without the tag of a GGUF file.
 
     Returns:
         The snapshot's folder.
     """
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
-    contents = inspect(repository)
+    repository, _ = split_tag(name)
+    with tempfile.TemporaryDirectory(prefix="edge-tui-") as temporary:
+        contents = inspect(name, Path(temporary))
     files: dict[str, int] = contents["files"]
     commit = str(contents["commit"])
     folder = repository_folder(repository)
     _remove_stale_partials(folder / "blobs")
     missing = {
-        name: size
-        for name, size in files.items()
-        if not isinstance(try_to_load_from_cache(repository, name, revision=commit), str)
+        file: size
+        for file, size in files.items()
+        if not isinstance(try_to_load_from_cache(repository, file, revision=commit), str)
     }
     total, left = sum(files.values()), sum(missing.values())
     count = _ByteCounter(total, total - left)
@@ -161,15 +209,16 @@ def download(repository: str) -> Path:
     # Ten megabytes at a time would be ten seconds without a word on a slow line.
     constants.DOWNLOAD_CHUNK_SIZE = 2**16
 
-    def fetch(name: str) -> None:
-        hf_hub_download(repository, name, revision=commit, tqdm_class=count.bar())
+    def fetch(file: str) -> None:
+        hf_hub_download(repository, file, revision=commit, tqdm_class=count.bar())
 
     with count:
-        for name in missing:
-            if not name.endswith(".safetensors"):
-                fetch(name)
+        weights = [file for file in missing if file.endswith((".safetensors", ".gguf"))]
+        for file in missing:
+            if file not in weights:
+                fetch(file)
         with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
-            list(pool.map(fetch, [name for name in missing if name.endswith(".safetensors")]))
+            list(pool.map(fetch, weights))
     # Last of all: until then an older, whole snapshot remains in use.
     (folder / "refs").mkdir(parents=True, exist_ok=True)
     replace_file(folder / "refs" / "main", commit, PUBLIC)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints import stores
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from edge_tui.engine.checkpoints.gguf.choice import tag_of
+from edge_tui.engine.checkpoints.gguf.choice import files_in, tag_of
 from edge_tui.engine.checkpoints.gguf.model import models_in
 from edge_tui.engine.checkpoints.locate import DEMO_MODELS, cache_root, repository_folder, snapshot
 from edge_tui.engine.checkpoints.weight_files import IncompleteCheckpoint
@@ -125,14 +125,15 @@ def _tagged(name: str) -> list[str]:
     """
     folder = snapshot(repository_folder(name))
     try:
-        files = models_in(folder) if folder is not None else []
+        files = files_in(folder) if folder is not None else []
     except OSError:
         return []
-    if len(files) < 2:
+    if len(files) == 1 and "/" not in files[0]:
         return []
-    tags = [tag_of(file.name) for file in files]
+    tags = [tag_of(file) for file in files]
     return [
-        f"{name}:{tag if tags.count(tag) == 1 else file.stem}" for tag, file in zip(tags, files, strict=True)
+        f"{name}:{tag if tags.count(tag) == 1 else Path(file).stem}"
+        for tag, file in zip(tags, files, strict=True)
     ]
 
 

@@ -15,7 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, StoredTensor, describe
+from edge_tui.engine.checkpoints.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    StoredTensor,
+    describe,
+    describe_gguf,
+)
 from edge_tui.engine.checkpoints.weight_files import missing_safetensors_error
 from edge_tui.errors import EdgeError
 from edge_tui.hub.listing import Listing, listing_of
@@ -23,7 +29,9 @@ from edge_tui.hub.listing import Listing, listing_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
+_ID = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}(:[A-Za-z0-9][\w.-]{0,63})?"
+)
 _URL = re.compile(r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/")
 _STOP_SECONDS = 2.0
 """Time that a cancelled download has to end by itself."""
@@ -32,7 +40,7 @@ _RATE_SECONDS = 5.0
 
 
 def repository_id(text: str) -> str:
-    """Returns the repository of a typed id or of a pasted page's address; "" if it is neither."""
+    """Returns the repository of a typed id, with its tag, or of a pasted page's address; "" for neither."""
     bare = "/".join(_URL.sub("", text.strip()).split("/")[:2])
     return bare if _ID.fullmatch(bare) and ".." not in bare and not bare.startswith("demo/") else ""
 
@@ -81,20 +89,26 @@ class HubError(EdgeError):
 def inspect(name: str) -> RemoteModel:
     """Asks the hub what a repository holds; takes seconds at most.
 
+    Args:
+        name: The repository, with the tag of a GGUF file where it holds several.
+
     Raises:
-        HubError: it could not be asked, or there is no such repository.
+        HubError: it could not be asked, there is no such repository, or a file has to be named.
     """
-    with _start_worker("look", name) as process:
+    with (
+        tempfile.TemporaryDirectory(prefix="edge-tui-") as folder,
+        _start_worker("look", name, folder) as process,
+    ):
         for message in _messages(process):
             if message["event"] == "failed":
                 raise HubError(message["sentence"], message["code"])
             if message["event"] == "inspected":
-                return _remote_model(name, message)
+                return _remote_model(name, message, Path(folder))
     raise HubError(f"{name} could not be looked at: the process that asks the hub ended early; try again.")
 
 
-def _remote_model(name: str, message: Mapping[str, Any]) -> RemoteModel:
-    """Describes a model by the worker's answer, from small files in a folder that is deleted again."""
+def _remote_model(name: str, message: Mapping[str, Any], folder: Path) -> RemoteModel:
+    """Describes a model by the worker's answer and the files that it put into a folder."""
     tensors = {
         key: StoredTensor(each[0], tuple(each[1]), each[2]) for key, each in message["tensors"].items()
     }
@@ -108,15 +122,15 @@ def _remote_model(name: str, message: Mapping[str, Any]) -> RemoteModel:
         return tensors
 
     checkpoint, refusal = None, ""
-    with tempfile.TemporaryDirectory(prefix="edge-tui-") as folder:
-        for file, text in message["texts"].items():
-            (Path(folder) / Path(file).name).write_text(text, encoding="utf-8")
-        try:
+    try:
+        if message["gguf"]:
+            checkpoint = describe_gguf(name, folder / message["gguf"])
+        else:
             if "config.json" not in present:
                 stored()
-            checkpoint = describe(name, Path(folder), stored, present.__contains__)
-        except CheckpointError as error:
-            refusal = str(error).replace(folder, name)
+            checkpoint = describe(name, folder, stored, present.__contains__)
+    except CheckpointError as error:
+        refusal = str(error).replace(str(folder), name)
     return RemoteModel(name, message["commit"], message["files"], checkpoint, refusal, bool(message["gated"]))
 
 
@@ -232,9 +246,9 @@ class Download:
                 pass
 
 
-def _start_worker(what: str, name: str) -> subprocess.Popen[str]:
+def _start_worker(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "edge_tui.hub.download_worker", what, name],
+        [sys.executable, "-m", "edge_tui.hub.download_worker", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from gguf import GGMLQuantizationType as Type
 
 from edge_tui.cli.main import main
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
@@ -22,11 +23,17 @@ from edge_tui.hub import recent_models
 from edge_tui.hub.listing import Listing, local_models
 from edge_tui.hub.remote import Download, HubError, RemoteModel, inspect, repository_id
 from edge_tui.util.logs import state_folder
+from tests.engine.checkpoints.gguf.files import write_gguf
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.hub_stand_in import COMMIT, TOKEN, Repository, StandIn, serving
 from tests.waiting import until
 
 NAME = "org/tiny"
+KINDS = {"F16": Type.F16, "BF16": Type.BF16}
+
+
+def same_kind(kind: Type) -> Any:
+    return lambda _: kind
 
 
 @pytest.fixture
@@ -67,6 +74,8 @@ def failure(name: str = NAME) -> str:
         ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"),
         ("  https://huggingface.co/Qwen/Qwen2.5-0.5B/tree/main ", "Qwen/Qwen2.5-0.5B"),
         ("hf.co/Qwen/Qwen3-4B", "Qwen/Qwen3-4B"),
+        ("Qwen/Qwen3-4B-GGUF:Q4_K_M", "Qwen/Qwen3-4B-GGUF:Q4_K_M"),
+        ("Qwen/Qwen3-4B-GGUF:../x", ""),
         ("qwen", ""),
         ("../etc/passwd", ""),
         ("a/..", ""),
@@ -103,12 +112,13 @@ def test_what_cannot_run_is_known_before_the_download(hub: StandIn, tmp_path: Pa
     for folder in (pickled, gguf):
         for file in folder.glob("*.safetensors*"):
             file.unlink()
-    (gguf / "pytorch_model.bin").rename(gguf / "model.gguf")
+    (gguf / "pytorch_model.bin").rename(gguf / "model-Q4_0.gguf")
     (bert / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
     with ThreadPoolExecutor() as pool:
         seen = list(pool.map(inspect, hub.repositories))
     assert all(model.checkpoint is None for model in seen)
-    for model, words in zip(seen, ("only pytorch_model.bin", "GGUF", "an encoder"), strict=True):
+    reasons = ("only pytorch_model.bin", "too few for a GGUF file", "an encoder")
+    for model, words in zip(seen, reasons, strict=True):
         assert words in model.refusal
 
 
@@ -135,6 +145,37 @@ def test_pull_fetches_what_is_needed_and_nothing_else(hub: StandIn, tmp_path: Pa
     hub.fetched.clear()
     assert Download(NAME).start().wait(60).phase == "done"
     assert not any(name.endswith(".safetensors") for name in hub.fetched)
+
+
+def test_a_gguf_file_is_looked_at_and_fetched_by_its_tag(hub: StandIn, tmp_path: Path) -> None:
+    twin = make_checkpoint(tmp_path / "twin", "llama")
+    folder = tmp_path / "shelf"
+    (folder / "F32").mkdir(parents=True)
+    files = {tag: write_gguf(twin, folder / f"m-{tag}.gguf", same_kind(kind)) for tag, kind in KINDS.items()}
+    files["F32"] = write_gguf(twin, folder / "F32" / "m-F32.gguf")
+    (folder / "mmproj-F16.gguf").write_bytes(b"eyes")
+    hub.repositories[NAME] = Repository(folder)
+    assert failure() == (
+        f"{NAME} holds 3 GGUF models, of which one is needed; name it: {NAME}:F32, {NAME}:BF16, {NAME}:F16."
+    )
+    assert "no GGUF model 'Q8_0'" in failure(f"{NAME}:Q8_0")
+    for tag, file in files.items():
+        seen, here = inspect(f"{NAME}:{tag}"), open_checkpoint(str(file))
+        assert seen.checkpoint is not None
+        assert seen.bytes == file.stat().st_size
+        assert (seen.listing.dtype, seen.listing.parameters) == (f"GGUF {tag}", here.parameters)
+        before, after = (estimate(c, "bfloat16", 0, 1, "cpu") for c in (seen.checkpoint, here))
+        assert before.total == after.total
+    hub.fetched.clear()
+    assert Download(f"{NAME}:F16").start().wait(60).phase == "done"
+    assert [name for name in hub.fetched if name.endswith(".gguf")] == ["m-F16.gguf"]
+    assert [m.name for m in local_models()[2:]] == [NAME]
+    for tag in ("BF16", "F32"):
+        assert Download(f"{NAME}:{tag}").start().wait(60).phase == "done"
+    assert [(m.name, m.ready) for m in local_models()[2:]] == [
+        (f"{NAME}:{tag}", True) for tag in ("F32", "BF16", "F16")
+    ]
+    assert open_checkpoint(f"{NAME}:F32").parameters == open_checkpoint(str(files["F32"])).parameters
 
 
 def test_a_killed_download_keeps_finished_files_and_is_never_ready(hub: StandIn, tmp_path: Path) -> None:

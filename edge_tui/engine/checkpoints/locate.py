@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from edge_tui.engine.checkpoints.gguf.choice import choose, split_tag
+from edge_tui.engine.checkpoints.gguf.choice import choose, files_in, split_tag
 from edge_tui.engine.checkpoints.stores import OLLAMA, ollama_file
 from edge_tui.engine.checkpoints.weight_files import (
     CheckpointError,
@@ -92,8 +92,7 @@ def find(name: str) -> Path:
         ) from error
     untagged, tag = split_tag(name)
     if tag and (tagged := _folder(untagged, name)) is not None:
-        inside = [str(file.relative_to(tagged)) for file in (*tagged.glob("*"), *tagged.glob("*/*"))]
-        return tagged / choose(untagged, inside, tag)
+        return tagged / choose(untagged, files_in(tagged), tag)
     if (repository := _folder(name, name)) is not None:
         return repository
     raise CheckpointError(

@@ -183,8 +183,7 @@ def missing_safetensors_error(name: str, present: Iterable[str]) -> CheckpointEr
         )
     if any(file.endswith(".gguf") for file in present):
         return CheckpointError(
-            f"{name} holds GGUF, of which one file is a whole model; download the one that you want and give "
-            "its path."
+            f"{name} holds GGUF files, none of which is a language model; choose another repository."
         )
     pickles = [file for file in present if file.endswith(_PICKLES) and file != "training_args.bin"]
     if pickles:

@@ -12,6 +12,7 @@ from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """What may follow the colon."""
@@ -30,6 +31,16 @@ def tag_of(file: str) -> str:
     stem = PurePath(file).stem
     found = _KIND.findall(stem)
     return found[-1] if found else stem
+
+
+def files_in(folder: Path) -> list[str]:
+    """Lists the GGUF models of a repository's folder and of the folders in it, by their relative names.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    inside = [*folder.iterdir(), *folder.glob("*/*")]
+    return first_parts(str(file.relative_to(folder)) for file in inside)
 
 
 def choose(name: str, files: Iterable[str], tag: str) -> str:

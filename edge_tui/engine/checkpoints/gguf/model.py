@@ -172,18 +172,23 @@ def parts_of(name: str, path: Path) -> tuple[Path, ...]:
     Raises:
         IncompleteCheckpoint: a part is missing.
     """
-    split = _SPLIT.fullmatch(path.name)
-    if split is None:
-        return (path,)
-    count = int(split[3])
-    names = [f"{split[1]}-{part:05}-of-{count:05}.gguf" for part in range(1, count + 1)]
+    names = part_names(path.name)
     missing = [part for part in names if not (path.parent / part).is_file()]
-    if missing or not names:
+    if names != [path.name] and (missing or not names):
         raise IncompleteCheckpoint(
-            f"{name} is split into {count:,} files, and {len(missing):,} of them are missing, first "
+            f"{name} is split into {len(names):,} files, and {len(missing):,} of them are missing, first "
             f"{missing[0] if missing else 'all'}; fetch the rest."
         )
     return tuple(path.parent / part for part in names)
+
+
+def part_names(file: str) -> list[str]:
+    """Lists the names of all files of a model by that of one of them; its own where it is not split."""
+    split = _SPLIT.fullmatch(file)
+    if split is None:
+        return [file]
+    count = int(split[3])
+    return [f"{split[1]}-{part:05}-of-{count:05}.gguf" for part in range(1, count + 1)]
 
 
 def first_parts(files: Iterable[str]) -> list[str]:
