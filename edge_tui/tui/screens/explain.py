@@ -11,12 +11,12 @@ from textual.widgets import Static
 from edge_tui.decoders.base import TextParam, numbers
 from edge_tui.decoders.contrastive import SEED
 from edge_tui.decoders.registry.description import is_chain
+from edge_tui.transcript.values_at import values_at
 from edge_tui.tui import param_preview
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.chain_editor import lines_of
 from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.services import services
-from edge_tui.tui.transcript_params import values_at
 from edge_tui.tui.widgets.inspector import visible
 from edge_tui.tui.widgets.line_panel import pad
 from edge_tui.util.formatting import bar, clip

@@ -12,8 +12,8 @@ from textual.message import Message
 from textual.reactive import reactive
 
 from edge_tui.transcript.fitting import visible as visible
+from edge_tui.transcript.values_at import strategy_of, values_at
 from edge_tui.tui.actions import bindings
-from edge_tui.tui.transcript_params import strategy_of, values_at
 from edge_tui.tui.widgets.line_panel import LinePanel, fit_start
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.util.formatting import bar, compact_float, percent
