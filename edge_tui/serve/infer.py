@@ -106,6 +106,7 @@ def _engine_request(builder: RequestBuilder, body: Infer) -> port.Request:
         max_length=builder.max_new_tokens(body.max_length, DEFAULT_TOKENS),
         length_key="max_length",
         chat=builder.settings.chat if body.chat is None else body.chat,
+        prompt_logps=isinstance(body, InferStream) and body.prompt_logps,
     )
 
 
@@ -121,6 +122,8 @@ def _column_writer(decode: Decode) -> Writer:
         match event:
             case events.TokenBatch():
                 return [("tokens", codec.write_tokens(event, sent, decode))]
+            case events.PromptRead():
+                return [("prompt", codec.write_prompt(event, sent, decode))]
             case events.Failed():
                 return [("error", of_failure(event).body())]
         written = codec.write_event(event)
@@ -130,7 +133,7 @@ def _column_writer(decode: Decode) -> Writer:
 
 
 def _token_writer(body: InferStream, slot: QueueSlot, decode: Decode) -> Writer:
-    """Returns a writer of `start`, a `token` for each token, `change`, and `end` or `error`."""
+    """Returns a writer of `prompt`, `start`, a `token` for each token, `change`, and `end` or `error`."""
     answer = ResponseAccumulator(body.n)
 
     def write(event: events.Event) -> list[tuple[str, dict[str, Any]]]:
@@ -139,6 +142,8 @@ def _token_writer(body: InferStream, slot: QueueSlot, decode: Decode) -> Writer:
         match event:
             case events.Started() | events.ParamChanged() if written := codec.write_event(event):
                 return [written]
+            case events.PromptRead():
+                return [("prompt", codec.write_prompt(event, set(), decode))]
             case events.TokenBatch() if answer.started is not None:
                 objects = _token_objects(event, answer.started.columns, body.alternatives, decode)
                 return [("token", each) for each in objects]

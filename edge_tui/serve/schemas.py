@@ -202,6 +202,11 @@ class Infer(StrictModel):
 class InferStream(Infer):
     """Requests a generation whose tokens are sent as they come."""
 
+    prompt_logps: bool = Field(
+        False,
+        description="Send first, as `prompt`, the prompt's own tokens with what the model thinks of them, and"
+        " the likeliest after them; max_length may then be 0.",
+    )
     alternatives: int = Field(5, ge=0, le=TOP, description="Alternatives sent with each token.")
     format: Literal["tokens", "columns"] = Field(
         "tokens", description="One event a token, or all that is known in columns, many tokens an event."

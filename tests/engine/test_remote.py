@@ -34,6 +34,7 @@ from edge_tui.engine.events import (
     Noticed,
     ParamChanged,
     Progress,
+    PromptRead,
     Ranked,
     Resolved,
     Started,
@@ -142,6 +143,21 @@ def test_events_are_those_of_the_engine_there(
     for name in ("reason", "new_tokens", "answer", "answer_text", "tail", "reasons", "tails"):
         assert getattr(end, name) == getattr(there_end, name), name
     assert [it.tokens for it in end.ranked] == [it.tokens for it in there_end.ranked]
+
+
+@pytest.mark.parametrize("length", [0, 2])
+def test_a_prompt_is_read_there(remote: RemoteEngine, local: LocalEngine, length: int) -> None:
+    request = Request(PROMPT, strategy="greedy", max_length=length, prompt_logps=True)
+    here, there = (watch(engine, request).all(PromptRead)[0] for engine in (local, remote))
+    for field in fields(PromptRead):
+        ours, theirs = getattr(here, field.name), getattr(there, field.name)
+        if isinstance(ours, np.ndarray):
+            assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape), field.name
+            np.testing.assert_allclose(ours, theirs, atol=1e-3, err_msg=field.name)
+        elif field.name != "run":
+            assert ours == pytest.approx(theirs, abs=1e-3) if field.type == "float" else ours == theirs
+    shown = [int(i) for i in there.next_ids]
+    assert remote.decode(shown) == local.decode(shown)
 
 
 def test_texts_of_alternatives_are_known(remote: RemoteEngine, local: LocalEngine) -> None:
@@ -326,6 +342,9 @@ def test_what_the_api_cannot_say_is_greyed_out_and_refused(
     with pytest.raises(ParamError, match="next one"):
         engine.set(run, "temperature", 0.5)
     assert watch(engine, Request(PROMPT, strategy="top_p", samples=2)).failed.field == "samples"
+    unread = watch(engine, Request(PROMPT, strategy="top_p", prompt_logps=True)).failed
+    assert unread.field == "prompt_logps"
+    assert "only edge-tui serve does" in unread.message
 
 
 def test_a_server_has_a_chain_whose_stages_it_has() -> None:
@@ -785,5 +804,5 @@ def test_the_codec_restores_numbers_that_json_lacks() -> None:
 
 
 def test_every_field_of_a_request_is_sent_or_left_here_on_purpose() -> None:
-    left = {"prompt", "ids", "sources", "prompt_logps", "watched"}
+    left = {"prompt", "ids", "sources", "watched"}
     assert {field.name for field in fields(Request)} - set(codec.REQUEST_FIELDS) == left

@@ -50,6 +50,21 @@ def test_a_token_comes_with_its_log_probability_and_alternatives(server: Running
     assert end["finish_reasons"] == ["length"]
 
 
+def test_a_prompt_comes_with_the_log_probabilities_of_its_tokens(server: Running) -> None:
+    body = {"prompt": PROMPT, "max_length": 0, "prompt_logps": True}
+    told = server.stream("/infer/stream", body)
+    assert [kind for kind, _ in told] == ["prompt", "start", "end"]
+    prompt = told[0][1]
+    assert "".join(prompt["text"]) == PROMPT
+    assert prompt["logp"][0] is None
+    assert max(prompt["logp"][1:]) < 0
+    assert prompt["roles"] == ["user"] * len(prompt["ids"])
+    first = server.stream("/infer/stream", {"prompt": PROMPT, "max_length": 1, "strategy": "greedy"})[1][1]
+    assert prompt["next_ids"][0] == first["id"]
+    assert prompt["next_logp"][0] == pytest.approx(first["logprob"], abs=1e-4)
+    assert server.post("/infer/stream", {**body, "prompt_logps": False}).status_code == 422
+
+
 def test_details_tell_how_it_was_decoded(server: Running) -> None:
     body = {"prompt": PROMPT, "max_length": 8, "strategy": "top_k", "params": {"top_k": 3}, "details": True}
     said = server.post("/infer", body).json()

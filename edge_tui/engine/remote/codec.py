@@ -8,7 +8,7 @@ value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from math import isnan
 from typing import Any
@@ -21,18 +21,17 @@ from edge_tui.engine.events import (
     Noticed,
     ParamChanged,
     Progress,
+    PromptRead,
     Resolved,
     Started,
     TokenBatch,
 )
 from edge_tui.engine.port import Request
-from edge_tui.engine.token_fields import TOKEN_FIELDS
+from edge_tui.engine.token_fields import TOKEN_FIELDS, TOP
 from edge_tui.util.dataclass_json import build
 
 REQUEST_FIELDS = tuple(
-    field.name
-    for field in fields(Request)
-    if field.name not in ("prompt", "ids", "sources", "prompt_logps", "watched")
+    field.name for field in fields(Request) if field.name not in ("prompt", "ids", "sources", "watched")
 )
 """Fields of `Request` that a client sends beside the prompt."""
 REQUEST_KEYS = {"ids": "prompt", "values": "params", "template": "chat_template_kwargs", "samples": "n"}
@@ -47,7 +46,12 @@ EVENTS: Mapping[str, type[Any]] = {
     "progress": Progress,
     "end": Finished,
 }
-"""Server-sent events by name. Beside them there are "tokens" and "error"."""
+"""Server-sent events by name. Beside them there are "prompt", "tokens" and "error"."""
+_PROMPT_ARRAYS = {
+    **dict.fromkeys(("rank", "top_ids", "next_ids"), "int32"),
+    **dict.fromkeys(("logp", "entropy", "top_logp", "next_logp"), "float32"),
+}
+"""Arrays of `PromptRead` with their types."""
 _NAMES = {event: name for name, event in EVENTS.items()}
 _NOT_SENT = ("run", "answer", "answer_text", "score")
 """Fields that each side has itself, or that follow from `ranked`."""
@@ -62,7 +66,7 @@ def write_request(request: Request) -> dict[str, Any]:
         prompt = [asdict(turn) for turn in prompt]
     body = {REQUEST_KEYS.get(name, name): getattr(request, name) for name in REQUEST_FIELDS}
     body["prefix_logps"] = [[None if isnan(x) else x for x in pair] for pair in request.prefix_logps]
-    for name in ("chat_template_kwargs", "prefix_logps", "prefix_values"):
+    for name in ("chat_template_kwargs", "prefix_logps", "prefix_values", "prompt_logps"):
         if not body[name]:  # an older server refuses fields that it does not know
             del body[name]
     return {"prompt": prompt, **body}
@@ -108,6 +112,69 @@ def read_loaded(role: str, data: Any, host: str) -> Loaded:
     return build(Loaded, {**data, "role": role, "tier": "remote", "device": device, "seconds": 0.0})
 
 
+def write_prompt(
+    prompt: PromptRead, sent: set[int], decode: Callable[[Sequence[int]], list[str]]
+) -> dict[str, Any]:
+    """Returns what the model thinks of a prompt, column by column.
+
+    Args:
+        prompt: The prompt.
+        sent: Ids whose texts the client has; those of the prompt and its alternatives are added.
+        decode: Display texts of ids.
+    """
+    shown = [*prompt.ids, *prompt.top_ids.flat, *prompt.next_ids]
+    columns = {
+        name: _finite(value) if name in _PROMPT_ARRAYS else value
+        for name, value in ((field.name, getattr(prompt, field.name)) for field in fields(prompt))
+        if name != "run"
+    }
+    return {**columns, "pieces": _pieces(shown, sent, decode)}
+
+
+def read_prompt(run: int, data: Mapping[str, Any]) -> PromptRead:
+    """Returns the prompt that `write_prompt` wrote; its `pieces` are for the caller.
+
+    Raises:
+        LookupError, TypeError, ValueError, OverflowError: the data is no such prompt.
+    """
+    import numpy as np
+
+    ids = tuple(map(int, data["ids"]))
+    arrays: dict[str, Any] = {}
+    for name, dtype in _PROMPT_ARRAYS.items():
+        values = np.array(data[name], dtype=object)
+        filled = np.where(values == None, np.nan if dtype == "float32" else -1, values)  # noqa: E711 — elementwise
+        rows = () if name.startswith("next") else (len(ids),)
+        shape = rows if name in ("logp", "rank", "entropy") else (*rows, TOP)
+        arrays[name] = filled.astype(dtype).reshape(shape)
+    return PromptRead(
+        run=run,
+        ids=ids,
+        next_entropy=float(data["next_entropy"]),
+        text=tuple(map(str, data["text"])),
+        roles=tuple(map(str, data["roles"])),
+        control_ids=tuple(map(int, data["control_ids"])),
+        **arrays,
+    )
+
+
+def _finite(values: Any) -> Any:
+    """Returns an array as lists, with None for numbers that JSON lacks."""
+    import numpy as np
+
+    finite: Any = np.where(np.isfinite(values), values.astype(object), None)
+    return finite.tolist()
+
+
+def _pieces(
+    shown: Iterable[int], sent: set[int], decode: Callable[[Sequence[int]], list[str]]
+) -> list[list[Any]]:
+    """Returns the ids that are not in `sent` yet and their texts, and adds them to it."""
+    ids = sorted({int(token) for token in shown if token >= 0} - sent)
+    sent.update(ids)
+    return [ids, decode(ids)]
+
+
 def write_tokens(
     batch: TokenBatch, sent: set[int], decode: Callable[[Sequence[int]], list[str]]
 ) -> dict[str, Any]:
@@ -123,12 +190,9 @@ def write_tokens(
     columns = {}
     for field in TOKEN_FIELDS:
         if (values := getattr(batch, field.name)) is not None:
-            finite: Any = np.where(np.isfinite(values), values.astype(object), None)
-            columns[field.name] = finite.tolist()
+            columns[field.name] = _finite(values)
     shown = np.concatenate([batch.id, batch.top_ids, batch.final_ids], axis=None).tolist()
-    ids = sorted({token for token in shown if token >= 0} - sent)
-    sent.update(ids)
-    return {**columns, "text": batch.text, "pieces": [ids, decode(ids)]}
+    return {**columns, "text": batch.text, "pieces": _pieces(shown, sent, decode)}
 
 
 def read_tokens(run: int, data: Mapping[str, Any], extras: int) -> TokenBatch:

@@ -47,6 +47,10 @@ async def decode(
                     vocabulary.add(*data["pieces"])
                     post(codec.read_tokens(run, data, extras))
                     continue
+                if name == "prompt":
+                    vocabulary.add(*data["pieces"])
+                    post(codec.read_prompt(run, data))
+                    continue
                 if name == "error":
                     message, field, code = read_error(data)
                     post(Failed(message, run, field, code=code or "error"))

@@ -186,14 +186,17 @@ class RemoteEngine:
     async def _run_request(self, run: _Run, request: Request) -> None:
         """Decodes one request; posts `Finished` or `Failed` whatever happens."""
         try:
-            if request.prompt_logps:
-                raise RequestError("A server sends no log-probabilities of a prompt yet.", "prompt_logps")
             async with self._run_lock:  # one at a time, as the port promises
                 server = await self._probe()
                 texts = self._vocabulary
                 if server.is_edge_tui:
                     set_id = partial(setattr, run, "remote_id")
                     await edge_protocol.decode(run.id, request, self._client, texts, run.post, set_id)
+                elif request.prompt_logps:
+                    raise RequestError(
+                        f"{self._client.host} does not say how it reads a prompt: only edge-tui serve does.",
+                        "prompt_logps",
+                    )
                 else:
                     await openai_protocol.decode(run.id, request, server, self._client, texts, run.post)
         except asyncio.CancelledError:
