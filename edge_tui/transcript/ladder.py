@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from rich.cells import cell_len
 
 from edge_tui.transcript.fitting import fit_start, pad, visible, wrap_words
-from edge_tui.transcript.why_text import chance_sentence, criterion_text, share, signed
+from edge_tui.transcript.why_text import criterion_text, share, signed
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from edge_tui.engine.explanation import Candidate, Explanation, StageView
 
@@ -25,6 +25,8 @@ Role = Literal["", "sentence", "head", "taken", "number", "cut", "luck", "sum", 
 Order = Literal["sum", "p"]
 """Order of the tokens that were left: by their sums, or by their probability."""
 
+_WIDE = 64
+"""Width from which each stage has a column."""
 _SHORTEST_TEXT = 6
 """Least cells of a token's text, which columns give way to."""
 _LONGEST_TEXT = 14
@@ -97,7 +99,7 @@ def ladder_lines(why: Explanation, width: int, options: LadderOptions | None = N
     head = "".join(column.head.rjust(column.cells) for column in columns)
     lines.append(_line(width, (" " * (2 + text), ""), (head, "head")))
     kept, groups = _groups(why, options)
-    writer = _Writer(why, width, text, columns)
+    writer = _Writer(why, width, text, columns, options.watched)
     lines += [writer.token(candidate) for candidate in kept]
     if (rest := why.candidate_count - len(kept)) > 0:
         lines.append(_more(width, rest, "more", any(_is_kept(each) for each in _missing(why, kept))))
@@ -107,9 +109,12 @@ def ladder_lines(why: Explanation, width: int, options: LadderOptions | None = N
         missing = [each for each in _missing(why, found) if each.removing_stage == stage]
         if (rest := why.stages[stage].removed - len(found)) > 0:
             lines.append(_more(width, rest, "more cut", bool(missing)))
-    facts = " · ".join(f"{one_line(name)} {one_line(text)}" for name, text in _facts(why))
-    lines += _wrapped(facts, width, "muted")
-    lines += _wrapped(chance_sentence(why), width, "")
+    lines += _listed(
+        (f"{one_line(name)} {one_line(fact)}" for name, fact in _facts(why)), " · ", width, "muted"
+    )
+    lines += _listed(
+        (f"{one_line(each.title)}: {visible(each.text)}." for each in why.others), " ", width, ""
+    )
     return lines + _wrapped(why.note, width, "muted")
 
 
@@ -165,9 +170,11 @@ def _groups(
 
 def _facts(why: Explanation) -> list[tuple[str, str]]:
     """Lists what is told of the draw beside the table."""
-    facts = [("kept", f"{why.candidate_count:,}")]
+    facts = [("kept", f"{why.candidate_count:,}"), ("rank", f"{why.candidates[0].rank + 1:,}")]
     if why.drawn and why.margin < inf:
         facts.append(("margin", f"{why.margin:.2f}"))
+    if not isnan(why.entropy):
+        facts.append(("H", f"{why.entropy:.2f}"))
     return [*facts, *why.facts]
 
 
@@ -180,7 +187,7 @@ def _columns(why: Explanation, width: int, options: LadderOptions) -> tuple[list
     last = _luck_columns(why, wide=True)
     acting = [i for i, stage in enumerate(why.stages) if not stage.neutral]
     longest = min(max((cell_len(visible(each.text)) for each in why.candidates), default=0), _LONGEST_TEXT)
-    if width >= 64:
+    if width >= _WIDE:
         raw = _Column("raw", 9, lambda each: (share(exp(each.raw_logp)), "number"))
         for dropped in range(max(len(acting), 1)):
             shown = acting[dropped:]
@@ -277,12 +284,18 @@ class _Writer:
     width: int
     text: int
     columns: Sequence[_Column]
+    watched: Collection[int]
 
     def token(self, candidate: Candidate) -> LadderLine:
         taken = candidate.id == self.why.token
-        mark = "● " if taken else "○ " if candidate.id == self.why.winner else "  "
+        is_winner, is_watched = candidate.id == self.why.winner, candidate.id in self.watched
+        mark = "● " if taken else "○ " if is_winner else "◇ " if is_watched else "  "
         style: Role = "taken" if taken else "" if _is_kept(candidate) else "muted"
-        parts: list[tuple[str, Role]] = [(mark + fit_start(visible(candidate.text), self.text), style)]
+        # Marks are parts of their own, so that a face can replace them where fonts lack them.
+        parts: list[tuple[str, Role]] = [
+            (mark, style),
+            (fit_start(visible(candidate.text), self.text), style),
+        ]
         for column in self.columns:
             text, role = column.write(candidate)
             parts.append((text.rjust(column.cells), role))
@@ -304,16 +317,28 @@ def _rule(stage: StageView, width: int) -> LadderLine:
     """Draws the rule where a stage cuts, with the number at which it stopped."""
     title, edge = one_line(stage.title), criterion_text(stage.criterion, stage.edge)
     texts = [
-        f"╌╌ {title} stops here: {edge}, {stage.removed:,} cut ({share(stage.mass)})" if edge else "",
-        f"╌ {title} stops, {edge}" if edge else "",
-        f"╌ {title} cut {stage.removed:,}",
+        f"{title} stops here: {edge}, {stage.removed:,} cut ({share(stage.mass)})" if edge else "",
+        f"{title} stops, {edge}" if edge else "",
+        f"{title} cut {stage.removed:,}",
     ]
-    if width < 64:
-        texts.pop(0)
-    text = next(
-        (text for text in texts if text and cell_len(text) <= width - 2), fit_start(texts[-1], width - 2)
-    )
-    return LadderLine(((f"{text} {'╌' * (width - cell_len(text) - 1)}", "rule"),))
+    wide = width >= _WIDE
+    lead = "╌╌ " if wide else "╌ "
+    room = width - len(lead) - 2
+    fits = (text for text in texts[not wide :] if text and cell_len(text) <= room)
+    text = next(fits, fit_start(texts[-1], room))
+    rest = "╌" * (width - len(lead) - cell_len(text) - 1)
+    return LadderLine(((lead, "rule"), (text, "rule"), (f" {rest}", "rule")))
+
+
+def _listed(parts: Iterable[str], sign: str, width: int, role: Role) -> list[LadderLine]:
+    """Writes short texts with a sign between them, as many on a line as it holds."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and cell_len(lines[-1] + sign + part) <= width:
+            lines[-1] += sign + part
+        else:
+            lines.append(part)
+    return [LadderLine(((fit_start(line, width), role),)) for line in lines]
 
 
 def _wrapped(text: str, width: int, role: Role) -> list[LadderLine]:

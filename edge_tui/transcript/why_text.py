@@ -12,21 +12,6 @@ if TYPE_CHECKING:
     from edge_tui.engine.explanation import Candidate, Explanation
 
 
-def chance_sentence(why: Explanation) -> str:
-    """Says how often the token is taken here, and what other strategies would have taken with this luck."""
-    others = [f"{one_line(other.title)}: {visible(other.text)}." for other in why.others]
-    if not why.drawn or isnan(why.chance) or why.chance <= 0:
-        return " ".join(others)
-    token = visible(find(why, why.token).text)
-    if why.chance < 0.5:
-        often = f"One run in {round(1 / why.chance):,} takes {token} here."
-    elif why.chance < 0.995:
-        often = f"{round(100 * why.chance)} runs in 100 take {token} here."
-    else:
-        often = f"Nearly every run takes {token} here."
-    return " ".join([often, *others])
-
-
 def candidate_sentence(why: Explanation, token: int) -> str:
     """Says what became of one token: by what a stage removed it, or how much it lacked to the best sum."""
     found = next((each for each in why.candidates if each.id == token), None)

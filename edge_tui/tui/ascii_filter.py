@@ -37,6 +37,8 @@ PLAIN = {
     "✓": "+",
     "✗": "x",
     "↯": "!",
+    "⋮": ":",
+    "Σ": "S",
 }
 """ASCII for each mark; all are one cell wide."""
 WRITTEN = {
@@ -54,7 +56,7 @@ WRITTEN = {
 _TABLE = str.maketrans(PLAIN | WRITTEN)
 _EDGES = str.maketrans({edge: WRITTEN[edge] for edge in "“”…"})
 """Marks that panels put around somebody's text."""
-_MARKS = frozenset(PLAIN) | frozenset(" 0123456789")
+_MARKS = frozenset(PLAIN) | frozenset(" 0123456789.%")
 
 
 class AsciiFilter(LineFilter):

@@ -39,7 +39,7 @@ def of_top_p() -> Explanation:
         drawn=True,
         stages=(StageView("top_p", "top-p 0.9", 9, 49_143, 0.094, "Σp", KEPT),),
         candidates=tuple(candidates),
-        sentence="9 tokens were left; “b” had the luck.",
+        sentence="9 tokens were left; “b” had the luck: one run in 60 takes it here.",
         others=(OtherChoice("greedy", "Greedy", 3, "wood"), OtherChoice("top_k", "Top-k 5", 1, "hire")),
     )
 

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 
 from edge_tui.engine.explanation import Candidate, Explanation, StageView
 from edge_tui.transcript.ladder import LadderLine, LadderOptions, ladder_lines
-from edge_tui.transcript.why_text import candidate_sentence, chance_sentence, criterion_text, share, signed
+from edge_tui.transcript.why_text import candidate_sentence, criterion_text, share, signed
 from tests.transcript.explanations import of_greedy, of_top_p
 
 WIDTHS = (30, 36, 46, 63, 64, 88, 158)
@@ -67,7 +67,8 @@ def test_numbers_end_below_the_end_of_their_headings(width: int) -> None:
 def test_it_is_drawn_for_eighty_columns() -> None:
     assert texts(ladder_lines(of_top_p(), 30)) == [
         "9 tokens were left; “b” had",
-        "the luck.",
+        "the luck: one run in 60 takes",
+        "it here.",
         "           raw    p luck   sum",
         "● “b”      1.5  1.7 +6.3  +2.2",
         "  “hire”  18.3 20.2 +2.8  +1.2",
@@ -78,16 +79,16 @@ def test_it_is_drawn_for_eighty_columns() -> None:
         "  “worth”  1.0  cut",
         "  “bur”    1.0  cut",
         "  ⋮ 49,141 more cut",
-        "kept 9 · margin 0.98",
-        "One run in 60 takes “b” here.",
-        "Greedy: “wood”. Top-k 5:",
-        "“hire”.",
+        "kept 9 · rank 1 · margin 0.98",
+        "H 2.12",
+        "Greedy: “wood”.",
+        "Top-k 5: “hire”.",
     ]
 
 
 def test_it_is_drawn_for_a_hundred_and_sixty_columns() -> None:
     assert texts(ladder_lines(of_top_p(), 88))[:9] == [
-        "9 tokens were left; “b” had the luck.",
+        "9 tokens were left; “b” had the luck: one run in 60 takes it here.",
         "                      raw  top-p 0.9    log p    luck      sum",
         "● “b”               1.5 %      1.7 %    −4.10   +6.27    +2.17  1st",
         "  “hire”           18.3 %     20.2 %    −1.60   +2.76    +1.16  2nd",
@@ -127,7 +128,7 @@ def test_stages_without_room_are_an_ellipsis_that_says_cut() -> None:
     removed = next(line.text for line in lines if line.id == 2)
     assert removed.split()[-1] == "cut"
     assert "…" in removed
-    assert any(line.text.startswith("╌ stage 0 at 0.12345 cut 1 ") for line in lines)
+    assert any(line.text.startswith("╌╌ stage 0 at 0.12345 cut 1 ") for line in lines)
 
 
 def test_a_choice_without_luck_has_no_column_for_it() -> None:
@@ -158,8 +159,6 @@ def test_sentences_say_what_became_of_a_token() -> None:
     assert candidate_sentence(why, 6) == "top-p 0.9 cut “worth”: it has Σ 96.6 %, the edge is Σ 90.6 %."
     assert candidate_sentence(why, 99) == ""
     assert candidate_sentence(of_greedy(), 0) == "“ sky” is the best."
-    assert chance_sentence(replace(why, chance=0.6, others=())) == "60 runs in 100 take “b” here."
-    assert chance_sentence(replace(why, chance=1.0, others=())) == "Nearly every run takes “b” here."
 
 
 @pytest.mark.parametrize(
