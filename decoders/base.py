@@ -19,6 +19,7 @@ from __future__ import annotations
 from edge_tui.decoders.core.best import argmax, best, only
 from edge_tui.decoders.core.chain import Chain, Link, merge
 from edge_tui.decoders.core.column import Column, names_of
+from edge_tui.decoders.core.criterion import Criterion, Edge
 from edge_tui.decoders.core.decoder import ChainDecoder, Choice, Decoder, Prompt, Records, Step, Stream
 from edge_tui.decoders.core.output import Output, difference, last_logits
 from edge_tui.decoders.core.params import Param, ParamError, Params
@@ -26,7 +27,7 @@ from edge_tui.decoders.core.prefix import cutoff, sort_descending
 from edge_tui.decoders.core.random import Rng, draw, noise_of_hypotheses
 from edge_tui.decoders.core.repeats import repeat_lengths
 from edge_tui.decoders.core.sequences import LONGEST, SequenceBias, Sequences, encoded
-from edge_tui.decoders.core.stage import Edge, Env, Filter, Needs, Stage, State, Tensor, Token
+from edge_tui.decoders.core.stage import Env, Filter, Needs, Stage, State, Tensor, Token
 from edge_tui.decoders.core.texts import AnyParam, Text, TextParam, Value, numbers, texts
 from edge_tui.decoders.core.tokenizer import ByteTokenizer, Tokenizer
 
@@ -38,6 +39,7 @@ __all__ = [
     "ChainDecoder",
     "Choice",
     "Column",
+    "Criterion",
     "Decoder",
     "Edge",
     "Env",

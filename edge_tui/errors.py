@@ -49,5 +49,11 @@ class PromptTooLong(RequestError):
     code = "context_length_exceeded"
 
 
+class CannotExplain(EdgeError):
+    """Refuses a question about a token that cannot be computed; what was recorded with it still stands."""
+
+    code = "cannot_explain"
+
+
 class Cancelled(Exception):
     """Ends work that the user stopped: a load, a prompt being read, a template being rendered."""

@@ -288,6 +288,22 @@ class Decoder(Declaration, ABC):
         """Takes a token of each row, int64 `[R]`: by a draw, unless a class takes it otherwise."""
         return draw(final, rng)
 
+    def luck(self, ids: Tensor, p: Params, rng: Rng) -> Tensor | None:
+        """Gives the noise that is added to the logits of tokens where it draws; None where it takes the best.
+
+        For readers alone, who ask why a token was taken: no step calls it. A search is asked about the luck
+        of a draw, and has none.
+
+        Args:
+            ids: int64 `[R, N]`.
+            p: The parameters.
+            rng: The step's random numbers.
+
+        Returns:
+            float32 `[R, N]`.
+        """
+        return None if self.takes_argmax or self.owns_eos else rng.gumbel(ids)
+
     def observe(self, s: State, p: Params, token: Token) -> None:
         """Counts the token taken, and tells it to the stages that learn.
 

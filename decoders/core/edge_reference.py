@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.decoders.core.stage import Edge
+    from edge_tui.decoders.core.criterion import Edge
 
 SUM = 1e-5
 """Rounded sums of the same probabilities may land on either side of a bound this close."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from edge_tui.decoders.core.column import Column
+from edge_tui.decoders.core.criterion import Criterion, Edge, of_edge
 from edge_tui.decoders.core.declaration import Declaration
 from edge_tui.decoders.core.tokenizer import ByteTokenizer, Tokenizer
 
@@ -132,6 +133,18 @@ class Stage(ABC):
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Maps logits float32 `[R, V]` to logits; −inf means removed. Must not write to `z`."""
 
+    def criterion(self, z: Tensor, p: Params, s: State) -> Criterion | None:
+        """Gives the numbers by which it decides what it removes; None where it has none to show.
+
+        For readers alone, who ask why a token is gone: no step calls it.
+
+        Args:
+            z: float32 `[R, V]`, as for `apply`.
+            p: The parameters.
+            s: The stage's state.
+        """
+        return None
+
     def observe(self, s: State, p: Params, token: Token) -> None:  # noqa: B027 — most learn nothing
         """Learns the token that was taken. It is also how a state is made anew.
 
@@ -145,29 +158,12 @@ class Stage(ABC):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """Describes a filter's cut: candidates are put in order of a key, and all beyond an edge go.
-
-    The edge is the smallest key with which the candidates up to it weigh what a parameter asks for. Those
-    whose keys are equal stay or go together. What `apply` does remains the definition; this says the same
-    so that the whole step can be one fused operation where there is one.
-
-    Attributes:
-        key: "depth", the distance of a logit from the best one, `max z − z`; or "surprise", the distance of a
-            token's surprise from the entropy, `|−log p − H|`.
-        weight: The summand: "count", 1 for each candidate, or "mass", its probability among those that
-            earlier filters left. None adds nothing up: the edge is `−log` of the parameter.
-        param: Name of the parameter. At its neutral value everything stays.
-    """
-
-    key: Literal["depth", "surprise"]
-    weight: Literal["count", "mass"] | None
-    param: str
-
-
 class Filter(Declaration, Stage):
     """Removes candidates: a stage that makes a sampling strategy (one file, one filter, one strategy)."""
 
     edge: ClassVar[Edge | None] = None
     """Its cut, if it is one of an `Edge`; then it runs fused on a GPU. Optional."""
+
+    def criterion(self, z: Tensor, p: Params, s: State) -> Criterion | None:
+        """Gives the numbers of its `edge`."""
+        return of_edge(z, self.edge, p[self.edge.param]) if self.edge is not None else None

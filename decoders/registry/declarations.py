@@ -10,10 +10,11 @@ from typing import cast, get_args
 
 from edge_tui.decoders.core.attributes import walk
 from edge_tui.decoders.core.column import ROLES, Column, as_columns, repeated
+from edge_tui.decoders.core.criterion import Edge
 from edge_tui.decoders.core.decoder import Decoder, Stream
 from edge_tui.decoders.core.errors import StrategyError, fault
 from edge_tui.decoders.core.params import Param, ParamError
-from edge_tui.decoders.core.stage import Edge, Filter, Needs, Stage
+from edge_tui.decoders.core.stage import Filter, Needs, Stage
 from edge_tui.decoders.core.texts import AnyParam, TextParam, numbers
 
 _METHODS: dict[type, tuple[str, ...]] = {

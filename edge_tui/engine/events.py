@@ -290,7 +290,7 @@ class Failed:
 
     Attributes:
         message: For the user, one sentence: the thing, the limit, the way out.
-        run: The run it ended, or None.
+        run: The run it ended, or the question that it answers; None for neither.
         field: The setting or parameter at fault, if one is.
         detail: A traceback for the log; never shown.
         problem: File, line and sentence where a strategy of the user's is at fault.

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from edge_tui import decoders
 from edge_tui.decoders.base import ParamError, Value
@@ -23,13 +24,16 @@ from edge_tui.decoders.registry.registry import UnknownStrategy
 from edge_tui.engine.decode.param_table import Run
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.resolve import find_param
-from edge_tui.engine.events import Died, Event, Failed, Finished, Loaded, Queued
+from edge_tui.engine.events import Died, Event, Explained, Failed, Finished, Loaded, Queued
 from edge_tui.engine.models.device_memory import memory_of, release_cached_memory
 from edge_tui.engine.models.manager import Loader, ModelManager
 from edge_tui.engine.out_of_memory import is_out_of_memory, release
-from edge_tui.engine.port import Memory, ModelSpec, Request
+from edge_tui.engine.port import Memory, ModelSpec, Question, Request
 from edge_tui.errors import Cancelled, EdgeError, RequestError
 from edge_tui.util import logs
+
+if TYPE_CHECKING:
+    from edge_tui.engine.models.base import LanguageModel
 
 _TURN = 4
 """Steps of a run before the one beside it has its turn."""
@@ -61,11 +65,12 @@ class LocalEngine:
         self._next: deque[Callable[[], None] | Run | None] = deque(maxlen=1)
         """The command that was taken from the queue while a run went on, and comes after it."""
         self._runs: dict[int, Run] = {}
+        """Runs and questions that wait or go on."""
         self._last_id = 0
         self._closing = False
         self._wake = wake
-        self._prefix_cache = PrefixCache()
-        self._manager = ModelManager(self._post, load, models, self._prefix_cache.drop_model)
+        self._prefix_cache, self._question_cache = PrefixCache(), PrefixCache()
+        self._manager = ModelManager(self._post, load, models, self._drop_contexts)
         self._specs = dict(models or {})
         self._thread = threading.Thread(target=self._run_thread, name="engine", daemon=True)
         self._thread.start()
@@ -77,6 +82,14 @@ class LocalEngine:
         self._runs[run.id] = run
         self._events.append(Queued(run.id))
         self._commands.put(run)
+        return run.id
+
+    def explain(self, question: Question) -> int:
+        """Queues a question for the owner thread."""
+        self._last_id += 1
+        run = Run(self._last_id, question.request)
+        self._runs[run.id] = run
+        self._commands.put(lambda: self._answer(run, question))
         return run.id
 
     def set(self, run: int, name: str, value: Value) -> None:
@@ -116,7 +129,7 @@ class LocalEngine:
                 self._manager.get(role, lambda: self._closing or self._specs.get(role) != spec)
             except Exception as error:
                 current = self._specs.get(role) == spec
-                self._post(replace(explain(error, None), role=role if current else ""))
+                self._post(replace(failure_of(error, None), role=role if current else ""))
 
         self._commands.put(work)
 
@@ -259,16 +272,37 @@ class LocalEngine:
         finally:
             self._runs.pop(run.id, None)
 
+    def _answer(self, run: Run, question: Question) -> None:
+        from edge_tui.engine.decode.explain import explain_token
+
+        def stopped() -> bool:
+            return run.cancelled or self._closing
+
+        caches = self._prefix_cache, self._question_cache
+        try:
+            self._post(Explained(run.id, explain_token(question, self._manager, *caches, stopped)))
+        except Cancelled:
+            self._post(Failed("The question was taken back.", run.id, code="cancelled"))
+        except BaseException as error:  # a strategy of the user's may raise any, SystemExit too
+            self._fail(error, run.id)
+        finally:
+            self._runs.pop(run.id, None)
+
+    def _drop_contexts(self, model: LanguageModel) -> None:
+        for cache in (self._prefix_cache, self._question_cache):
+            cache.drop_model(model)
+
     def _fail(self, error: BaseException, run: int | None) -> None:
         """Posts an error; where memory ran out, frees what the error and the caches hold."""
-        self._post(explain(error, run))
+        self._post(failure_of(error, run))
         if is_out_of_memory(error):
             release(error)
             self._prefix_cache.clear()
+            self._question_cache.clear()
             release_cached_memory()
 
 
-def explain(error: BaseException, run: int | None) -> Failed:
+def failure_of(error: BaseException, run: int | None) -> Failed:
     """Turns an error into a code and a sentence for the user; its traceback goes to the log only."""
     field = error.field if isinstance(error, EdgeError | ParamError) else ""
     # A mistake in a request is no fault of the program: there is nothing to look up.

@@ -1,4 +1,4 @@
-"""Defines the engine's interface: submit, set, cancel, load, unload, poll.
+"""Defines the engine's interface: submit, explain, set, cancel, load, unload, poll.
 
 Screens, pipes and servers use it alone; the tokens come from a thread of this process (`local.py`) or from
 another machine (`remote/`). Importing it loads no torch.
@@ -115,6 +115,9 @@ class Question:
         ids: Tokens to tell of beside the likeliest and those with the best sums.
         margin: The recorded margin; NaN where there is none.
         others: Strategies to ask what they would have taken; empty asks those on the digits.
+        model: Name of the model that wrote the run; "" where that is not known.
+        recorded: The strategy's own numbers that were recorded with the token, by column, and `parent`, the
+            row that it continues; empty where they are not known.
     """
 
     request: Request
@@ -122,6 +125,8 @@ class Question:
     ids: tuple[int, ...] = ()
     margin: float = nan
     others: tuple[str, ...] = ()
+    model: str = ""
+    recorded: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +150,14 @@ class Engine(Protocol):
                 generation waits as any other.
         """
 
+    def explain(self, question: Question) -> int:
+        """Queues a question and returns its number, which no run has.
+
+        It waits for the runs before it, loads no model and leaves their contexts as they are. `Explained`
+        answers it, or `Failed` with that number as its run: code "cannot_explain" where there is nothing to
+        compute, "cancelled" after `cancel`.
+        """
+
     def set(self, run: int, name: str, value: Value) -> None:
         """Changes a live parameter of a running generation; `ParamChanged` says from which token on.
 
@@ -153,7 +166,7 @@ class Engine(Protocol):
         """
 
     def cancel(self, run: int | None = None) -> None:
-        """Stops a run (or all of them) within one step; loading of a model is not a run."""
+        """Stops a run (or all of them) within one step, or a question; loading of a model is not a run."""
 
     def assign(self, role: str, spec: ModelSpec) -> None:
         """Assigns a model to a role; it loads on first use. A model that no role has is unloaded."""

@@ -331,6 +331,7 @@ class RecordingEngine:
         self.set, self.cancel, self.decode, self.count = inner.set, inner.cancel, inner.decode, inner.count
         self.assign, self.load, self.unload = inner.assign, inner.load, inner.unload
         self.refusal, self.memory, self.alive = inner.refusal, inner.memory, inner.alive
+        self.explain = inner.explain
 
     def drain(self) -> None:
         """Takes the engine's events, for the recorder and for the next `poll`."""

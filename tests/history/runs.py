@@ -12,6 +12,7 @@ import numpy as np
 from edge_tui.engine.events import (
     TOP,
     Event,
+    Failed,
     Finished,
     FirstToken,
     Loaded,
@@ -20,7 +21,7 @@ from edge_tui.engine.events import (
     Started,
     TokenBatch,
 )
-from edge_tui.engine.port import Memory, ModelSpec, Request
+from edge_tui.engine.port import Memory, ModelSpec, Question, Request
 from edge_tui.history.runs import Entry
 from edge_tui.history.store import Store
 
@@ -117,6 +118,7 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.said: list[Event] = [LOADED]
         self.requests: list[Request] = []
+        self.questions: list[Question] = []
 
     def say(self, *news: Event) -> None:
         self.said.extend(news)
@@ -131,6 +133,12 @@ class ScriptedEngine:
     def submit(self, request: Request, beside: int | None = None) -> int:
         self.requests.append(request)
         return len(self.requests)
+
+    def explain(self, question: Question) -> int:
+        self.questions.append(question)
+        number = -len(self.questions)
+        self.said.append(Failed("Nothing is computed here.", number, code="cannot_explain"))
+        return number
 
     def refusal(self, strategy: str) -> str:
         return ""

@@ -10,6 +10,7 @@ from edge_tui.decoders.base import ParamError
 from edge_tui.engine.events import (
     TOP,
     Event,
+    Failed,
     Finished,
     FirstToken,
     Loaded,
@@ -19,7 +20,7 @@ from edge_tui.engine.events import (
     Started,
     TokenBatch,
 )
-from edge_tui.engine.port import Memory, ModelSpec, Request
+from edge_tui.engine.port import Memory, ModelSpec, Question, Request
 from edge_tui.machine.nvml import GpuSample
 from edge_tui.machine.telemetry import Sample
 
@@ -38,6 +39,7 @@ class PictureEngine:
     def __init__(self, device: str = "cuda:0") -> None:
         self.device = device
         self.requests: list[Request] = []
+        self.questions: list[Question] = []
         self.cancelled: list[int | None] = []
         self.turned: list[tuple[int, str, float | str]] = []
         self.held = False
@@ -63,6 +65,12 @@ class PictureEngine:
         if not self.held:
             self.events.append(self.finish(run))
         return run
+
+    def explain(self, question: Question) -> int:
+        self.questions.append(question)
+        number = -len(self.questions)
+        self.events.append(Failed("Nothing is computed here.", number, code="cannot_explain"))
+        return number
 
     @staticmethod
     def finish(run: int) -> Finished:

@@ -27,9 +27,10 @@ class Generation:
 
     Args:
         plan: The run's facts.
+        captures: False runs every step as it is, and leaves the runners of other runs alone.
     """
 
-    def __init__(self, plan: RunPlan) -> None:
+    def __init__(self, plan: RunPlan, captures: bool = True) -> None:
         self.plan = plan
         kept = () if plan.learns_by_decoding else plan.request.prefix
         self.ids = {each.name: [*plan.prompt_of(each.name), *kept] for each in plan.decoder.streams}
@@ -44,8 +45,8 @@ class Generation:
         self._models = {role: loaded.model for role, loaded in plan.models.items()}
         devices = {model.info.device for model in self._models.values()}
         capturable = all(model.caps.capture for model in self._models.values())
-        self._capture = capturable and len(devices) == 1
-        if capturable and not self._capture:
+        self._capture = captures and capturable and len(devices) == 1
+        if captures and capturable and not self._capture:
             self.uncaptured_reason = f"its models sit on different devices ({' and '.join(sorted(devices))})"
         self._runner: StepRunner | None = None
         self._entry: PrefixEntry | None = None
@@ -84,7 +85,7 @@ class Generation:
 
         reused = 0
         outputs: dict[str, Output] = {}
-        keys = self._keys()
+        keys = self.keys()
         with torch.inference_mode():
             for position, (stream, key) in enumerate(keys.items()):
                 model = self._models[self.plan.decoder.streams[position].role]
@@ -131,7 +132,7 @@ class Generation:
             learn_prefix(runner, env, plan)
         self._runner = runner
 
-    def _keys(self) -> dict[str, tuple[int, int]]:
+    def keys(self) -> dict[str, tuple[int, int]]:
         """Builds each stream's key in the prefix cache: two streams over one model share no context."""
         keys: dict[str, tuple[int, int]] = {}
         for stream in self.plan.decoder.streams:
@@ -152,11 +153,7 @@ class Generation:
         """Reads the prompt into one stream; returns how many positions were reused, and the last logits."""
         import torch
 
-        plan = self.plan
-        longest = max(len(plan.prompt_of(stream)) for stream in self.ids)
-        total = longest + len(plan.request.prefix) + plan.max_new
-        room = total + SLACK * (plan.num_draft_tokens + 1)
-        entry = cache.open(key, model, ids, room, total, needs)
+        entry = cache.open(key, model, ids, *self._positions(), needs)
         reused, device = len(entry.ids), model.info.device
         fresh = torch.tensor([ids[reused:]], dtype=torch.int64, device=device)
         done = 0
@@ -173,6 +170,30 @@ class Generation:
             raise
         entry.ids.extend(ids[reused:])
         return reused, output
+
+    def _positions(self) -> tuple[int, int]:
+        """Counts the positions that each context must have, and those that the run reaches."""
+        plan = self.plan
+        longest = max(len(plan.prompt_of(stream)) for stream in self.ids)
+        total = longest + len(plan.request.prefix) + plan.max_new
+        return total + SLACK * (plan.num_draft_tokens + 1), total
+
+    def is_held(self, cache: PrefixCache, *, stepped: bool) -> bool:
+        """Tells whether a cache holds the ids of every stream, so that the last alone is read again.
+
+        Args:
+            cache: Contexts of earlier runs.
+            stepped: Ask for contexts in which a run has read that last id alone, too.
+        """
+        for (stream, key), needs in zip(
+            self.keys().items(), (self.plan.needs, *[Needs()] * len(self.ids)), strict=False
+        ):
+            entry, ids = cache.get(key), self.ids[stream]
+            if entry is None or not entry.begins_with(ids) or not entry.fits(*self._positions(), needs):
+                return False
+            if stepped and len(ids) <= entry.stepped:
+                return False
+        return True
 
     def launch(self) -> None:
         """Issues one step.
@@ -243,11 +264,13 @@ class Generation:
         """Notes in the cache which new tokens its one-row contexts now hold as well, and keeps the runner."""
         if self.plan.rows == 1:
             prefix = self.plan.request.prefix
-            for position, (stream, key) in enumerate(self._keys().items()):
+            for position, (stream, key) in enumerate(self.keys().items()):
                 if entry := cache.get(key):
                     # Which of its own proposals a draft has read is not known here.
                     new = [] if self.plan.num_draft_tokens and position else new_ids
                     entry.ids = [*self.plan.prompt_of(stream), *prefix, *new]
+                    if self.plan.num_draft_tokens:  # its steps read several ids at once
+                        entry.stepped = len(entry.ids)
         if self.captured and self._entry is not None:
             self._entry.keep(self.runner)
 

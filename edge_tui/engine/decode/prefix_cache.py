@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Needs
+from edge_tui.engine.models.base import ResumableContext
 from edge_tui.engine.models.capacity import round_up
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.decode.step_runner import StepRunner
     from edge_tui.engine.models.base import Context, LanguageModel
@@ -26,12 +30,15 @@ class PrefixEntry:
         ids: The ids whose keys and values it holds.
         runners: Captured runners whose main stream reads it, latest last.
         costs: Seconds of steps without proposals and with them, by their number.
+        stepped: Position from which on each id was read alone, by a run that chose the next token after it:
+            reading such an id again gives the run's own numbers.
     """
 
     context: Context
     ids: list[int] = field(default_factory=list)
     runners: list[StepRunner] = field(default_factory=list)
     costs: dict[int, tuple[float, float]] = field(default_factory=dict)
+    stepped: int = 0
 
     def find(
         self, decoder: Decoder, rows: int, proposals: int, eos: tuple[int, ...], roots: list[Context]
@@ -64,6 +71,10 @@ class PrefixEntry:
         context = self.context
         keeps = context.past is not None or not needs.past
         return context.capacity >= need and total in context.totals and keeps
+
+    def begins_with(self, ids: Sequence[int]) -> bool:
+        """Tells whether the context holds some ids, and may be read at their end and keep those after."""
+        return self.ids[: len(ids)] == list(ids) and isinstance(self.context, ResumableContext)
 
     def keep(self, runner: StepRunner) -> None:
         """Adds a runner, and drops the oldest beyond the limit."""
@@ -106,7 +117,29 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
         entry.context.needs = needs
         entry.context.truncate(torch.tensor([reused], dtype=torch.int64, device=model.info.device))
         del entry.ids[reused:]
+        if len(ids) - reused > 1 or reused < entry.stepped:
+            entry.stepped = len(ids) - (len(ids) - reused == 1)
         return entry
+
+    @contextmanager
+    def later_ids_kept(self, ids: Mapping[tuple[int, int], Sequence[int]]) -> Iterator[None]:
+        """Gives contexts that are read at an earlier position, inside, the ids back that come after it.
+
+        Args:
+            ids: The ids that are read, by the key of the stream.
+        """
+        later = {
+            key: (entry, list(entry.ids), entry.stepped)
+            for key in ids
+            if (entry := self.get(key)) is not None and entry.begins_with(ids[key])
+        }
+        try:
+            yield
+        finally:
+            for key, (entry, before, stepped) in later.items():
+                if self.get(key) is entry and isinstance(entry.context, ResumableContext):
+                    entry.context.resume(len(before))
+                    entry.ids, entry.stepped = before, stepped
 
     def drop_model(self, model: LanguageModel) -> None:
         """Forgets a model's contexts, and the captured runners of pairs that read it beside another."""

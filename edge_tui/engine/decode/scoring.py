@@ -67,6 +67,7 @@ def score_prompt(
             stop = min(start + _CHUNK, len(ids))
             logits = model.forward(entry.context, text[:, start:stop]).logits[0, :, :width].float()
             entry.ids.extend(ids[start:stop])
+            entry.stepped = stop
             after = text[0, start + 1 : stop + 1].clamp(max=width - 1)
             columns.append([column.cpu() for column in summarise(logits, after)])
     stats = (torch.cat(column) for column in zip(*columns, strict=True))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from edge_tui.decoders.base import State, Step, Token
+    from edge_tui.decoders.base import Params, State, Step, Token
     from edge_tui.decoders.core.errors import StrategyError
     from edge_tui.engine.models.base import Context, LanguageModel
 
@@ -175,20 +175,23 @@ class StepRunner:
         for name, tensor in self._inspector.begin(env, self.graphs is not None).items():
             self._state[name].copy_(tensor)
 
+    def arguments(self) -> tuple[dict[str, Output], State, Params, Rng]:
+        """Returns what the strategy's next step is called with: logits, state, parameters, random numbers."""
+        outs = {name: self._cut(output) for name, output in self.outputs.items()}
+        return outs, self._state, self.table.params, Rng(self.buffers.key, self.buffers.step)
+
     def observe(self, token: Token) -> None:
         """Tells the strategy of a token that was taken without it."""
         self.decoder.observe(self._state, self.table.params, token)
 
     def force(self, token: int) -> None:
         """Takes a given token in every row: the strategy learns it as if it had chosen it."""
-        outs = {name: self._cut(output) for name, output in self.outputs.items()}
-        buffers, params = self.buffers, self.table.params
-        rng = Rng(buffers.key, buffers.step)
+        outs, state, params, rng = self.arguments()
         raw = outs[self.decoder.streams[0].name].logits[:, -1]
-        final = self.decoder.final(outs, self._state, params, rng)
-        buffers.tokens.fill_(token)
-        self.decoder.take(buffers.tokens, final, raw, self._state, params, rng)
-        buffers.step.add_(1)
+        final = self.decoder.final(outs, state, params, rng)
+        self.buffers.tokens.fill_(token)
+        self.decoder.take(self.buffers.tokens, final, raw, state, params, rng)
+        self.buffers.step.add_(1)
         self.forward()
 
     @property
@@ -257,16 +260,8 @@ class StepRunner:
         """Finds what broke the choice of token `index`; see `StrategyInspector.diagnose`."""
         import torch
 
-        buffers = self.buffers
         with torch.inference_mode():
-            return self._inspector.diagnose(
-                {name: self._cut(output) for name, output in self.outputs.items()},
-                self._state,
-                self.table.params,
-                Rng(buffers.key, buffers.step),
-                index,
-                is_id,
-            )
+            return self._inspector.diagnose(*self.arguments(), index, is_id)
 
     def sample_and_record(self) -> None:
         """Chooses and records: in one traced call where that is possible, and a step of its kind has run."""

@@ -135,6 +135,14 @@ class CapturableContext(Context, Protocol):
         """Counts positions, on the host alone, that a replayed graph appends."""
 
 
+@runtime_checkable
+class ResumableContext(Context, Protocol):
+    """Keeps what `truncate` forgets until it is overwritten."""
+
+    def resume(self, length: int) -> None:
+        """Gives every row `length` positions again, of which nothing has been overwritten by other ids."""
+
+
 class LanguageModel(Protocol):
     """Turns token ids into logits: weights, shared by every context that the model opens."""
 

@@ -205,6 +205,10 @@ class FlatContext:
         self.uniform = False
         self._forget()
 
+    def resume(self, length: int) -> None:
+        """Gives every row `length` positions again, of which nothing has been overwritten by other ids."""
+        self._start(length)
+
     def fork(self, rows: int) -> FlatContext:
         """Makes a new context of `rows` rows, each what row 0 is.
 

@@ -30,12 +30,12 @@ from edge_tui.engine.events import (
     TokenBatch,
     Unloaded,
 )
-from edge_tui.engine.port import Memory, ModelSpec, Request
+from edge_tui.engine.port import Memory, ModelSpec, Question, Request
 from edge_tui.engine.remote import codec, edge_protocol, openai_protocol
 from edge_tui.engine.remote.capabilities import probe
 from edge_tui.engine.remote.http_client import HttpClient, RemoteError
 from edge_tui.engine.remote.vocabulary import Vocabulary
-from edge_tui.errors import RequestError
+from edge_tui.errors import CannotExplain, RequestError
 
 if TYPE_CHECKING:
     from edge_tui.engine.remote.capabilities import ServerInfo
@@ -76,6 +76,13 @@ class RemoteEngine:
         self._events.append(Queued(run.id))
         self._call(lambda: self._start_run(run))
         return run.id
+
+    def explain(self, question: Question) -> int:
+        """Posts `Failed`: no server explains a token yet."""
+        self._last += 1
+        message = f"{self._client.host} cannot explain a token: what was recorded with it is all there is."
+        self._events.append(Failed(message, self._last, code=CannotExplain.code))
+        return self._last
 
     def set(self, run: int, name: str, value: Value) -> None:
         """Sends a parameter to an edge-tui server; others fix a run's parameters, and are refused."""

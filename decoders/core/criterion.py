@@ -1,0 +1,81 @@
+"""Describes cuts: which tokens a filter leaves, and the numbers by which it decides, in its own units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Describes a filter's cut: candidates are put in order of a key, and all beyond an edge go.
+
+    The edge is the smallest key with which the candidates up to it weigh what a parameter asks for. Those
+    whose keys are equal stay or go together. What `apply` does remains the definition; this says the same
+    so that the whole step can be one fused operation where there is one.
+
+    Attributes:
+        key: "depth", the distance of a logit from the best one, `max z − z`; or "surprise", the distance of a
+            token's surprise from the entropy, `|−log p − H|`.
+        weight: The summand: "count", 1 for each candidate, or "mass", its probability among those that
+            earlier filters left. None adds nothing up: the edge is `−log` of the parameter.
+        param: Name of the parameter. At its neutral value everything stays.
+    """
+
+    key: Literal["depth", "surprise"]
+    weight: Literal["count", "mass"] | None
+    param: str
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """Describes a cut.
+
+    Attributes:
+        label: Names the number: "p", "rank", "Σp".
+        values: float32 `[R, V]`, the number of each token.
+        bound: float32 `[R, 1]`, where the cut lies: the last number that stays, or may.
+    """
+
+    label: str
+    values: Tensor
+    bound: Tensor
+
+
+def of_edge(z: Tensor, edge: Edge, value: Tensor) -> Criterion:
+    """Computes the numbers of a cut that an `Edge` declares.
+
+    By rank, by the sum of probabilities down to a token, by the distance from the entropy, or by the share of
+    the best one's probability, as the edge adds up. Equal keys have one number, the sum of all of them.
+
+    Args:
+        z: float32 `[R, V]`; −inf means removed.
+        edge: The declaration.
+        value: float32 `[R, 1]`, its parameter.
+    """
+    import torch
+
+    logp = z.log_softmax(-1)
+    prob, left = logp.exp(), z > -torch.inf
+    if edge.key == "surprise":
+        entropy = torch.special.entr(prob).sum(-1, keepdim=True)
+        key, label = (-logp - entropy).abs(), "|s−H|"
+    else:
+        key, label = z.amax(-1, keepdim=True) - z, "p/p₁"
+    if edge.weight is None:
+        is_share = edge.key == "depth"
+        return Criterion(label, (-key).exp() if is_share else key, value if is_share else -value.log())
+    weight = left.float() if edge.weight == "count" else prob
+    keys, order = key.sort(-1)
+    sums = weight.gather(-1, order).cumsum(-1)
+    place = (sums < value.minimum(sums[:, -1:])).sum(-1, keepdim=True)
+    last = keys.gather(-1, place)
+    if edge.key == "surprise":
+        return Criterion(label, key, last)
+    reached = (torch.searchsorted(keys, key, right=True) - 1).clamp(min=0)
+    own = sums.gather(-1, reached)
+    bound = sums.gather(-1, (torch.searchsorted(keys, last, right=True) - 1).clamp(min=0))
+    return Criterion("rank" if edge.weight == "count" else "Σp", own, bound)

@@ -1,0 +1,153 @@
+"""Follows logits through the stages of a strategy's own step, one stage after the other."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edge_tui.decoders.base import Chain, Decoder, TextParam, last_logits, numbers
+from edge_tui.decoders.registry.description import acting_links, is_off, title_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from edge_tui.decoders.base import Criterion, Link, Output, Params, Rng, State, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Holds what one stage made of logits.
+
+    Attributes:
+        name: Of the link, or of the strategy for its own part.
+        title: For readers, with its values.
+        before: float32 `[R, V]`.
+        after: float32 `[R, V]`.
+        neutral: True where its parameters let it do nothing.
+        criterion: The numbers by which it decided; None where it removes nothing or has none.
+    """
+
+    name: str
+    title: str
+    before: Tensor
+    after: Tensor
+    neutral: bool = False
+    criterion: Criterion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Holds a step that was followed.
+
+    Attributes:
+        step: The step itself.
+        passages: Its stages, first to last; a strategy's own part is one of them where it changes logits.
+        raw: float32 `[R, V]`, the main model's logits.
+        final: float32 `[R, V]`, those that the token was chosen from.
+    """
+
+    step: Step
+    passages: tuple[Passage, ...]
+    raw: Tensor
+    final: Tensor
+
+
+class FollowedChain(Chain):
+    """Applies the links of another chain one at a time, and keeps what each makes of the logits.
+
+    Args:
+        chain: The other; keys of states are the same.
+        links: Those of its links that act; the others are not kept.
+        values: Parameters by name, as the step uses them.
+    """
+
+    def __init__(self, chain: Chain, links: tuple[Link, ...], values: Mapping[str, float]) -> None:
+        vars(self).update(vars(chain))
+        self._acting = set(map(id, links))
+        self._values = values
+        self.passages: list[Passage] = []
+        self.before: Tensor | None = None
+        """The logits that it was given, float32 `[R, V]`; None until it is applied."""
+        self.after: Tensor | None = None
+        """Those that it gave."""
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Does `Chain.apply`."""
+        self.passages.clear()
+        self.before = z
+        self.after = super().apply(z, p, s, rng)
+        if self.passages:  # a row that lost its last candidate has one again
+            self.passages[-1] = replace(self.passages[-1], after=self.after)
+        return self.after
+
+    def apply_links(
+        self, z: Tensor, p: Params, s: State, rng: Rng, first: int = 0, last: int | None = None
+    ) -> Tensor:
+        """Does `Chain.apply_links`."""
+        for i in range(len(self.links))[first:last]:
+            link, before = self.links[i], z
+            # What a criterion reads must be the state before the stage may write to it.
+            own = {name: tensor.clone() for name, tensor in self._state_of(i, s).items()}
+            z = super().apply_links(z, p, s, rng, i, i + 1)
+            if id(link) not in self._acting:
+                continue
+            neutral = is_off(link, self._values)
+            criterion = None if neutral else link.stage.criterion(before, link.view(p), own)
+            title = _title(link, self._values)
+            self.passages.append(Passage(link.name, title, before, z, neutral, criterion))
+        return z
+
+
+def follow_step(
+    decoder: Decoder, outs: Mapping[str, Output], s: State, p: Params, rng: Rng, values: Mapping[str, float]
+) -> Trace:
+    """Runs a strategy's step, and follows the main stream's logits through it.
+
+    The step is the strategy's own, so that its numbers are the draw's; the state stays as it is.
+
+    Args:
+        decoder: The strategy.
+        outs: Logits by stream.
+        s: The state, left as it is.
+        p: The parameters.
+        rng: The step's random numbers.
+        values: The parameters by name, as the step uses them.
+    """
+    raw = last_logits(outs[decoder.streams[0].name], s)
+    before, after = (
+        FollowedChain(chain, links, values)
+        for chain, links in zip((decoder.before, decoder.after), acting_links(decoder, values), strict=True)
+    )
+    followed = copy(decoder)
+    followed.before, followed.after = before, after
+    step = followed.step(outs, {name: tensor.clone() for name, tensor in s.items()}, p, rng)
+    final = step.final[:, 0] if step.final.ndim == 3 else step.final
+    passages, z = list(before.passages), raw if before.after is None else before.after
+    if after.before is not None and after.after is not None:
+        passages += [*_own_part(decoder, z, after.before), *after.passages]
+        z = after.after
+    passages += _own_part(decoder, z, final)
+    return Trace(step, tuple(passages), raw, final)
+
+
+def _own_part(decoder: Decoder, before: Tensor, after: Tensor) -> list[Passage]:
+    """Makes a passage of what the strategy itself has changed between two chains; none if it is nothing."""
+    return [] if before.equal(after) else [Passage(decoder.name, decoder.title, before, after)]
+
+
+def _title(link: Link, values: Mapping[str, float]) -> str:
+    """Writes a stage's title with the values of its parameters: "top-p 0.9"."""
+    title = title_of(link.stage) + (f" #{link.number}" if link.number > 1 else "")
+    params = numbers(link.params)
+    if len(params) == 1 and not any(isinstance(param, TextParam) for param in link.params):
+        return f"{title} {params[0].text(values[params[0].name])}"
+    own = f"{link.stage.name.replace('_', ' ')} "
+    shown = [
+        f"{param.title.removeprefix(own)} {param.text(values[param.name])}"
+        for param in params
+        if param.name in values and values[param.name] != param.neutral
+    ]
+    return f"{title} {', '.join(shown)}".strip()
