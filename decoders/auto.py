@@ -1,24 +1,35 @@
 """Auto follows the checkpoint's own `generation_config.json`, as `generate()` without arguments does.
 
 Chain, in transformers' order: penalties → temperature → top-k → top-p → min-p → typical; each neutral
-unless the file sets it. Without `do_sample` it is greedy. Settings of the file that ask for something else
-(beams, n-gram bans …) are named in a notice, so that nobody is misled.
+unless the file sets it. Without `do_sample` it is greedy. Where the file sets them there are more stages,
+which no parameter changes: `no_repeat_ngram_size`, `min_new_tokens` and `bad_words_ids` after the penalties,
+`top_h` after the temperature, `epsilon_cutoff` and `eta_cutoff` at the end. Settings that ask for something
+else (beams, guidance …) are named in a notice, so that nobody is misled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from math import inf
+from typing import Any, TypeAlias
 
+from edge_tui.decoders.bad_words import BadWords
 from edge_tui.decoders.base import (
+    LONGEST,
     Decoder,
+    Env,
     Filter,
+    Link,
     Output,
     Param,
     ParamError,
     Params,
     Rng,
+    Sequences,
+    Stage,
     State,
     Tensor,
     argmax,
@@ -26,9 +37,14 @@ from edge_tui.decoders.base import (
     numbers,
     only,
 )
+from edge_tui.decoders.epsilon import Epsilon
+from edge_tui.decoders.eta import Eta
+from edge_tui.decoders.min_new_tokens import MinNewTokens
 from edge_tui.decoders.min_p import MinP
+from edge_tui.decoders.no_repeat_ngram import NoRepeatNgram
 from edge_tui.decoders.penalties import REPETITION, penalties
 from edge_tui.decoders.temperature import TEMPERATURE, Temperature
+from edge_tui.decoders.top_h import TopH
 from edge_tui.decoders.top_k import TopK
 from edge_tui.decoders.top_p import TopP
 from edge_tui.decoders.typical import Typical
@@ -37,6 +53,13 @@ DO_SAMPLE = Param.choice(
     "do_sample", ("off", "on"), "Draw from the distribution; off takes the likeliest token."
 )
 FILTERS = (TopK, TopP, MinP, Typical)
+STAGES = (NoRepeatNgram, MinNewTokens, TopH, Epsilon, Eta)
+"""Stages of one number that are there only where the file sets it, in transformers' order."""
+_OFF: Mapping[type[Filter], float] = {Epsilon: 1.0, Eta: 1.0}
+"""Values at which `generate()` leaves a stage out, beside the neutral one."""
+BAD_WORDS = "bad_words_ids"
+_Values: TypeAlias = tuple[tuple[type[Filter], float], ...]
+_Ids: TypeAlias = tuple[tuple[int, ...], ...]
 
 
 def _off(cls: type[Filter]) -> Filter:
@@ -60,18 +83,12 @@ GENERATE_TOP_K = 50
 _IGNORED: dict[str, tuple[object, ...]] = {
     "num_beams": (1,),
     "num_return_sequences": (1,),
-    "no_repeat_ngram_size": (0,),
     "encoder_no_repeat_ngram_size": (0,),
     "encoder_repetition_penalty": (1.0,),
     "min_length": (0,),
-    "min_new_tokens": (0,),
-    "epsilon_cutoff": (0.0, 1.0),
-    "eta_cutoff": (0.0, 1.0),
-    "top_h": (),
     "guidance_scale": (1.0,),
     "penalty_alpha": (0.0,),
     "dola_layers": (),
-    "bad_words_ids": (),
     "force_words_ids": (),
     "constraints": (),
     "sequence_bias": (),
@@ -85,6 +102,52 @@ _IGNORED: dict[str, tuple[object, ...]] = {
     "stop_strings": (),
 }
 """Keys that change what `generate()` decodes and are not followed here, with the values that do nothing."""
+
+
+class _Fixed(Stage):
+    """Applies a filter with a value that no parameter changes.
+
+    Args:
+        filter: The filter, of one parameter.
+        value: The parameter's.
+    """
+
+    def __init__(self, filter: Filter, value: float) -> None:
+        self.filter, self.value = filter, value
+        self.name, self.penalty, self.needs = filter.name, filter.penalty, filter.needs  # type: ignore[misc]
+
+    def constants(self, env: Env) -> State:
+        """Makes the filter's constants, and the value as float32 `[1, 1]`."""
+        import torch
+
+        value = torch.full((1, 1), self.value, device=env.device)
+        return {**self.filter.constants(env), self.filter.params[0].name: value}
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Applies the filter."""
+        name = self.filter.params[0].name
+        view = Params((), p.table)
+        view.update({name: s[name]})
+        return self.filter.apply(z, view, s, rng)
+
+
+class _BadIds(BadWords):
+    """Bars sequences of ids.
+
+    Args:
+        ids: The sequences.
+    """
+
+    name = ""  # no strategy of its own
+    params = ()  # type: ignore[assignment]
+
+    def __init__(self, ids: _Ids) -> None:
+        self.ids = ids
+        self.name = BadWords.name  # type: ignore[misc]  # of this object
+
+    def sequences(self, env: Env) -> Sequences:
+        """Gives each −inf."""
+        return dict.fromkeys(self.ids, -inf)
 
 
 class Auto(Decoder):
@@ -106,6 +169,11 @@ class Auto(Decoder):
         """
         return _parse(generation_config)[0]
 
+    def with_settings(self, generation_config: Mapping[str, Any]) -> Decoder:
+        """Adds the stages that are there only where the file sets them; one object for the same settings."""
+        values, ids, _ = _parse_stages(generation_config)
+        return _with_stages(self, values, ids) if values or ids else self
+
     def ignored_settings(self, generation_config: Mapping[str, Any]) -> tuple[str, ...]:
         """Names the settings of that file without a stage here, and those out of range."""
         sentences = [
@@ -113,7 +181,7 @@ class Auto(Decoder):
             for key, neutral in _IGNORED.items()
             if generation_config.get(key) is not None and generation_config[key] not in neutral
         ]
-        return (*sentences, *_parse(generation_config)[1])
+        return (*sentences, *_parse(generation_config)[1], *_parse_stages(generation_config)[2])
 
     def final(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Tensor:
         z = self.before.apply(last_logits(outs["model"], s), p, s, rng)
@@ -133,3 +201,54 @@ def _parse(config: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...]
     if values.get("do_sample") and config.get("top_k") is None:
         values["top_k"] = GENERATE_TOP_K
     return values, tuple(errors)
+
+
+def _parse_stages(config: Mapping[str, Any]) -> tuple[_Values, _Ids, tuple[str, ...]]:
+    """Reads values of `STAGES`, the sequences of ids to bar, and a sentence for what cannot be followed."""
+    values: dict[type[Filter], float] = {}
+    errors: list[str] = []
+    for stage in STAGES:
+        (param,) = numbers(stage.params)
+        value = config.get(param.name)
+        if value is not None and value not in (param.neutral, _OFF.get(stage)):
+            try:
+                values[stage] = param.parse(value)
+            except ParamError as error:
+                errors.append(f"generation_config.json is not followed there: {error}")
+    listed = config.get(BAD_WORDS) or ()
+    if not _are_sequences(listed):
+        errors.append(
+            f"generation_config.json is not followed there: {BAD_WORDS} must be lists of 1 to {LONGEST} ids."
+        )
+        listed = ()
+    return tuple(values.items()), tuple(map(tuple, listed)), tuple(errors)
+
+
+def _are_sequences(listed: object) -> bool:
+    """Tells whether a value holds sequences of ids that can be barred."""
+    return isinstance(listed, list | tuple) and all(
+        isinstance(ids, list | tuple)
+        and 0 < len(ids) <= LONGEST
+        and all(type(token) is int and token >= 0 for token in ids)
+        for ids in listed
+    )
+
+
+@lru_cache(maxsize=16)
+def _with_stages(auto: Auto, values: _Values, ids: _Ids) -> Decoder:
+    """Makes auto with more stages; those that are around it already stay alone.
+
+    The object is kept, because captured graphs belong to one.
+    """
+    stages: list[Stage] = [_Fixed(stage(), value) for stage, value in values]
+    stages += [_BadIds(ids)] if ids else []
+    present = {link.name for link in (*auto.before.links, *auto.after.links)}
+    links = [Link(stage) for stage in stages if stage.name not in present]
+    penalties = [link for link in links if link.stage.penalty]
+    first = [link for link in links if link.name == TopH.name]
+    rest = [link for link in links if link not in (*penalties, *first)]
+    temperature, *filters = auto.after.links
+    decoder = copy(auto)
+    decoder.links_around = (*auto.links_around, *links)
+    decoder._set_chains((*auto.before.links, *penalties), (temperature, *first, *filters, *rest))
+    return decoder

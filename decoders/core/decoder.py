@@ -260,6 +260,13 @@ class Decoder(Declaration, ABC):
         """Reads parameter values from a checkpoint's own generation_config.json; most read none."""
         return {}
 
+    def with_settings(self, generation_config: Mapping[str, Any]) -> Decoder:
+        """Gives the strategy that decodes by that file: this one, or one with more stages.
+
+        It must be the same object for the same settings, because captured graphs belong to one.
+        """
+        return self
+
     def ignored_settings(self, generation_config: Mapping[str, Any]) -> tuple[str, ...]:
         """Names, one sentence each, the settings of that file that are not followed."""
         return ()

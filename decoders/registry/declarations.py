@@ -21,7 +21,8 @@ _METHODS: dict[type, tuple[str, ...]] = {
     Stage: ("constants", "init", "apply", "observe"),
     Decoder: (
         *("constants", "init", "prompts", "logits", "final", "choose", "observe", "step", "propose"),
-        *("rows", "needs_of", "num_draft_tokens", "finish", "ranked", "from_checkpoint"),
+        *("rows", "needs_of", "num_draft_tokens", "finish", "ranked"),
+        *("from_checkpoint", "with_settings"),
     ),
 }
 """Methods that the engine calls."""

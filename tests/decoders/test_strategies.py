@@ -15,6 +15,8 @@ from edge_tui import decoders
 from edge_tui.decoders import base
 from edge_tui.decoders.base import Env, Output, ParamError, names_of
 from edge_tui.decoders.contrastive import contrast
+from edge_tui.decoders.core.tokens import add_tokens
+from edge_tui.engine.ops.choose_plan import plan
 from tests.decoders.conftest import VOCAB, logits_of, tiny
 from tests.decoders.driver import begin, numbers, param_values, run, table
 
@@ -57,6 +59,11 @@ def test_greedy_is_generate_without_sampling(models: list[LlamaForCausalLM], pen
         {"do_sample": True, "top_k": 20, "top_p": 0.8, "temperature": 0.7, "repetition_penalty": 1.1},
         {"do_sample": True, "top_k": 0, "min_p": 0.1, "temperature": 1.4},
         {"do_sample": True, "typical_p": 0.7, "top_p": 0.95},
+        {"no_repeat_ngram_size": 2, "min_new_tokens": 6, "eos_token_id": list(range(40, 90))},
+        {"bad_words_ids": [[7], [3, 4], [44]], "eos_token_id": [44], "repetition_penalty": 0.2},
+        {"do_sample": True, "top_h": 0.6, "top_k": 5, "temperature": 1.5, "no_repeat_ngram_size": 1},
+        {"do_sample": True, "epsilon_cutoff": 0.012, "eta_cutoff": 0.3, "typical_p": 0.9, "temperature": 0.8},
+        {"do_sample": True, "epsilon_cutoff": 1.0, "eta_cutoff": 0.0, "no_repeat_ngram_size": 0},
     ],
 )
 def test_auto_has_the_distribution_of_generate_without_arguments(config: dict[str, Any]) -> None:
@@ -64,20 +71,22 @@ def test_auto_has_the_distribution_of_generate_without_arguments(config: dict[st
     model.generation_config = GenerationConfig(**config)
     out = generate(model, max_new_tokens=8)
     tokens = out.sequences[0, len(PROMPT) :].tolist()
-    decoder = decoders.find("auto")
-    values = decoder.from_checkpoint(config)
+    decoder = decoders.find("auto").with_settings(config)
+    values, eos = decoder.from_checkpoint(config), torch.tensor(config.get("eos_token_id", []))
 
     def forced(step: int) -> Tensor:
         """Returns the final distribution after generate()'s own first tokens."""
         ids = torch.tensor([PROMPT + tokens[:step]])
-        env = Env(1, 90, "cpu", torch.tensor([PROMPT]), torch.tensor([]), param_values(decoder), 9)
+        env = Env(1, 90, "cpu", torch.tensor([PROMPT]), eos, param_values(decoder), 9)
         state = begin(decoder, env)
         for token in tokens[:step]:
-            state["output_counts"][0, token] += 1
+            add_tokens(state, torch.tensor([token]))
         logits = logits_of(model)(ids)[:, None]
-        return decoder.step({"model": Output(logits)}, state, table(decoder, **values), numbers()).final
+        return decoder.step(
+            {"model": Output(logits)}, state, table(decoder, **values), numbers(step=step)
+        ).final
 
-    for step in range(8):
+    for step in range(len(tokens)):
         final = forced(step)
         if config.get("do_sample"):
             torch.testing.assert_close(final.softmax(-1), out.scores[step].softmax(-1), rtol=1e-4, atol=1e-6)
@@ -86,10 +95,27 @@ def test_auto_has_the_distribution_of_generate_without_arguments(config: dict[st
             assert (final > -torch.inf).nonzero()[:, 1].tolist() == [tokens[step]]
 
 
+def test_auto_has_more_stages_only_where_the_checkpoint_sets_them() -> None:
+    auto, config = decoders.find("auto"), {"no_repeat_ngram_size": 3, "top_h": 0.5, "bad_words_ids": [[5]]}
+    assert auto.with_settings({"epsilon_cutoff": 1.0, "eta_cutoff": 0, "do_sample": True, "top_k": 9}) is auto
+    followed = auto.with_settings(config)
+    assert followed is auto.with_settings(dict(config)), "captured graphs belong to one object"
+    assert followed.params == auto.params
+    assert plan(auto) is not None
+    assert plan(followed) is None
+    assert auto.ignored_settings(config) == ()
+    around = decoders.find("auto:no_repeat_ngram").with_settings(config)
+    names = [link.name for link in (*around.before.links, *around.after.links)]
+    assert names.count("no_repeat_ngram") == 1
+    assert "no_repeat_ngram_size" in {param.name for param in around.params}
+
+
 def test_auto_says_what_it_does_not_follow() -> None:
     config = {
         "num_beams": 4,
-        "no_repeat_ngram_size": 3,
+        "guidance_scale": 3,
+        "no_repeat_ngram_size": 300,
+        "bad_words_ids": [[1], ["word"]],
         "min_p": 7,
         "do_sample": False,
         "top_p": None,
@@ -99,8 +125,8 @@ def test_auto_says_what_it_does_not_follow() -> None:
     }
     auto = decoders.find("auto")
     sentences = auto.ignored_settings(config)
-    assert len(sentences) == 3
-    for word in ("num_beams", "no_repeat_ngram_size", "min_p"):
+    assert len(sentences) == 5
+    for word in ("num_beams", "guidance_scale", "no_repeat_ngram_size is 300", "bad_words_ids", "min_p"):
         assert any(word in sentence for sentence in sentences)
     assert auto.from_checkpoint(config) == {"do_sample": 0.0}
     assert auto.ignored_settings({"do_sample": True, "num_beams": 1, "temperature": 0.6}) == ()

@@ -136,6 +136,7 @@ def plan_run(
         Cancelled: `stopped()` said so while the chat template was rendered.
     """
     main = models[decoder.roles[0]]
+    decoder = decoder.with_settings(main.checkpoint.generation_config)
     width = min(main.tokenizer.size, *(model.model.info.vocab for model in models.values()))
     check_ids(request.ids, width, "ids")
     _check_prefix(request, main, width)
