@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edge_tui.decoders.core.chain import Link
 from edge_tui.decoders.core.decoder import Decoder
 from edge_tui.decoders.core.stage import Filter
-from edge_tui.decoders.core.texts import TextParam
+from edge_tui.decoders.core.texts import TextParam, numbers
 from edge_tui.decoders.temperature import Temperature
 
 if TYPE_CHECKING:
@@ -65,6 +65,26 @@ def is_off(link: Link, values: Mapping[str, Value]) -> bool:
 def title_of(stage: Stage) -> str:
     """Returns a stage's name for readers."""
     return stage.title if isinstance(stage, Filter) else stage.name.replace("_", " ")
+
+
+def stage_title(link: Link, values: Mapping[str, float]) -> str:
+    """Writes a stage's title with the values of its parameters: "top-p 0.9".
+
+    Args:
+        link: The stage.
+        values: Its parameters by name.
+    """
+    title = title_of(link.stage) + (f" #{link.number}" if link.number > 1 else "")
+    params = [param for param in numbers(link.params) if param.name in values]
+    if len(params) == 1 == len(link.params):
+        return f"{title} {params[0].text(values[params[0].name])}"
+    own = f"{link.stage.name.replace('_', ' ')} "
+    shown = [
+        f"{param.title.removeprefix(own)} {param.text(values[param.name])}"
+        for param in params
+        if values[param.name] != param.neutral
+    ]
+    return f"{title} {', '.join(shown)}".strip()
 
 
 def summary_of(stage: Stage) -> str:
