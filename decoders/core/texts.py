@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NoReturn, TypeAlias
+from typing import ClassVar, NoReturn, TypeAlias
 
 from edge_tui.decoders.core.params import Param, ParamError, fixed
 
@@ -23,7 +23,9 @@ _SHOWN = 40
 class TextParam:
     """Declares one text, or list of texts, that a user can set: once for every face, as `Param` does.
 
-    It never lies on the device. `Env.texts` has its value, and `init` makes tensors of it.
+    It never lies on the device. `Env.texts` has its value, and `constants` or `init` makes tensors of it. It
+    is fixed while a run goes on: other prompts, shapes and states come of it, and the record of a token, from
+    which a run is gone on with or explained, names numbers alone.
     """
 
     name: str
@@ -33,8 +35,8 @@ class TextParam:
     """One line: the effect of the text."""
     many: bool = False
     """True where it is a list of texts, given as a tuple."""
-    live: bool = False
-    """True where a running generation may take a new value. No engine does so yet."""
+    live: ClassVar[bool] = False
+    """As `Param.live`: no running generation takes a new value."""
     check: Callable[[str], object] | None = field(default=None, compare=False)
     """Called with each text that is not empty; whatever it raises refuses the text, with its message."""
     label: str = ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edge_tui.decoders.core.chain import Link
 from edge_tui.decoders.core.decoder import Decoder
 from edge_tui.decoders.core.stage import Filter
-from edge_tui.decoders.core.texts import TextParam, numbers
+from edge_tui.decoders.core.texts import numbers
 from edge_tui.decoders.temperature import Temperature
 
 if TYPE_CHECKING:
@@ -96,4 +96,4 @@ def summary_of(stage: Stage) -> str:
 
 def is_fixed(link: Link) -> bool:
     """Tells whether a parameter of a stage cannot change while a run goes on."""
-    return any(isinstance(param, TextParam) or not param.live for param in link.params)
+    return any(not param.live for param in link.params)
