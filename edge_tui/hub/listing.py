@@ -67,13 +67,13 @@ def local_models(folders: Iterable[str | Path] = ()) -> list[Listing]:
         folders: Each is a checkpoint, or holds checkpoints up to two levels below it. Those of LM Studio and
             llama.cpp follow.
     """
-    listings = [_listing(f"demo/{which}", "demo") for which in DEMO_MODELS]
+    listings = [describe_local(f"demo/{which}", "demo") for which in DEMO_MODELS]
     for name in _cached():
-        listings += [_listing(each, "cache") for each in _tagged(name) or [name]]
-    listings += [_listing(name, "ollama") for name in stores.ollama_names()]
+        listings += [describe_local(each, "cache") for each in _tagged(name) or [name]]
+    listings += [describe_local(name, "ollama") for name in stores.ollama_names()]
     searched = [(expand(folder), 2) for folder in folders] + [(folder, 3) for folder in stores.folders()]
     paths = dict.fromkeys(path for folder, depth in searched for path in _checkpoints(folder, depth))
-    return listings + [_listing(str(path), "folder") for path in paths]
+    return listings + [describe_local(str(path), "folder") for path in paths]
 
 
 def listing_of(checkpoint: Checkpoint, origin: str = "cache") -> Listing:
@@ -95,7 +95,8 @@ def listing_of(checkpoint: Checkpoint, origin: str = "cache") -> Listing:
     )
 
 
-def _listing(name: str, origin: str) -> Listing:
+def describe_local(name: str, origin: str) -> Listing:
+    """Describes a checkpoint on this machine; one that cannot be used by its refusal."""
     try:
         return listing_of(open_checkpoint(name), origin)
     except CheckpointError as error:

@@ -212,6 +212,8 @@ ACTIONS: tuple[Action, ...] = (
            priority=True),
     Action("unload", "ctrl+x", "unload", "Give its memory back; it loads again on its next use.", "models",
            priority=True),
+    Action("complete", "tab", "complete", "Complete a typed path by the entry under the cursor.", "models",
+           priority=True),
     Action("precision(1)", "right", "precision", "The next precision.", "models", priority=True),
     Action("precision(-1)", "left", "precision", "The precision before.", "models", priority=True),
     Action("device", "ctrl+d", "device", "The next device.", "models", priority=True),

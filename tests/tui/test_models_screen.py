@@ -15,6 +15,7 @@ from edge_tui.hub import recent_models
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.pacing import Pacer
 from edge_tui.tui.screens.models import ModelsScreen
+from tests.engine.checkpoints.gguf.files import write_gguf
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.hub_stand_in import Repository, StandIn, serving
 
@@ -136,3 +137,32 @@ async def test_what_the_hub_refuses_is_said_in_place(
         screen.query_one(Input).value = "org/nothing2"
         await until(pilot, lambda: "HF_HUB_OFFLINE" in hint(pilot), "offline")
         assert not app.downloads.active
+
+
+async def test_a_typed_path_is_walked_to_a_model(demo: Any, tmp_path: Path) -> None:
+    shelf = tmp_path / "shelf"
+    (shelf / "notes").mkdir(parents=True)
+    (shelf / "deep" / "er").mkdir(parents=True)
+    twin = make_checkpoint(shelf / "deep" / "er" / "folder", "llama")
+    file = write_gguf(twin, shelf / "deep" / "er" / "tiny-F32.gguf")
+    app = demo()
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(pilot)
+        screen.field.value = f"{shelf}/"
+        await until(pilot, lambda: names(pilot) == [f"{shelf}/deep/", f"{shelf}/notes/"], "the folders")
+        await until(pilot, lambda: "Enter goes into it" in hint(pilot), "what enter does")
+        await pilot.press("n", "tab")
+        assert screen.field.value == f"{shelf}/notes/"
+        await until(pilot, lambda: "no model and no folder" in hint(pilot), "that it is empty")
+        screen.field.value = f"{shelf}/de"
+        await until(pilot, lambda: names(pilot) == [f"{shelf}/deep/"], "the folder")
+        await pilot.press("enter")
+        await until(pilot, lambda: names(pilot) == [f"{shelf}/deep/er/"], "what is in it")
+        await pilot.press("enter")
+        await until(pilot, lambda: names(pilot) == [str(twin), str(file)], "the models")
+        await until(pilot, lambda: "forecast" in hint(pilot) and "weights" in hint(pilot), "the forecast")
+        await pilot.press("down")
+        await until(pilot, lambda: screen.highlighted == str(file), "the file")
+        await pilot.press("enter")
+        await until(pilot, lambda: loaded(app) == str(file), "loaded")
+    assert recent_models.names()[0] == str(file)

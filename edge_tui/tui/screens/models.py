@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from textual import work
@@ -9,14 +10,15 @@ from textual.content import Content
 
 from edge_tui.decoders.base import numbers
 from edge_tui.engine.port import ModelSpec
+from edge_tui.hub.browse import browse, split_path
 from edge_tui.hub.precision_options import PRECISIONS
 from edge_tui.hub.remote import repository_id
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
-from edge_tui.tui.screens.model_facts import downloading, facts, share
+from edge_tui.tui.screens.model_facts import downloading, facts
+from edge_tui.tui.screens.model_lines import COLUMNS, folder_line, hub_line, model_line
 from edge_tui.tui.services import services
-from edge_tui.tui.widgets.line_panel import pad
-from edge_tui.util.formatting import bar, clip, clip_path, compact_count, size
+from edge_tui.util.formatting import bar, size
 from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from edge_tui.tui.session import Session
     from edge_tui.tui.widgets.line_panel import Parts
 
-_COLUMNS = 8 + 9 + 10 + 13
 _PAUSE = 0.4
 """Seconds without a key before the hub is asked about what was typed."""
 
@@ -44,7 +45,7 @@ class ModelsScreen(FilterListScreen[None]):
 
     BINDINGS = bindings("models")
     heading = "models"
-    placeholder = "filter, or a repository of the hub, like Qwen/Qwen2.5-0.5B"
+    placeholder = "filter, a repository of the hub (Qwen/Qwen2.5-0.5B), or a path"
     hint = "↵ load · ^a amateur · ^x unload · ←→ precision · ^d device · esc leave"
 
     def __init__(self, session: Session, settings: Settings, run_params: RunParams) -> None:
@@ -61,6 +62,10 @@ class ModelsScreen(FilterListScreen[None]):
         self._offer = ""
         self._remotes: dict[str, RemoteModel] = {}
         self._refusals: dict[str, str] = {}
+        self._folder = ""
+        """The folder of a path that is being typed; "" where something else is."""
+        self._folders: list[str] = []
+        self._browsed: dict[str, Listing] = {}
 
     @property
     def opened(self) -> bool:
@@ -75,11 +80,14 @@ class ModelsScreen(FilterListScreen[None]):
     @work(thread=True)
     def _scan(self) -> None:
         from edge_tui.hub import recent_models
-        from edge_tui.hub.listing import local_models
+        from edge_tui.hub.listing import describe_local, local_models
         from edge_tui.machine.devices import devices
 
         last = recent_models.names()
         listings = local_models(self._settings.models.folders)
+        here = {listing.name for listing in listings}
+        others = dict.fromkeys(spec.name for spec in self._settings.specs().values() if spec.name not in here)
+        listings += [describe_local(name, "cache") for name in others]
         listings.sort(key=lambda listing: last.index(listing.name) if listing.name in last else len(last))
         names = ["auto", *(device.name for device in devices())]
         self.app.call_from_thread(self._show_listings, listings, names)
@@ -94,52 +102,72 @@ class ModelsScreen(FilterListScreen[None]):
         self.options.loading = False
         self.reload()
 
+    @work(thread=True, exclusive=True, group="browse")
+    def _browse(self, folder: str) -> None:
+        """Looks into a folder, in a thread."""
+        found = browse(folder)
+        self.app.call_from_thread(self._show_inside, folder, *found)
+
+    def _show_inside(self, folder: str, folders: list[str], models: list[Listing]) -> None:
+        if self.opened and folder == self._folder:
+            self._folders, self._browsed = folders, {each.name: each for each in models}
+            self.reload()
+
+    def action_complete(self) -> None:
+        """Completes a typed path by the entry under the cursor."""
+        name = self.highlighted
+        if self._folder and name:
+            self.field.value = (
+                self._folder
+                + name.rstrip(os.sep).rpartition(os.sep)[2]
+                + (os.sep if name in self._folders else "")
+            )
+            self.field.cursor_position = len(self.field.value)
+
     # The list.
 
     def items(self) -> list[Item]:
         """Lists the models here, then those that are downloaded and the one that the hub offers."""
-        room = max(self.options.size.width - _COLUMNS - 5, 16)
+        room = max(self.options.size.width - COLUMNS - 5, 16)
+        if self._folder:
+            return self._inside(room)
         listings = self._listings or {}
         coming = [name for name in services(self).downloads.active if name not in listings]
         offered = [self._offer] if self._offer and self._offer not in coming else []
-        found = [self._item(listing, room) for listing in listings.values()]
-        return found + [self._hub_item(name, room) for name in coming + offered]
+        active = services(self).downloads.active
+        found = [
+            self._hub_line(each.name, room)
+            if each.name in active
+            else model_line(each, self._roles(each), room)
+            for each in listings.values()
+        ]
+        return found + [self._hub_line(name, room) for name in coming + offered]
+
+    def _hub_line(self, name: str, room: int) -> Item:
+        return hub_line(name, services(self).downloads.progress(name), room)
+
+    def _inside(self, room: int) -> list[Item]:
+        """Lists what is in the folder whose path is being typed."""
+        folders = [folder_line(name, name.removeprefix(self._folder)) for name in self._folders]
+        models = [
+            model_line(each, self._roles(each), room, each.name.rpartition(os.sep)[2])
+            for each in self._browsed.values()
+        ]
+        return folders + models
 
     def _filter(self, query: str) -> None:
-        """Offers a repository of the hub among the local models."""
-        name = repository_id(query)
+        """Offers a repository of the hub among the local models; of a path what is in its folder."""
+        folder, wanted = split_path(query)
+        if folder and folder != self._folder:
+            self._folders, self._browsed = [], {}
+            self._browse(folder)
+        self._folder = folder
+        name = "" if folder else repository_id(query)
         self._offer = name if name not in (self._listings or {}) else ""
-        self._items = list(self.items())
-        super()._filter(name or query)
-
-    def _hub_item(self, name: str, room: int) -> Item:
-        progress = services(self).downloads.progress(name)
-        state, style = "on the hub", "$text-muted"
-        if progress is not None and progress.active:
-            fetched = f"{share(progress):>4.0%} fetched"
-            state, style = (fetched, "$warning") if progress.total else ("…", "")
-        lead = (f"⇣ {pad(clip(name, room), room + 1)}", "$foreground")
-        return Item(name, name, Content.assemble(lead, (clip(state, _COLUMNS), style)))
-
-    def _item(self, listing: Listing, room: int) -> Item:
-        """Makes the line of a model that is here."""
-        name = one_line(listing.name)
-        if listing.name in services(self).downloads.active:
-            return self._hub_item(listing.name, room)
-        shown, roles = pad(clip_path(name, room), room + 1), self._roles(listing)
-        if listing.refusal:
-            reason = one_line(listing.refusal).removeprefix(f"{name} ").removeprefix("is ")
-            parts = [(f"  {shown}", "$text-muted"), (clip(reason, _COLUMNS), "$text-muted italic")]
-        else:
-            parts = [
-                ("● " if roles else "  ", "$success"),
-                (shown, "bold" if roles else ""),
-                (f"{compact_count(listing.parameters):>7} {size(listing.bytes):>8} ", ""),
-                (f"{one_line(listing.dtype):>9} ", "$text-muted"),
-                (f" {', '.join(roles) or listing.tier}", "$success" if roles else "$text-muted"),
-            ]
-        search = f"{name} {listing.architecture} {listing.origin}"
-        return Item(listing.name, search, Content.assemble(*parts))
+        self._items = self.items()
+        super()._filter(name or wanted)
+        if not self.highlighted:
+            self._paint()
 
     def _roles(self, listing: Listing) -> list[str]:
         """Lists the roles that a model is in memory for."""
@@ -235,6 +263,9 @@ class ModelsScreen(FilterListScreen[None]):
             terms = ", once its terms are accepted." if remote.gated else "."
             parts.append((f"{offer}{terms}\n", "$primary"))
             parts += self._facts(remote.listing)
+        elif self._folder:
+            inside = "Enter goes into it, tab completes its name."
+            parts.append((inside if name else "There is no model and no folder of that name.", "$text-muted"))
         elif name:
             parts.append((f"Asking the hub about {name} …", "$text-muted"))
         else:
@@ -291,11 +322,14 @@ class ModelsScreen(FilterListScreen[None]):
         self._scan()
 
     def _listing(self) -> Listing | None:
-        return (self._listings or {}).get(self.highlighted)
+        return self._browsed.get(self.highlighted) or (self._listings or {}).get(self.highlighted)
 
     def choose(self, id: str) -> None:
-        """Loads the model under the cursor as the main one."""
-        self.action_load("model")
+        """Goes into the folder under the cursor, or loads the model there as the main one."""
+        if id in self._folders:
+            self.action_complete()
+        else:
+            self.action_load("model")
 
     def action_load(self, role: str) -> None:
         """Loads the model under the cursor for a role, or downloads it."""
