@@ -67,7 +67,7 @@ def manifest(device: str, seed: int, prompts: str) -> dict[str, Any]:
     """Collects what a repetition needs: versions, device, driver, seed, a hash of the prompts."""
     import psutil
 
-    from edge_tui.machine.devices import devices, torch_cuda_version
+    from edge_tui.machine.devices import devices, product_name, torch_cuda_version
 
     title = next((d.title for d in devices() if d.name == device), device)
     return {
@@ -77,7 +77,7 @@ def manifest(device: str, seed: int, prompts: str) -> dict[str, Any]:
         "device_name": title,
         "driver": _driver(),
         "cuda": torch_cuda_version() or None,
-        "cpu": _processor(),
+        "cpu": product_name("cpu"),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "python": platform.python_version(),
@@ -99,14 +99,6 @@ def _driver() -> str | None:
     with suppress(OSError), closing(Gpu()) as gpu:
         return gpu.driver() or None
     return None
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        if found := re.search(r"^model name\s*:\s*(.*\S)", text, re.MULTILINE):
-            return found[1]
-    return platform.processor() or platform.machine()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from edge_tui.cli.messages import fail, print_line
 from edge_tui.history import formats
 from edge_tui.history.compare import compare
 from edge_tui.history.formats import facts, lossless
+from edge_tui.history.reproduce import reproduction
 from edge_tui.history.restore import recover, transcript_of
 from edge_tui.history.salvage import open_or_rebuild
 from edge_tui.history.schema import HistoryError, default_path
@@ -72,6 +73,7 @@ def _show(store: Store, flags: Mapping[str, Any]) -> int:
     stored, transcript = _run(store, flags["run"])
     for name, value in facts.facts(stored):
         print_line(f"{name:<18} {value}")
+    print_line(f"{'reproduce':<18} {reproduction(stored).line}")
     for turn in facts.turns(stored):
         print(f"\n── {facts.SPEAKERS[turn.role]}\n{_safe(turn.content)}")
     print(f"\n── answer\n{_safe(transcript.text)}")

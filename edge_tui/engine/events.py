@@ -129,6 +129,10 @@ class Started:
         kept_texts: Texts of the prefix's tokens, as in `TokenBatch`; empty where they are not known.
         model: Name of the model that writes it; "" where that is not known.
         column_details: The meaning of `columns`; where an older edge-tui wrote it, that of the names alone.
+        version: Of the edge-tui that decodes; "" where that is not known, as of the next three.
+        device_name: Product name of the device that decodes.
+        kernels: How the main model's step runs (`Caps.kernels`).
+        threads: Threads of a CPU that decodes; 0 for other devices.
     """
 
     run: int
@@ -148,6 +152,10 @@ class Started:
     kept_texts: tuple[str, ...] = ()
     model: str = ""
     column_details: tuple[Column, ...] = ()
+    version: str = ""
+    device_name: str = ""
+    kernels: str = ""
+    threads: int = 0
 
     def __post_init__(self) -> None:
         if tuple(column.name for column in self.column_details) != self.columns:

@@ -376,7 +376,7 @@ def _versions() -> dict[str, str]:
     from edge_tui import __version__
 
     versions = {"edge-tui": __version__, "python": sys.version.split()[0]}
-    for name in ("torch", "transformers"):
+    for name in ("torch", "transformers", "triton"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

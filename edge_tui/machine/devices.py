@@ -86,6 +86,27 @@ def resolve_device(device: str) -> str:
     raise LookupError(f"There is no device {device}{why}; there is {', '.join(there)}: choose one or auto.")
 
 
+@lru_cache(maxsize=8)
+def product_name(device: str) -> str:
+    """Returns the product's name of a device, for readers; its own name where nothing reports one."""
+    if device == "cpu":
+        return _processor()
+    if not device.startswith("cuda"):
+        return "Apple GPU" if device == "mps" else device
+    index = int(device.partition(":")[2] or 0)
+    if (torch := _torch_with_cuda()) is not None:
+        return str(torch.cuda.get_device_name(index))
+    return _sample(index).name or device
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"^model name\s*:\s*(.*\S)", text, re.MULTILINE):
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
 def free_memory(device: str) -> int | None:
     """Returns the bytes free on a device, None where the driver does not report them."""
     if not device.startswith("cuda"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import isnan
 from typing import TYPE_CHECKING
 
+from edge_tui import __version__
 from edge_tui.decoders.base import Needs, names_of
 from edge_tui.decoders.core import step_checks
 from edge_tui.decoders.core.chain import learns
@@ -16,7 +17,9 @@ from edge_tui.engine.decode.layer_needs import resolve_needs
 from edge_tui.engine.decode.prompt import OtherPrompts, Prompt, read_prompt
 from edge_tui.engine.decode.resolve import ResolvedParams, check_ids, clamp_max_length, resolve_params
 from edge_tui.engine.events import Started
+from edge_tui.engine.models.cpu_threads import threads_in_use
 from edge_tui.errors import RequestError
+from edge_tui.machine.devices import product_name
 
 if TYPE_CHECKING:
     from edge_tui.decoders.base import Decoder, Text
@@ -89,6 +92,7 @@ class RunPlan:
             run: Its id.
             reused: Positions of the prompt whose keys and values were still there.
         """
+        info = self.main.model.info
         return Started(
             run=run,
             strategy=self.decoder.name,
@@ -106,7 +110,11 @@ class RunPlan:
             control_tokens=self.prompt.control_tokens,
             end_ids=self.main.tokenizer.end_ids,
             kept_texts=self.main.tokenizer.texts(self.prompt.ids, self.request.prefix),
-            model=self.main.model.info.name,
+            model=info.name,
+            version=__version__,
+            device_name=product_name(info.device),
+            kernels=self.main.model.caps.kernels,
+            threads=threads_in_use() if info.device == "cpu" else 0,
         )
 
 

@@ -45,6 +45,8 @@ class Caps:
     early: bool = True
     """Early-exit logits can be made of them."""
     reason: str = ""
+    kernels: str = "operation by operation"
+    """How a step runs, for readers; another way rounds in another way."""
 
 
 @dataclass(frozen=True, slots=True)

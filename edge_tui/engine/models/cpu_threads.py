@@ -68,6 +68,13 @@ def probe(model: LanguageModel) -> int:
     return chosen
 
 
+def threads_in_use() -> int:
+    """Returns the number of threads that torch computes with now."""
+    import torch
+
+    return torch.get_num_threads()
+
+
 def choose(seconds: Mapping[int, float]) -> int:
     """Chooses the number of threads.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -116,7 +116,10 @@ class FlatModel:
         plain = all(isinstance(matrix, PlainLinear) for matrix in weights.matrices)
         self._whole = on_cuda and not config.is_fusible and plain
         reason = fused if isinstance(fused, str) else ""
-        self.caps = Caps(capture=on_cuda and (self.fused is not None or self._whole), reason=reason)
+        capture = on_cuda and (self.fused is not None or self._whole)
+        self.caps = Caps(capture=capture, reason=reason)
+        if self.fused is not None:
+            self.caps = replace(self.caps, kernels="fused" if on_cuda else "one compiled call")
 
     def open(self, rows: int, capacity: int, total: int = 0, past: bool = False) -> FlatContext:
         """Opens an empty context for `rows` sequences of at most `capacity` positions.

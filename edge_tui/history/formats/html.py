@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.history.formats.facts import SPEAKERS, facts, turns
 from edge_tui.history.formats.palette import Palette, palette
+from edge_tui.history.reproduce import reproduction
 from edge_tui.transcript.colour_buckets import LEGENDS, buckets
 from edge_tui.transcript.wrapping import TokenText
 from edge_tui.util.sanitise import sanitise
@@ -49,6 +50,8 @@ pre span:hover, pre span:focus {{ background: color-mix(in srgb, currentColor 22
 {turns}
 <h2>answer &nbsp; {legend}</h2>
 <pre>{tokens}</pre>
+<h2>reproduce</h2>
+<pre>{reproduce}</pre>
 <table>
 {facts}
 </table>
@@ -76,6 +79,7 @@ def render(stored: StoredRun, transcript: Transcript, token_strings: Mapping[int
         turns="\n".join(sections),
         legend=" ".join(f'<span class="p{i}">{_text(step)}</span>' for i, step in enumerate(steps)),
         tokens="".join(_tokens(transcript, token_strings)),
+        reproduce=_text(reproduction(stored).line),
         facts="\n".join(rows),
     )
 

@@ -15,6 +15,7 @@ from edge_tui.engine.events import Finished, Loaded, ParamChanged, Started, Toke
 from edge_tui.engine.port import Request
 from edge_tui.engine.token_fields import TOP, token_fields
 from edge_tui.history.columns import token_ids
+from edge_tui.history.reproduce import reproduction
 from edge_tui.history.runs import Entry, StoredRun
 from edge_tui.history.schema import HistoryError
 from edge_tui.util.dataclass_json import build
@@ -35,18 +36,20 @@ _ALTERNATIVES = {"top": ("top_ids", "top_logp"), "final": ("final_ids", "final_t
 
 
 def dump(stored: StoredRun, transcript: Transcript, token_strings: Mapping[int, str]) -> bytes:
-    """Writes the file's content. `text` is for readers; importing ignores it.
+    """Writes the file's content. `text` and `reproduce` are for readers; importing ignores them.
 
     Args:
         stored: The run.
         transcript: Its tokens.
         token_strings: Texts of ids; those of its tokens and alternatives are written.
     """
+    again = reproduction(stored)
     batches = stored.batches if stored.prefix is None else (stored.prefix, *stored.batches)
     data = {
         "format": FORMAT,
         "version": VERSION,
         "text": transcript.text,
+        "reproduce": {"line": again.line, "arguments": again.arguments},
         "run": asdict(stored.entry),
         "request": asdict(stored.request),
         "started": asdict(stored.started) if stored.started else None,

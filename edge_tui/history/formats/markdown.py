@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from edge_tui.history.formats.facts import SPEAKERS, facts, turns
+from edge_tui.history.reproduce import reproduction
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ def render(stored: StoredRun, transcript: Transcript) -> str:
     parts += ["| | |", "|---|---|", *(f"| {_cell(name)} | {_cell(value)} |" for name, value in facts(stored))]
     for turn in turns(stored):
         parts += ["", f"## {SPEAKERS[turn.role].capitalize()}", "", _fenced(turn.content)]
-    parts += ["", f"## {SPEAKERS['assistant'].capitalize()}", "", _fenced(transcript.text), ""]
+    parts += ["", f"## {SPEAKERS['assistant'].capitalize()}", "", _fenced(transcript.text)]
+    parts += ["", "## Reproduce", "", _fenced(reproduction(stored).line, "sh"), ""]
     return "\n".join(parts)
 
 
@@ -27,8 +29,8 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", sanitise(text, keep_newlines=False))
 
 
-def _fenced(text: str) -> str:
+def _fenced(text: str, language: str = "text") -> str:
     text = sanitise(text, tab="\t")
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(longest + 1, 3)
-    return f"{fence}text\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}"
+    return f"{fence}{language}\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from edge_tui.history.formats.facts import ending, turns
+from edge_tui.history.formats.facts import ending, settings_line, turns
+from edge_tui.history.reproduce import reproduction
 from edge_tui.transcript.colour_buckets import LEGENDS, buckets
 from edge_tui.transcript.wrapping import TAB, TokenText, Wrap
 from edge_tui.util.formatting import clip
@@ -20,19 +21,23 @@ if TYPE_CHECKING:
 
 COLUMNS = 88
 """Cells of a line."""
+_MOST_LINES = 12
+"""Lines of the command that makes the run again; the description has all of it."""
 _CELL, _LINE, _MARGIN = 8.4, 20, 28
 _FONT = "14px ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 
 def render(stored: StoredRun, transcript: Transcript, colours: Palette) -> str:
     """Draws the picture, as high as the prompt's last turn and the answer need."""
+    again = reproduction(stored).line
     lines = [*_prompt(stored, colours), [], *_answer(transcript, colours), [], _caption(stored, colours)]
+    lines += [*_muted(settings_line(stored), colours), *_muted(again, colours)]
     width = 2 * _MARGIN + COLUMNS * _CELL
     height = 2 * _MARGIN + len(lines) * _LINE
     body = "\n".join(_line(number, line) for number, line in enumerate(lines) if line)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" width="{width:.0f}"'
-        f' height="{height}" style="font: {_FONT}">\n'
+        f' height="{height}" style="font: {_FONT}">\n<desc>{escape(sanitise(again))}</desc>\n'
         f'<rect width="100%" height="100%" rx="8" fill="{colours.background}"/>\n{body}\n</svg>\n'
     )
 
@@ -42,14 +47,9 @@ Run = tuple[float, str, str]
 
 
 def _prompt(stored: StoredRun, colours: Palette) -> Iterator[list[Run]]:
-    text = TokenText()
-    text.extend([turns(stored)[-1].content])
-    wrap = Wrap(COLUMNS - 2)
-    wrap.feed(text.display)
-    for line in range(len(wrap)):
-        lead = "› " if not line else "  "
-        shown = "".join(piece.text for piece in wrap.pieces(text.display, line))
-        yield [(0, lead, colours.accent), (2, shown.replace("\t", " " * TAB), colours.foreground)]
+    for number, line in enumerate(_wrapped(turns(stored)[-1].content, COLUMNS - 2)):
+        lead = "› " if not number else "  "
+        yield [(0, lead, colours.accent), (2, line, colours.foreground)]
 
 
 def _answer(transcript: Transcript, colours: Palette) -> Iterator[list[Run]]:
@@ -76,6 +76,26 @@ def _caption(stored: StoredRun, colours: Palette) -> list[Run]:
         runs.append((at, step, colour))
         at += len(step) + 1
     return runs
+
+
+def _muted(text: str, colours: Palette) -> Iterator[list[Run]]:
+    """Writes a text in a few muted lines, cut where it is longer."""
+    lines = list(_wrapped(text, COLUMNS))
+    if len(lines) > _MOST_LINES:
+        lines[_MOST_LINES - 1 :] = ["…"]
+    for line in lines:
+        yield [(0, line, colours.muted)]
+
+
+def _wrapped(text: str, width: int) -> Iterator[str]:
+    """Breaks a text into safe lines of so many cells."""
+    tokens = TokenText()
+    tokens.extend([text])
+    wrap = Wrap(width)
+    wrap.feed(tokens.display)
+    for line in range(len(wrap)):
+        pieces = wrap.pieces(tokens.display, line)
+        yield "".join(piece.text for piece in pieces).replace("\t", " " * TAB)
 
 
 def _line(number: int, runs: list[Run]) -> str:
