@@ -52,6 +52,7 @@ def estimate_model(
     rows: int = 1,
     new: int = 0,
     other: ModelSpec | None = None,
+    past: bool = False,
 ) -> ModelEstimate:
     """Estimates the memory in every precision.
 
@@ -62,6 +63,7 @@ def estimate_model(
         rows: Sequences decoded side by side.
         new: New tokens of each; 0 means the whole context.
         other: The model that it would play with.
+        past: True where the strategy keeps hidden states of every position.
     """
     available = {device.name: device for device in devices()}
     device = available.get(device_name) or best(available.values())
@@ -79,8 +81,8 @@ def estimate_model(
             one = estimate(checkpoint, precision, positions, 1, device.name)
             if not one.fits:
                 result.reasons[precision] = one.sentence
-            if rows > 1:
-                one = estimate(checkpoint, precision, positions, rows, device.name, new)
+            if rows > 1 or past:
+                one = estimate(checkpoint, precision, positions, rows, device.name, new, past)
             result.estimates[precision] = one
     if other is not None and (second := _estimate_other(other, result, rows, new)) is not None:
         result.together = {name: estimate_pair([one, second]) for name, one in result.estimates.items()}

@@ -182,6 +182,13 @@ def test_the_estimate_of_a_pair(tmp_path: Path) -> None:
     assert not estimate_model(checkpoint, "cpu", 1024, other=ModelSpec(str(tmp_path / "none"))).together
 
 
+@pytest.mark.parametrize("rows", [1, 4])
+def test_the_estimate_counts_hidden_states_that_a_strategy_keeps(rows: int) -> None:
+    checkpoint = open_checkpoint("demo/expert")
+    kept, plain = (estimate_model(checkpoint, "cpu", 1024, rows, 64, past=past) for past in (True, False))
+    assert kept.estimates["float32"].kv > plain.estimates["float32"].kv
+
+
 def test_listing_loads_no_torch() -> None:
     code = "import sys, edge_tui.hub.listing as it; it.local_models(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

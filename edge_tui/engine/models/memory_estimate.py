@@ -46,7 +46,7 @@ class MemoryEstimate:
     Attributes:
         device: "cuda:0", "cpu".
         weights: As they will lie in memory.
-        kv: Keys and values of every row, at the full context.
+        kv: Keys and values of every row, at the full context; and the hidden states that a strategy keeps.
         logits: Logits and what a sampling step makes of them.
         overhead: Activations of a prefill chunk, temporary copies, workspaces.
         total: The sum: the peak to expect.
@@ -67,7 +67,13 @@ class MemoryEstimate:
 
 
 def estimate(
-    checkpoint: Checkpoint, precision: str, context: int, rows: int, device: str, new: int = 0
+    checkpoint: Checkpoint,
+    precision: str,
+    context: int,
+    rows: int,
+    device: str,
+    new: int = 0,
+    past: bool = False,
 ) -> MemoryEstimate:
     """Adds up what a model will take.
 
@@ -79,12 +85,13 @@ def estimate(
         device: "cuda:N", "cpu" or "mps".
         new: Number of positions after the prompt, which several rows have for themselves; 0 means
             all of them.
+        past: True where a strategy keeps the last layer's hidden state of every position (`Needs.past`).
     """
     context = context or checkpoint.context
     return _summarise(
         f"{checkpoint.name} in {resolve_precision(checkpoint, precision, device)[0]}",
         device,
-        MemoryNeed(checkpoint, precision, rows, new, device).at(context),
+        MemoryNeed(checkpoint, precision, rows, new, device, past).at(context),
         f"{rows:,} × {context:,} positions" if rows > 1 else f"{context:,} positions",
     )
 
@@ -174,7 +181,9 @@ def _summarise(what: str, device: str, parts: tuple[int, int, int, int], positio
 class MemoryNeed:
     """Computes what a model needs as its context grows; weights are counted once."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: str, rows: int, new: int, device: str) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, precision: str, rows: int, new: int, device: str, past: bool = False
+    ) -> None:
         self._checkpoint = checkpoint
         self._flat = _flat(checkpoint)
         self._precision, dtype = resolve_precision(checkpoint, precision, device)
@@ -186,6 +195,8 @@ class MemoryNeed:
             checkpoint, self._flat, self._precision, dtype, device
         )
         self._position = _kv_bytes(checkpoint, self._flat, dtype)
+        width = checkpoint.number("hidden_size", "n_embd", "d_model")
+        self._state = width * self._number if past else 0
         self._vocab = checkpoint.vocab
 
     def at(self, context: int) -> tuple[int, int, int, int]:
@@ -204,20 +215,19 @@ class MemoryNeed:
         return self._weights, kv, logits, max(storing, reading, decoding) - self._weights - kv - logits
 
     def _caches(self, context: int) -> tuple[int, int]:
-        """Counts keys and values of all rows, and of the one that the prompt is read into.
+        """Counts what lies in the contexts of all rows, and in the one that the prompt is read into.
 
-        Rows that the fused kernels of a GPU read share the prompt and need room for what is new; elsewhere
-        each is a copy.
+        Rows that the fused kernels of a GPU read share the prompt's keys and values and need room for what is
+        new; elsewhere each is a copy, and hidden states always are.
         """
-        if not self._flat:
-            return (self._rows + (self._rows > 1)) * context * self._position, context * self._position
         capacity = round_up(context + SLACK)
-        root = capacity * self._position
+        root, states = (capacity if self._flat else context) * self._position, capacity * self._state
         if self._rows == 1:
-            return root, root
+            return root + states, root + states
         start = context - self._new if self._new else 1
-        own = round_up(capacity - start) if self._cuda and self._flat.is_fusible else capacity
-        return root + self._rows * own * self._position, root
+        shares = self._flat is not None and self._cuda and self._flat.is_fusible
+        row = round_up(capacity - start) * self._position if shares else root
+        return root + states + self._rows * (row + states), root + states
 
     def _tables(self, context: int) -> int:
         """Counts the tables of cosines and sines."""

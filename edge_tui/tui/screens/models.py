@@ -211,11 +211,16 @@ class ModelsScreen(FilterListScreen[None]):
                 checkpoint = open_checkpoint(name)
             if checkpoint is not None:
                 run_params, other = self._run_params, self._other(name)
-                rows = run_params.decoder.rows(
-                    {p.name: run_params.value(p)[0] for p in numbers(run_params.decoder.params)}
-                )
+                decoder = run_params.decoder
+                values = {param.name: run_params.value(param)[0] for param in numbers(decoder.params)}
                 seen = estimate_model(
-                    checkpoint, asked, self._settings.context, rows, run_params.max_length, other
+                    checkpoint,
+                    asked,
+                    self._settings.context,
+                    decoder.rows(values),
+                    run_params.max_length,
+                    other,
+                    decoder.needs_of(values, checkpoint.layers, False).past,
                 )
         except (CheckpointError, HubError) as error:
             why = str(error)

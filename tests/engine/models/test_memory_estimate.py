@@ -94,17 +94,22 @@ def test_halves_are_estimated_to_the_byte(
     assert expected.weights == model.info.weight_bytes
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_the_other_tiers_weights_are_estimated_to_the_byte(tmp_path: Path, precision: Any) -> None:
+def save_helium(folder: Path, context: int) -> str:
+    """Saves a random model of the transformers tier; returns its name."""
     from transformers import HeliumConfig, HeliumForCausalLM
 
     config = HeliumConfig(
         vocab_size=320, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=1,
-        head_dim=16, intermediate_size=96, max_position_embeddings=128,
+        head_dim=16, intermediate_size=96, max_position_embeddings=context,
     )  # fmt: skip
-    HeliumForCausalLM(config).save_pretrained(tmp_path)
-    save_tokenizer(tmp_path)
-    loaded = load(ModelSpec(str(tmp_path), precision, "cpu"))
+    HeliumForCausalLM(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_the_other_tiers_weights_are_estimated_to_the_byte(tmp_path: Path, precision: Any) -> None:
+    loaded = load(ModelSpec(save_helium(tmp_path, 128), precision, "cpu"))
     expected = memory_estimate.estimate(loaded.checkpoint, precision, 128, 1, "cpu")
     assert loaded.model.info.tier == "transformers"
     assert expected.weights == loaded.model.info.weight_bytes
@@ -155,6 +160,32 @@ def test_kv_is_what_contexts_and_their_forks_hold(made: Callable[..., Checkpoint
     shared = Branches(root.block, 3, 1100)
     expected = memory_estimate.estimate(checkpoint, "float32", 1200, 3, "cuda:0", 100)
     assert held(root.block, *shared.fork) == expected.kv
+
+
+@pytest.mark.parametrize(
+    ("precision", "tier"), [("float32", "flat"), ("bfloat16", "flat"), ("float32", "transformers")]
+)
+def test_hidden_states_that_are_kept_are_counted_to_the_byte(
+    made: Callable[..., Checkpoint], tmp_path: Path, precision: Any, tier: str
+) -> None:
+    flat = made(layers=3, heads=4, kv_heads=2, hidden=64, context=2048).name
+    name = flat if tier == "flat" else save_helium(tmp_path / "helium", 2048)
+    checkpoint = open_checkpoint(name)
+    model: Any = load(ModelSpec(name, precision, "cpu", 1200)).model
+    assert model.info.tier == tier
+    root = model.open(1, round_up(1200 + SLACK), past=True)
+
+    def counted(rows: int, device: str = "cpu") -> int:
+        each = (
+            memory_estimate.estimate(checkpoint, precision, 1200, rows, device, 100, past).kv
+            for past in (True, False)
+        )
+        return next(each) - next(each)
+
+    assert counted(1) == root.past.states.nbytes
+    model.prefill(root, torch.ones(1, 9, dtype=torch.int64))
+    assert counted(4) == root.past.states.nbytes + root.fork(4).past.states.nbytes
+    assert counted(4, "cuda:0") == counted(4), "rows share keys and values there, but not these"
 
 
 @pytest.mark.parametrize(
