@@ -69,6 +69,11 @@ def expand(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
+def is_folder(path: Path) -> bool:
+    """Tells whether a folder is there; False where nobody may look."""
+    return os.path.isdir(path)  # noqa: PTH112 — pathlib's own raises for a folder above that is shut
+
+
 def existing_folder(folder: Path) -> Path:
     """Returns a folder, or the nearest one above it that exists."""
     while not exists(folder) and folder != folder.parent:

@@ -15,7 +15,7 @@ from edge_tui.engine.checkpoints.weight_files import (
     lone_file_error,
     missing_safetensors_error,
 )
-from edge_tui.util.user_file import expand
+from edge_tui.util.user_file import error_reason, expand, is_folder
 
 DEMO = Path(__file__).parents[2] / "demo"
 DEMO_MODELS = ("expert", "amateur")
@@ -92,7 +92,12 @@ def find(name: str) -> Path:
         ) from error
     untagged, tag = split_tag(name)
     if tag and (tagged := _folder(untagged, name)) is not None:
-        return tagged / choose(untagged, files_in(tagged), tag)
+        try:
+            return tagged / choose(untagged, files_in(tagged), tag)
+        except OSError as error:
+            raise CheckpointError(
+                f"The folder {tagged} cannot be read ({error_reason(error)}); check its permissions."
+            ) from error
     if (repository := _folder(name, name)) is not None:
         return repository
     raise CheckpointError(
@@ -113,10 +118,10 @@ def _folder(name: str, asked: str) -> Path | None:
     """
     if name.startswith(("/", ".", "~")) or not _REPOSITORY.fullmatch(name) or ".." in name:
         folder = Path(name).expanduser()
-        return folder.absolute() if name != asked and folder.is_dir() else None
+        return folder.absolute() if name != asked and is_folder(folder) else None
     if (cached := snapshot(repository_folder(name))) is not None:
         return cached
-    if name != asked and Path(name).is_dir():
+    if name != asked and is_folder(Path(name)):
         return Path(name).absolute()
     if offline():
         raise IncompleteCheckpoint(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints.weight_files import CheckpointError, IncompleteCheckpoint
-from edge_tui.util.user_file import expand, read_text
+from edge_tui.util.user_file import exists, expand, is_folder, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def ollama_names() -> Iterator[str]:
     for store in _ollama_folders():
         root = store / "manifests"
         try:
-            files = [path for path in root.glob("*/*/*/*") if path.is_file()]
+            files = list(root.glob("*/*/*/*"))
         except OSError:
             continue
         found |= {name for file in files if (name := _name(file.relative_to(root).parts))}
@@ -52,8 +52,8 @@ def ollama_file(name: str) -> Path:
     """
     parts = _parts(name)
     for store in _ollama_folders():
-        manifest = store.joinpath("manifests", *parts) if parts else store
-        if manifest.is_file():
+        manifest = store.joinpath("manifests", *parts)
+        if parts and exists(manifest):
             return _blob(name, store, _layers(name, manifest))
     known = ", ".join(list(ollama_names())[:8])
     raise CheckpointError(
@@ -70,7 +70,7 @@ def folders() -> list[Path]:
         "~/.cache/lm-studio/models",
         os.environ.get("LLAMA_CACHE") or f"{cache}/llama.cpp",
     )
-    return [folder for folder in map(expand, named) if folder.is_dir()]
+    return [folder for folder in map(expand, named) if is_folder(folder)]
 
 
 def _ollama_folders() -> list[Path]:
@@ -124,6 +124,6 @@ def _blob(name: str, store: Path, layers: dict[str, str]) -> Path:
     if digest is None:
         raise CheckpointError(f"{name} has no file of weights in Ollama's store; choose another model.")
     file = store / "blobs" / f"sha256-{digest[1]}"
-    if not file.is_file():
+    if not exists(file):
         raise IncompleteCheckpoint(f"{name} is incomplete in Ollama's store; fetch it with 'ollama pull'.")
     return file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from edge_tui.engine.checkpoints.gguf.choice import choose, split_tag, tag_of
 from edge_tui.engine.checkpoints.stores import ollama_file, ollama_names
 from edge_tui.engine.checkpoints.weight_files import CheckpointError, IncompleteCheckpoint
 from edge_tui.hub.listing import local_models
+from tests.config.test_user_files import nobody
 from tests.engine.checkpoints.gguf.files import write_gguf
 from tests.engine.random_checkpoints import make_checkpoint
 
@@ -141,6 +143,20 @@ def test_a_folder_with_a_tag_is_the_file_of_that_tag(home: Path, gguf: Path) -> 
         open_checkpoint(str(folder))
     with pytest.raises(IncompleteCheckpoint, match="models pull org/none:Q4_K_M'"):
         open_checkpoint("org/none:Q4_K_M")
+
+
+def test_folders_that_nobody_may_read(home: Path, gguf: Path) -> None:
+    store = home / ".ollama" / "models"
+    pulled(store, "registry.ollama.ai/library/m/1b", gguf)
+    (home / ".lmstudio" / "models").mkdir(parents=True)
+    shelf = home / "shelf"
+    shelf.mkdir()
+    with nobody(home if os.geteuid() == 0 else shelf):
+        assert local_models()[2:] == []
+        with pytest.raises(CheckpointError, match="Ollama has no model"):
+            ollama_file("ollama:m:1b")
+        with pytest.raises(CheckpointError):
+            open_checkpoint(f"{shelf}:Q8_0")
 
 
 def test_tags() -> None:
