@@ -152,7 +152,7 @@ def test_folders_that_nobody_may_read(home: Path, gguf: Path) -> None:
     shelf = home / "shelf"
     shelf.mkdir()
     with nobody(home if os.geteuid() == 0 else shelf):
-        assert local_models()[2:] == []
+        assert [model.origin for model in local_models()[2:]] in ([], ["cache"])
         with pytest.raises(CheckpointError, match="Ollama has no model"):
             ollama_file("ollama:m:1b")
         with pytest.raises(CheckpointError):
