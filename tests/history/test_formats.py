@@ -17,11 +17,14 @@ from edge_tui.engine.port import Message, Request
 from edge_tui.history.formats import FORMATS, file_name, lossless, render
 from edge_tui.history.formats.facts import facts
 from edge_tui.history.formats.palette import palette
+from edge_tui.history.formats.token_panels import WIDTH
 from edge_tui.history.restore import transcript_of
 from edge_tui.history.runs import StoredRun
 from edge_tui.history.schema import HistoryError
 from edge_tui.history.store import Store
+from edge_tui.transcript.ladder import LadderOptions, ladder_lines
 from tests.history.runs import WORDS, batch, keep, same
+from tests.transcript.explanations import of_top_p
 
 HOSTILE = [
     "\x1b]52;c;aGk=\x07 ",
@@ -168,35 +171,147 @@ def test_svg_is_well_formed_and_has_every_word_in_its_colour(stored: StoredRun) 
     assert len(fills & set(palette("dark").ladder)) > 3
 
 
-class _Tags(HTMLParser):
-    def __init__(self) -> None:
+class _Page(HTMLParser):
+    """Reads tags, attributes and text; the lines about a token by the number of its button."""
+
+    def __init__(self, written: str) -> None:
         super().__init__()
-        self.tags: list[str] = []
-        self.titles: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
         self.text = ""
+        self.panels: dict[str, str] = {}
+        self.shown = ""
+        self._button = ""
+        self._place = ""
+        self.feed(written)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.titles += [value or "" for name, value in attrs if name == "title"]
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        named = {name: value or "" for name, value in attrs}
+        if tag == "input":
+            assert named["type"] == "radio"
+            self._button = named["id"]
+        elif tag == "span" and named["class"] == "w":
+            self._place = "panel"
+            self.panels[self._button] = ""
+        elif tag == "label" and named["for"] == self._button:
+            self._place = "token"
+
+    def handle_endtag(self, tag: str) -> None:
+        if (tag, self._place) in (("span", "panel"), ("label", "token")):
+            self._place = ""
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self._place == "panel":
+            self.panels[self._button] += data
+        elif self._place == "token":
+            self.shown += data
 
 
-def test_html_shows_tokens_and_alternatives_and_runs_nothing(stored: StoredRun) -> None:
-    written = text("html", stored)
-    page = _Tags()
-    page.feed(written)
-    assert not {"script", "b", "img", "iframe", "link"} & set(page.tags)
+_TAGS = {
+    "html", "head", "meta", "title", "style", "body", "h1", "h2", "pre", "table", "tr", "th", "td", "input",
+    "label", "span", "i",
+}  # fmt: skip
+_ATTRIBUTES = {"lang", "charset", "name", "content", "http-equiv", "type", "id", "for", "class", "checked"}
+
+
+def test_html_shows_the_record_of_each_token_and_runs_nothing(stored: StoredRun) -> None:
+    ids = stored.batches[0].top_ids[0].tolist()
+    taken = stored.batches[0].id[0].item()
+    transcript = transcript_of(stored)
+    written = render("html", stored, transcript, {ids[0]: " one", ids[7]: " eight"}).decode()
+    page = _Page(written)
+    assert page.tags <= _TAGS
+    assert page.attributes <= _ATTRIBUTES
     assert "default-src 'none'" in written
-    assert "</pre><script>x</script>" in page.text
-    assert "the sky is blue because" in page.text
-    assert "rank" in page.titles[0]
-    (unknown,) = [title for title in page.titles if "n/a · rank n/a" in title]
-    assert unknown
-    assert "nan" not in "".join(page.titles)
-    assert "\x1b" not in written
     assert "http" not in written.replace("http-equiv", "")
+    assert page.shown.startswith("the sky is the sky is blue because")
+    assert "</pre><script>x</script>" in page.shown
+    first = page.panels["t3"].splitlines()
+    token = transcript.token(3)
+    assert first[0].endswith("“the ” #3")
+    assert first[1] == (
+        f"raw {100 * np.exp(token.raw_logp):.1f} % ({token.raw_logp:.2f}) · rank {token.rank + 1} · "
+        f"final {100 * np.exp(token.final_logp):.1f} % ({token.final_logp:.2f}) · "
+        f"entropy {token.entropy:.2f} nats"
+    ).replace("-", "−")
+    assert token.id == taken
+    rows = [line.split() for line in first if line.startswith(("  “", "  id", "● "))]
+    assert len(rows) == 25
+    assert rows[0][:3] == ["“", "one”", f"{100 * np.exp(token.top[0].logp):.1f}"]
+    assert rows[0][-1] == rows[7][-1] == "cut"
+    unknown = page.panels[f"t{3 + len(WORDS)}"]
+    assert "raw n/a (n/a) · rank n/a · final" in unknown
+    assert "nan" not in "".join(page.panels.values())
+    assert "\x1b" not in written
+    assert "top_p 0.1 from here on" in page.panels["t7"]
+
+
+def test_html_without_a_record_says_so(stored: StoredRun) -> None:
+    bare = replace(stored, prefix=None, batches=(), request=replace(stored.request, prefix=(5,)))
+    assert bare.started is not None
+    bare = replace(bare, started=replace(bare.started, kept_texts=("a",)))
+    page = _Page(text("html", bare))
+    assert "raw n/a (n/a) · rank n/a · final n/a (n/a) · entropy n/a" in page.panels["t0"]
+    assert "Nothing is recorded" in page.panels["t0"]
+
+
+BREAKERS = (
+    '"><img src=x onerror=y>', "' onclick='y", "</style></title>", "<!--", "&lt;script&gt;", "\x1b]8;;x\x07",
+)  # fmt: skip
+
+
+def test_nothing_of_others_becomes_markup(stored: StoredRun) -> None:
+    said = "".join(BREAKERS)
+    assert stored.started is not None
+    run = replace(
+        stored,
+        entry=replace(stored.entry, model=said, strategy=said),
+        prefix=None,
+        request=Request((Message("user", said),), system=said, template={said: said}),
+        started=replace(stored.started, columns=(said, "gap"), control_tokens=(said,), version=said),
+        batches=(batch(BREAKERS, columns=2, told=True),),
+        changes=(ParamChanged(0, said, 0.1, 2, 1),),
+        versions={said: said},
+        message=said,
+    )
+    strings = {each: BREAKERS[each % len(BREAKERS)] for each in run.batches[0].top_ids.ravel().tolist()}
+    plain = of_top_p()
+    why = replace(
+        plain,
+        stages=tuple(replace(stage, title=said, criterion=said) for stage in plain.stages),
+        candidates=tuple(replace(each, text=BREAKERS[0]) for each in plain.candidates),
+        others=tuple(replace(each, title=said, text=said) for each in plain.others),
+        sentence=said,
+        facts=((said, said),),
+        note=said,
+    )
+    written = render("html", run, transcript_of(run), strings, explanations={2: why}).decode()
+    page = _Page(written)
+    assert page.tags == _TAGS
+    assert page.attributes == _ATTRIBUTES
+    assert page.shown.replace("␛]8;;x␇", "") == "".join(BREAKERS[:-1]) + "é"
+    assert "onerror=y" in page.panels["t1"]
+    assert "onerror=y" in page.panels["t2"]
+    assert "\x1b" not in written
+
+
+def test_an_explained_token_has_its_ladder(stored: StoredRun) -> None:
+    why = of_top_p()
+    page = _Page(render("html", stored, transcript_of(stored), {}, explanations={4: why}).decode())
+    for line in ladder_lines(why, WIDTH, LadderOptions(kept=20, cut=20)):
+        assert line.text.rstrip() in page.panels["t4"]
+    assert why.sentence in page.panels["t4"]
+    assert why.sentence not in page.panels["t3"]
+
+
+def test_a_thousand_tokens_are_about_two_megabytes(stored: StoredRun) -> None:
+    long = replace(stored, prefix=None, batches=(batch(WORDS * 91, columns=2),))
+    strings = dict.fromkeys(range(32000), " of words")
+    written = render("html", long, transcript_of(long), strings)
+    assert len(written) < 2_000_000
 
 
 def test_markdown_fences_cannot_be_closed_from_within(stored: StoredRun) -> None:

@@ -9,13 +9,14 @@ from edge_tui.history.formats.palette import palette
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edge_tui.engine.explanation import Explanation
     from edge_tui.history.runs import StoredRun
     from edge_tui.transcript.transcript import Transcript
 
 FORMATS = {
     "md": "Markdown: prompt, answer and settings, to be read",
     "json": "JSON: everything, to be imported again",
-    "html": "HTML: the answer in its colours, alternatives under the pointer",
+    "html": "HTML: the answer in its colours, each token's record on click",
     "svg": "SVG: the answer in its colours, as a picture",
 }
 """Purpose of each format, by file name extension."""
@@ -27,6 +28,7 @@ def render(
     transcript: Transcript,
     token_strings: Mapping[int, str],
     theme: str = "dark",
+    explanations: Mapping[int, Explanation] | None = None,
 ) -> bytes:
     """Writes a run as the content of a file.
 
@@ -36,6 +38,7 @@ def render(
         transcript: Its tokens.
         token_strings: Texts of ids, for alternatives.
         theme: Colours of an SVG; HTML follows its reader's.
+        explanations: By position on the transcript's path; HTML has their ladders.
     """
     from edge_tui.history.formats import html, lossless, markdown, svg
 
@@ -46,7 +49,7 @@ def render(
     written = (
         markdown.render(stored, transcript)
         if kind == "md"
-        else html.render(stored, transcript, token_strings)
+        else html.render(stored, transcript, token_strings, explanations)
     )
     return written.encode()
 
