@@ -90,6 +90,13 @@ def _add_run(commands: Any, argv: Sequence[str] | None) -> argparse.ArgumentPars
     likeliest = "with --json: the N likeliest tokens of each step, up to 20"
     add_value(run, "--logprobs", "N", likeliest, kind=_count)
     add_value(run, "--n", "N", "so many answers: samples in one batch, or a search's best", kind=_count)
+    run.add_argument(
+        "--explain",
+        nargs="?",
+        const="all",
+        metavar="TOKENS",
+        help="why tokens were taken, on standard error: all (one sentence each), last, or numbers (0,7)",
+    )
     run.add_argument("-q", "--quiet", action="store_true", help="nothing on standard error but errors")
     add_settings(run)
     return run

@@ -5,17 +5,21 @@ The text, and only the text, goes to standard output: made safe on a terminal, u
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.cli import why
 from edge_tui.cli.flag_settings import load_settings, pop_flags, split_parameter
 from edge_tui.cli.messages import fail, print_line
 from edge_tui.cli.run_output import JsonWriter, TextWriter
+from edge_tui.cli.why import RunReasons
+from edge_tui.cli.why_output import WhyPrinter
 from edge_tui.config.precedence import claims_json
 from edge_tui.decoders.base import numbers
 from edge_tui.engine import events
@@ -55,6 +59,7 @@ class Options:
         quiet: Nothing on standard error but errors.
         n: Answers: samples of one batch, or the best of a search.
         logprobs: Alternatives written for each token.
+        explain: Tokens to explain (`why.read_tokens`); the prompt, where it came behind a bare `--explain`.
     """
 
     prompt: str | None = None
@@ -63,6 +68,7 @@ class Options:
     quiet: bool = False
     n: int = 1
     logprobs: int = 0
+    explain: str = ""
 
 
 def run(flags: dict[str, Any]) -> int:
@@ -76,7 +82,7 @@ def run(flags: dict[str, Any]) -> int:
     """
     from edge_tui import decoders
 
-    options = Options(**pop_flags(flags, (field.name for field in fields(Options))))
+    options = _split_explain(Options(**pop_flags(flags, (field.name for field in fields(Options)))))
     settings, notices = load_settings(flags)
     prompt = _read_prompt(options)
     decoder = decoders.find(settings.strategy)
@@ -115,7 +121,9 @@ def _decode(request: Request, settings: Settings, options: Options) -> int:
     if recorder is not None:
         engine = recorder.record(engine)
     writer = _writer(options, settings, engine)
-    follower = _Follower(engine, writer, options.quiet)
+    tokens = why.read_tokens(options.explain)
+    reasons = RunReasons(engine, request, tokens, writer.explain) if tokens is not None else None
+    follower = _Follower(engine, writer, options.quiet, reasons)
     handlers = {signal.SIGINT: follower.interrupt, signal.SIGTERM: _terminate}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
@@ -136,7 +144,8 @@ def _decode(request: Request, settings: Settings, options: Options) -> int:
 
 def _writer(options: Options, settings: Settings, engine: Engine) -> TextWriter:
     if not options.json:
-        return TextWriter(sys.stdout, settings.stream, options.n)
+        printer = WhyPrinter(sys.stderr, os.environ) if options.explain else None
+        return TextWriter(sys.stdout, settings.stream, options.n, printer)
     decisions = settings.decisions(settings.strategy)
     return JsonWriter(
         sys.stdout,
@@ -146,6 +155,19 @@ def _writer(options: Options, settings: Settings, engine: Engine) -> TextWriter:
         context=_context(settings),
         lost={name: claims_json(each.losers) for name, each in decisions.items()},
     )
+
+
+def _split_explain(options: Options) -> Options:
+    """Takes what stands behind a bare `--explain` for the prompt.
+
+    Raises:
+        UsageError: there is another one.
+    """
+    if not options.explain or why.read_tokens(options.explain) is not None:
+        return options
+    if options.prompt is None and options.file is None:
+        return replace(options, prompt=options.explain, explain="all")
+    raise UsageError(f"--explain takes all, last or numbers of tokens (0,7), not {options.explain!r}.")
 
 
 def _check_parameters(decoder: Decoder, names: Iterable[str]) -> None:
@@ -238,10 +260,13 @@ class _Follower:
         engine: With one run submitted.
         writer: Of standard output.
         quiet: Print nothing but errors on standard error.
+        reasons: Explains tokens at the end; None explains none.
     """
 
-    def __init__(self, engine: Engine, writer: TextWriter, quiet: bool) -> None:
-        self._engine, self._writer, self._quiet = engine, writer, quiet
+    def __init__(
+        self, engine: Engine, writer: TextWriter, quiet: bool, reasons: RunReasons | None = None
+    ) -> None:
+        self._engine, self._writer, self._quiet, self._reasons = engine, writer, quiet, reasons
         self._bar = not quiet and sys.stderr.isatty()
         self._lines: set[str] = set()
         self._width = 0
@@ -273,6 +298,8 @@ class _Follower:
     def _handle(self, event: events.Event) -> int | None:
         """Handles one event; the exit status if it was the last."""
         writer = self._writer
+        if self._reasons is not None:
+            self._reasons.apply(event)
         match event:
             case events.Progress():
                 self._draw(event)
@@ -289,10 +316,7 @@ class _Follower:
                 self._print_new([event.message])
             case events.Finished():
                 self._erase()
-                writer.finish(event)
-                if not self._quiet:
-                    print_line(_summary(event, writer), sys.stderr)
-                return 0
+                return self._end(event)
             case events.Failed() | events.Died():
                 self._erase()
                 writer.end()
@@ -302,6 +326,23 @@ class _Follower:
                         logs.write_detail(event.detail)
                 return 1
         return None
+
+    def _end(self, event: events.Finished) -> int:
+        """Writes the end of the answer and the reasons; a summary for programs stays the last line."""
+
+        def finish() -> None:
+            self._writer.finish(event)
+            if not self._quiet:
+                print_line(_summary(event, self._writer), sys.stderr)
+
+        if not self._writer.ends_with_summary:
+            finish()
+        status = 0
+        if self._reasons is not None:
+            status = self._reasons.write(lambda: self._interrupted)
+        if self._writer.ends_with_summary:
+            finish()
+        return status
 
     def _print_new(self, lines: Iterable[str]) -> None:
         """Prints each line once: two models may say the same."""

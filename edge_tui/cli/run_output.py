@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edge_tui import decoders
 from edge_tui.engine import seeds
 from edge_tui.engine.decode.resolve import CHECKPOINT
+from edge_tui.engine.remote.explanation_json import write_explanation
 from edge_tui.engine.token_fields import TOKEN_FIELDS
 from edge_tui.util.json_text import json_line
 from edge_tui.util.sanitise import sanitise
@@ -16,7 +17,9 @@ from edge_tui.util.sanitise import sanitise
 if TYPE_CHECKING:
     from typing import TextIO
 
+    from edge_tui.cli.why_output import WhyPrinter
     from edge_tui.engine.events import Finished, Loaded, Resolved, Started, TokenBatch
+    from edge_tui.engine.explanation import Explanation
 
 SEPARATOR = "---"
 """The line between two samples."""
@@ -34,6 +37,7 @@ class TextWriter:
         out: Stream to write to.
         stream: True writes before the end.
         samples: Number of answers.
+        why: Prints why tokens were taken.
         started: The run's first event, once it came.
         loaded: Models that were loaded, by role.
     """
@@ -41,11 +45,13 @@ class TextWriter:
     out: TextIO
     stream: bool = True
     samples: int = 1
+    why: WhyPrinter | None = None
     started: Started | None = None
     loaded: dict[str, Loaded] = field(default_factory=dict)
     _rows: dict[int, list[str]] = field(default_factory=dict)
     _output: str = ""
     _is_done: bool = False
+    ends_with_summary: ClassVar[bool] = False
 
     @property
     def seed_text(self) -> str:
@@ -95,6 +101,19 @@ class TextWriter:
         rows = range(self.samples if not self._competing else 1)
         return ["".join(self._rows.get(row, ())) + tails.get(row, "") for row in rows]
 
+    def explain(self, why: Explanation, row: int, index: int, alone: bool) -> None:
+        """Prints why a token was taken, on standard error: the answer's text alone goes to standard output.
+
+        Args:
+            why: The explanation.
+            row: The sample that has the token.
+            index: The token's number.
+            alone: Print the whole ladder; else one line.
+        """
+        assert self.why is not None, "who asks for reasons gives a printer of them"
+        of_row = f" of sample {row}" if self.samples > 1 and not self._competing else ""
+        (self.why.ladder if alone else self.why.line)(why, f"#{index}{of_row}")
+
     @property
     def _competing(self) -> bool:
         """True where rows are hypotheses of which only some become answers, even with one row."""
@@ -118,6 +137,7 @@ class JsonWriter(TextWriter):
     logprobs: int = 0
     decode: Callable[[Sequence[int]], list[str]] = lambda ids: [""] * len(ids)
     context: Mapping[str, Any] = field(default_factory=dict)
+    ends_with_summary: ClassVar[bool] = True
     lost: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def tokens(self, batch: TokenBatch) -> None:
@@ -159,6 +179,11 @@ class JsonWriter(TextWriter):
         }
         self._line(summary | {**self.context, "models": models})
         self.end()
+
+    def explain(self, why: Explanation, row: int, index: int, alone: bool) -> None:
+        """Writes why a token was taken on a line of its own."""
+        self._line({"type": "explanation", "step": index, "row": row, **write_explanation(why)})
+        self.out.flush()
 
     def _lost(self, name: str, value: Resolved) -> list[dict[str, Any]]:
         """Returns the values that lost to a parameter's, the checkpoint's own last."""

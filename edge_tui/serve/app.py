@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 
 from edge_tui import __version__, decoders
 from edge_tui.machine.telemetry import Telemetry
-from edge_tui.serve import errors, infer, manage, openai, schemas
+from edge_tui.serve import errors, explain, infer, manage, openai, openapi
 from edge_tui.serve.dispatcher import Dispatcher, LoopNotifier
 from edge_tui.serve.request_builder import RequestBuilder
 from edge_tui.serve.request_checks import RequestChecks
@@ -67,6 +67,7 @@ class ServerApp(FastAPI):
         self._options = options
         builder = RequestBuilder(settings, options)
         self.include_router(infer.router(self.dispatcher, builder))
+        self.include_router(explain.router(self.dispatcher, builder))
         self.include_router(openai.router(self.dispatcher, builder, options))
         self.include_router(manage.router(self.dispatcher, settings, options.manage))
         self.sampler = Telemetry(settings.device)
@@ -78,7 +79,7 @@ class ServerApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Builds the OpenAPI document, anew each time, because strategies come and go."""
         self.openapi_schema = None
-        return schemas.describe(super().openapi())
+        return openapi.describe(super().openapi())
 
     async def health(self) -> JSONResponse:
         """Answers 200 if the engine can decode, else 503; with the model and the queue's length."""
@@ -104,6 +105,7 @@ class ServerApp(FastAPI):
             "strategies": [decoder.name for decoder in decoders.strategies()],
             "stages": [stage.name for stage in decoders.current().stages()],
             "manage": self._options.manage,
+            "explains": True,
             "limits": {"tokens": self._options.tokens, "rows": self._options.rows},
             "loaded": {role: asdict(loaded) for role, loaded in self.dispatcher.roles.loaded.items()},
         }

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_tui.engine import events
+from edge_tui.engine.port import Question, Request
 from edge_tui.serve.errors import ApiError, model_not_found, of_failure
 from edge_tui.serve.fair_queue import FairQueue
 from edge_tui.util import logs
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 
     from edge_tui.decoders.base import Value
     from edge_tui.engine.events import Event
-    from edge_tui.engine.port import Request
+    from edge_tui.engine.explanation import Explanation
     from edge_tui.serve.response_accumulator import ResponseAccumulator
     from edge_tui.serve.roles import Roles, ServedEngine
 
 IDLE_SECONDS = 0.05
 """Period of the checks for a dead engine and an overlong generation, if nothing else happens."""
 DEAD_ENGINE = "The engine has stopped; restart the server."
+_LAST = (events.Finished, events.Failed, events.Explained)
+"""Events of which the first ends a generation or answers a question."""
 
 
 class LoopNotifier:
@@ -67,7 +70,8 @@ class LoopNotifier:
 class QueueSlot:
     """Holds a client's slot in the queue, from admission until `close`, which is after its response.
 
-    It carries one generation at a time; a request with several prompts queues one after the other.
+    It carries one generation or question at a time; a request with several of them queues one after the
+    other.
 
     Args:
         dispatcher: Decodes.
@@ -76,7 +80,7 @@ class QueueSlot:
 
     Attributes:
         headers: The response's headers about the queue.
-        request: The generation that waits or is decoded.
+        request: The generation or question that waits or is with the engine.
         run_id: The engine's id, once it decodes.
         busy: False once the engine sends nothing more for the last generation.
         abandoned: True once the client has left before that.
@@ -84,7 +88,7 @@ class QueueSlot:
         start_time: On the monotonic clock, when the engine took it.
     """
 
-    request: Request
+    request: Request | Question
 
     def __init__(self, dispatcher: Dispatcher, client_id: str, model: str | None = None) -> None:
         self.client_id = client_id
@@ -121,8 +125,8 @@ class QueueSlot:
         if self.run_id is not None and self.busy and not self.abandoned:
             self._dispatcher.engine.set(self.run_id, name, value)
 
-    async def run(self, request: Request) -> AsyncIterator[list[Event]]:
-        """Decodes one request; yields the engine's events in batches, a `Finished` or `Failed` last."""
+    async def run(self, request: Request | Question) -> AsyncIterator[list[Event]]:
+        """Decodes a request or asks a question; yields events in batches, one of `_LAST` last."""
         self.request, self.run_id, self.busy, self.timed_out = request, None, True, False
         self._dispatcher.enqueue(self)
         while True:
@@ -130,8 +134,21 @@ class QueueSlot:
             while not self._events.empty():
                 batch.append(self._events.get_nowait())
             yield batch
-            if isinstance(batch[-1], events.Finished | events.Failed):
+            if isinstance(batch[-1], _LAST):
                 return
+
+    async def explain(self, question: Question) -> Explanation:
+        """Asks the engine why a token was taken.
+
+        Raises:
+            ApiError: the engine cannot tell.
+        """
+        async for (answer,) in self.run(question):
+            if isinstance(answer, events.Explained):
+                return answer.explanation
+            if isinstance(answer, events.Failed) and not self.timed_out:
+                raise of_failure(answer)
+        raise ApiError(503, "The explanation took longer than this server lets it.", code="time")
 
     async def decode(self, request: Request, accumulator: ResponseAccumulator) -> ResponseAccumulator:
         """Decodes a request to its end and returns the accumulator, which has taken its events.
@@ -181,7 +198,7 @@ class Dispatcher:
         roles: Its models by role.
         notifier: Notified by the engine when it has events.
         limit: Requests that may wait besides the one that runs.
-        seconds: Most seconds of one generation; the tokens decoded by then are its answer.
+        seconds: Most seconds of one generation or question; the tokens decoded by then are its answer.
     """
 
     def __init__(
@@ -309,7 +326,11 @@ class Dispatcher:
                 continue
             self._current = slot
             slot.start_time = time.monotonic()
-            slot.run_id = self.engine.submit(slot.request)
+            request = slot.request
+            if isinstance(request, Question):
+                slot.run_id = self.engine.explain(request)
+            else:
+                slot.run_id = self.engine.submit(request)
 
     def _check_current(self) -> None:
         """Ends the running generation if the engine is dead or the limit on time has passed."""
@@ -330,10 +351,11 @@ class Dispatcher:
         if isinstance(event, events.Died):
             self._fault = event.message
         slot = self._current
-        if slot is not None and getattr(event, "run", None) == slot.run_id:
+        number = event.question if isinstance(event, events.Explained) else getattr(event, "run", None)
+        if slot is not None and number == slot.run_id:
             slot.put(event)
             # A failure in the middle of a run is followed by the run's end.
-            if isinstance(event, events.Finished | events.Failed):
+            if isinstance(event, _LAST):
                 self.roles.loading.clear()  # a load that the run has begun ends with it
                 self._end(slot)
 

@@ -33,6 +33,7 @@ _STATUS = {
     "empty_prompt": 400,
     "context_length_exceeded": 400,
     "model_not_found": 404,
+    "cannot_explain": 422,
     "unavailable": 503,
 }
 """HTTP status of a failed generation by its code; for other codes the field decides."""

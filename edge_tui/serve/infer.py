@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
@@ -17,6 +18,7 @@ from edge_tui.decoders.base import ParamError
 from edge_tui.engine import events
 from edge_tui.engine.remote import codec
 from edge_tui.serve.errors import ApiError, of_failure
+from edge_tui.serve.explain import check_number, explanations
 from edge_tui.serve.response_accumulator import ResponseAccumulator, tokens_of
 from edge_tui.serve.schemas import Infer, InferStream, SetParameter
 from edge_tui.serve.stream import EventStream, client_id, format_event, json_response, run_while_connected
@@ -30,8 +32,6 @@ Decode = Callable[[Sequence[int]], list[str]]
 Writer = Callable[[events.Event], list[tuple[str, dict[str, Any]]]]
 """Returns the server-sent events, name and data, that tell an event of the engine."""
 
-DEFAULT_TOKENS = 100
-"""New tokens where neither a request nor the operator names a number."""
 _NO_GENERATION = "There is no such generation any more; parameters of a finished one are fixed."
 
 
@@ -48,12 +48,10 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
 
     @routes.post("/infer", summary="Decode a prompt")
     async def infer(body: Infer, request: Request) -> Response:
-        engine_request = _engine_request(builder, body)
+        engine_request = builder.generation(body)
+        check_number(body.explain, engine_request)
         with closing(dispatcher.admit(client_id(request))) as slot:
-            work = slot.decode(engine_request, ResponseAccumulator(body.n))
-            answer = await run_while_connected(request, work)
-            output = _output(body, answer) | (_details(answer, slot) if body.details else {})
-            return json_response(output, slot)
+            return json_response(await run_while_connected(request, _infer(slot, engine_request, body)), slot)
 
     @routes.post(
         "/infer/stream",
@@ -63,21 +61,31 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
     )
     async def infer_stream(body: InferStream, request: Request) -> Response:
         """Streams one generation as server-sent events, by columns or by tokens."""
-        engine_request = _engine_request(builder, body)
+        engine_request = builder.generation(body, prompt_logps=body.prompt_logps)
+        check_number(body.explain, engine_request)
+        if body.explain is not False and body.format == "columns":
+            raise ApiError(422, "Columns come without explanations: ask /explain for them.", "explain")
         slot = dispatcher.admit(client_id(request))
-        stream_id = secrets.token_hex(12)
+        stream_id, answer = secrets.token_hex(12), _accumulator(body, engine_request)
         decode = dispatcher.engine.decode
         if body.format == "columns":  # starts at once: its client wants to see the prompt being read
             batches, write = slot.run(engine_request), _column_writer(decode)
         else:
             batches = await run_while_connected(request, slot.start(engine_request))
-            write = _token_writer(body, slot, decode)
+            write = _token_writer(body, slot, decode, answer)
 
         async def chunks() -> AsyncIterator[str]:
             live[stream_id] = slot
             try:
                 async for batch in batches:
-                    if text := "".join(_format(stream_id, *part) for event in batch for part in write(event)):
+                    *before, last = [[_format(stream_id, *part) for part in write(event)] for event in batch]
+                    if text := "".join(chain.from_iterable(before)):
+                        yield text
+                    # With the last event the answer has all of its tokens; without a last one there are none.
+                    if isinstance(batch[-1], events.Finished):
+                        async for each in explanations(slot, engine_request, answer.transcript, body.explain):
+                            yield _format(stream_id, "explanation", each)
+                    if text := "".join(last):
                         yield text
             finally:
                 live.pop(stream_id, None)
@@ -97,17 +105,18 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
     return routes
 
 
-def _engine_request(builder: RequestBuilder, body: Infer) -> port.Request:
-    prompt = body.prompt
-    turns = [turn.message() for turn in prompt if not isinstance(turn, int | str)]
-    return builder.build(
-        body,
-        prompt if isinstance(prompt, str) else turns or [token for token in prompt if isinstance(token, int)],
-        max_length=builder.max_new_tokens(body.max_length, DEFAULT_TOKENS),
-        length_key="max_length",
-        chat=builder.settings.chat if body.chat is None else body.chat,
-        prompt_logps=isinstance(body, InferStream) and body.prompt_logps,
-    )
+async def _infer(slot: QueueSlot, request: port.Request, body: Infer) -> dict[str, Any]:
+    """Decodes a request; returns its output, with what was asked for beside it."""
+    answer = await slot.decode(request, _accumulator(body, request))
+    output = _output(body, answer) | (_details(answer, slot) if body.details else {})
+    if body.explain is not False:
+        asked = explanations(slot, request, answer.transcript, body.explain)
+        output["explanations"] = [each async for each in asked]
+    return output
+
+
+def _accumulator(body: Infer, request: port.Request) -> ResponseAccumulator:
+    return ResponseAccumulator(body.n, prefix=None if body.explain is False else request.prefix)
 
 
 def _format(stream_id: str, name: str, data: dict[str, Any]) -> str:
@@ -132,9 +141,8 @@ def _column_writer(decode: Decode) -> Writer:
     return write
 
 
-def _token_writer(body: InferStream, slot: QueueSlot, decode: Decode) -> Writer:
+def _token_writer(body: InferStream, slot: QueueSlot, decode: Decode, answer: ResponseAccumulator) -> Writer:
     """Returns a writer of `prompt`, `start`, a `token` for each token, `change`, and `end` or `error`."""
-    answer = ResponseAccumulator(body.n)
 
     def write(event: events.Event) -> list[tuple[str, dict[str, Any]]]:
         """Turns one event into names and objects of server-sent events."""

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
     from edge_tui.decoders.base import Decoder
     from edge_tui.serve.options import Options
-    from edge_tui.serve.schemas import Infer, OpenAiRequest
+    from edge_tui.serve.schemas import Generation, OpenAiRequest
 
+DEFAULT_TOKENS = 100
+"""New tokens of `/infer` where neither a request nor the operator names a number."""
 Prompt = str | Sequence[int] | Sequence[Message]
 OpenAiParams = Mapping[str, float]
 """OpenAI's sampling parameters that the client has set."""
@@ -55,9 +57,31 @@ class RequestBuilder:
             api_default = self.settings.max_length
         return min(api_default, self._options.tokens)
 
+    def generation(self, body: Generation, prompt_logps: bool = False) -> Request:
+        """Builds the request of `/infer` or `/explain`.
+
+        Args:
+            body: The client's fields.
+            prompt_logps: Also judges the prompt's tokens.
+
+        Raises:
+            ApiError: as `build`.
+        """
+        prompt = body.prompt
+        turns = [turn.message() for turn in prompt if not isinstance(turn, int | str)]
+        ids = [token for token in prompt if isinstance(token, int)]
+        return self.build(
+            body,
+            prompt if isinstance(prompt, str) else turns or ids,
+            max_length=self.max_new_tokens(body.max_length, DEFAULT_TOKENS),
+            length_key="max_length",
+            chat=self.settings.chat if body.chat is None else body.chat,
+            prompt_logps=prompt_logps,
+        )
+
     def build(
         self,
-        body: Infer | OpenAiRequest,
+        body: Generation | OpenAiRequest,
         prompt: Prompt,
         *,
         max_length: int,
@@ -82,7 +106,7 @@ class RequestBuilder:
         """
         fields = {name: value for name, value in body if value is not None}
         openai_params = {name: fields[name] for name in OPENAI_PARAMS if name in fields}
-        decoder = self._decoder(body.strategy, openai_params)
+        decoder = self.decoder(body.strategy, openai_params)
         explicit = body.strategy is not None or not openai_params
         values, sources = self._values(decoder, body.params, openai_params, explicit)
         self._check_limits(max_length, 0 if prompt_logps else 1, length_key, body.n)
@@ -117,8 +141,8 @@ class RequestBuilder:
         self._check_rows(decoder, request)
         return request
 
-    def _decoder(self, strategy: str | None, openai_params: OpenAiParams) -> Decoder:
-        """Returns the strategy.
+    def decoder(self, strategy: str | None, openai_params: OpenAiParams, field: str = "strategy") -> Decoder:
+        """Returns the strategy of a field.
 
         A client that sends only OpenAI's parameters means OpenAI's sampling (temperature, then the nucleus);
         one that sends nothing gets the server's own strategy.
@@ -136,7 +160,7 @@ class RequestBuilder:
         try:
             return decoders.find(strategy)
         except decoders.UnknownStrategy as error:
-            raise ApiError(422, str(error), "strategy", "unknown_strategy") from error
+            raise ApiError(422, str(error), field, "unknown_strategy") from error
 
     def _values(
         self, decoder: Decoder, params: Mapping[str, Value], openai_params: OpenAiParams, explicit: bool

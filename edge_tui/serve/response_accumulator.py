@@ -9,6 +9,7 @@ from edge_tui import decoders
 from edge_tui.engine import events, seeds
 from edge_tui.engine.events import FinishReason, TokenBatch
 from edge_tui.transcript.run_state import RunState
+from edge_tui.transcript.transcript import Transcript
 
 Alternatives = tuple[tuple[int, float], ...]
 """Token ids and log-probabilities (nats), best first."""
@@ -63,10 +64,16 @@ class ResponseAccumulator(RunState):
     Args:
         n: Number of answers; a search may find more.
         top: Alternatives to keep for each token; None keeps no tokens beside the text.
+        prefix: Ids that the answers go on from, to keep a transcript; None keeps none.
+
+    Attributes:
+        transcript: Everything that came of the tokens, if it is kept.
     """
 
-    def __init__(self, n: int = 1, top: int | None = None) -> None:
+    def __init__(self, n: int = 1, top: int | None = None, prefix: tuple[int, ...] | None = None) -> None:
         super().__init__()
+        self.transcript: Transcript | None = None
+        self._prefix = prefix
         self.choices: list[Choice] = []
         self._n = n
         self._top = top
@@ -84,10 +91,14 @@ class ResponseAccumulator(RunState):
     def add(self, event: events.Event) -> list[Token]:
         """Takes an event; returns the tokens that it adds to the answers."""
         self.apply(event)
+        if self.transcript is not None:
+            self.transcript.apply(event)
         match event:
             case events.Started():
                 self.notices += event.notices
                 self._end_ids = frozenset(event.end_ids)
+                if self._prefix is not None:
+                    self.transcript = Transcript(event, prefix=self._prefix)
                 self.is_search = decoders.find(event.strategy).kind == "search"
                 self.choices = [Choice() for _ in range(1 if self.is_search else event.rows)]
             case TokenBatch():

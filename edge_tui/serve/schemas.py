@@ -6,7 +6,7 @@ A null counts as absent in every object (`StrictModel`), so that a client may se
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -22,17 +22,13 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from edge_tui import decoders
-from edge_tui.decoders.base import TextParam
-from edge_tui.decoders.core.texts import MOST_CHARACTERS
 from edge_tui.decoders.logit_bias import LIMIT
 from edge_tui.engine.port import Message, Mode, Precision
 from edge_tui.engine.token_fields import TOP
 
-if TYPE_CHECKING:
-    from edge_tui.decoders.base import AnyParam
-
 MAX_STOPS = 16
+MAX_CANDIDATES = 1000
+MAX_OTHERS = 32
 
 
 class StrictModel(BaseModel):
@@ -161,8 +157,8 @@ class Turn(StrictModel):
 Turns = Annotated[list[Turn], Field(fail_fast=True)]
 
 
-class Infer(StrictModel):
-    """Requests a generation. `prompt` alone is enough."""
+class Generation(StrictModel):
+    """Describes a generation. `prompt` alone is enough."""
 
     prompt: str | TokenIds | Turns = Field(description="Text, token ids, or turns of a conversation.")
     max_length: NonNegativeInt | None = Field(None, description="Most new tokens; 100 without.")
@@ -196,7 +192,17 @@ class Infer(StrictModel):
         description="Parameters that the prefix was taken under where they were others: [from which of its"
         " tokens on, values].",
     )
+
+
+class Infer(Generation):
+    """Requests a generation."""
+
     details: bool = Field(False, description="Add seed, counts, speed and finish reasons.")
+    explain: StrictBool | Literal["last"] | list[TokenId] = Field(
+        False,
+        description='Add why tokens were taken: true for each new one, "last" for each answer\'s last, or'
+        " a list of their numbers.",
+    )
 
 
 class InferStream(Infer):
@@ -211,6 +217,29 @@ class InferStream(Infer):
     format: Literal["tokens", "columns"] = Field(
         "tokens", description="One event a token, or all that is known in columns, many tokens an event."
     )
+
+
+class Explain(Generation):
+    """Asks why a token was taken: the fields of its run, with its seed, and the token behind the prefix."""
+
+    n: Literal[1] = Field(1, description="A sample is the run of its own seed: seed + its number.")
+    token: TokenId = Field(description="The id that was taken.")
+    candidates: list[TokenId] = Field(
+        default_factory=list,
+        max_length=MAX_CANDIDATES,
+        fail_fast=True,
+        description="Ids to tell of beside the likeliest and those with the best sums.",
+    )
+    others: list[StrategyName] = Field(
+        default_factory=list,
+        max_length=MAX_OTHERS,
+        description="Strategies to ask what they would have taken; a few well-known ones without.",
+    )
+    margin: FiniteFloat | None = Field(None, description="The margin that was recorded with the token.")
+    recorded: dict[str, float | None] = Field(
+        default_factory=dict, description="The strategy's own numbers that were recorded with the token."
+    )
+    model: str = Field("", description="The model that the run was of; another one is refused.")
 
 
 class StreamOptions(StrictModel):
@@ -314,66 +343,3 @@ class Load(Unload):
 
     name: str | None = Field(None, description="A name of the list of models; null loads what is assigned.")
     precision: Precision | None = None
-
-
-def describe(openapi: dict[str, Any]) -> dict[str, Any]:
-    """Adds the strategies and the ranges of their parameters to an OpenAPI document."""
-    schemas = openapi["components"]["schemas"]
-    strategies = decoders.strategies()
-    references = []
-    for decoder in strategies:
-        name = f"{decoder.name.title().replace('_', '')}Params"
-        schemas[name] = {
-            "title": name,
-            "type": "object",
-            "description": f"Parameters of {decoder.name}: {decoder.summary}",
-            "properties": {param.name: _schema(param) for param in decoder.params},
-            "additionalProperties": False,
-        }
-        references.append({"$ref": f"#/components/schemas/{name}"})
-    stages = decoders.current().stages()
-    schemas["ChainParams"] = {
-        "title": "ChainParams",
-        "type": "object",
-        "description": "Parameters of a typed chain: those of its stages.",
-        "properties": {param.name: _schema(param) for each in stages for param in each.params},
-    }
-    references.append({"$ref": "#/components/schemas/ChainParams"})
-    names = [decoder.name for decoder in strategies]
-    listed = ", ".join(stage.name for stage in stages)
-    chain = {"type": "string", "pattern": "[+:]", "description": f"Stages in order: {listed}."}
-    summaries = "; ".join(f"{decoder.name}: {decoder.summary.rstrip('.')}" for decoder in strategies)
-    for schema in schemas.values():
-        fields = schema.get("properties", {})
-        if {"strategy", "params"} <= fields.keys():
-            fields["strategy"] = {
-                "anyOf": [{"type": "string", "enum": names}, chain, {"type": "null"}],
-                "title": "Strategy",
-                "description": f"Strategy that chooses tokens ({summaries}), or a chain, beam:min_p.",
-            }
-            fields["params"] = {
-                "title": "Params",
-                "description": "The strategy's parameters; those of another strategy are refused.",
-                "anyOf": references,
-            }
-    return openapi
-
-
-def _schema(param: AnyParam) -> dict[str, Any]:
-    """Returns a parameter's range as JSON schema."""
-    schema: dict[str, Any] = {"title": param.title, "description": param.help}
-    if isinstance(param, TextParam):
-        text = {"type": "string", "maxLength": MOST_CHARACTERS}
-        default = list(param.default) if param.many else param.default
-        kinds = {"anyOf": [text, {"type": "array", "items": text}]} if param.many else text
-        return {**schema, **kinds, "default": default}
-    if param.choices:
-        return {
-            **schema,
-            "type": "string",
-            "enum": list(param.choices),
-            "default": param.text(param.default),
-        }
-    low = "exclusiveMinimum" if param.low_open else "minimum"
-    kind = "integer" if param.integer else "number"
-    return {**schema, "type": kind, low: param.low, "maximum": param.high, "default": param.default}

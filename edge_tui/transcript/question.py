@@ -56,4 +56,5 @@ def question_of(
         prompt_logps=False,
     )
     asked = with_kept(asked, path, request, decoders.find(request.strategy))
-    return Question(asked, token.id, ids, others=others)
+    recorded = {**token.extras, "parent": float(path.parent_row(index))}
+    return Question(asked, token.id, ids, others=others, model=path.started.model, recorded=recorded)

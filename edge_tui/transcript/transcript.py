@@ -189,6 +189,12 @@ class Transcript:
         self._follow_front()
         return self._path[index]
 
+    def parent_row(self, index: int) -> int:
+        """Returns the row of the step before that the token at a position continues."""
+        self._follow_front()
+        parent = self._tree.parent[record := self._path[index]]
+        return self._tree.row[parent if parent >= self._prefix_length else record]
+
     def prefix_batch(self) -> TokenBatch | None:
         """Copies the tokens before the run's own, as one row; None if there are none."""
         length = self._prefix_length

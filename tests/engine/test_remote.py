@@ -26,6 +26,7 @@ from edge_tui.engine.checkpoints.locate import DEMO
 from edge_tui.engine.decode.resolve import resolve_params as resolve
 from edge_tui.engine.events import (
     Event,
+    Explained,
     Failed,
     Finished,
     FirstToken,
@@ -41,15 +42,19 @@ from edge_tui.engine.events import (
     TokenBatch,
 )
 from edge_tui.engine.local import LocalEngine
-from edge_tui.engine.port import Message, ModelSpec, Request
+from edge_tui.engine.port import Message, ModelSpec, Question, Request
 from edge_tui.engine.remote import RemoteEngine, codec, http_client
 from edge_tui.engine.remote.capabilities import ServerInfo, openai_strategies
+from edge_tui.engine.remote.explanation_json import write_explanation
 from edge_tui.engine.remote.http_client import base_url
 from edge_tui.engine.remote.openai_protocol import write_request
 from edge_tui.engine.remote.telemetry import RemoteTelemetry
 from edge_tui.engine.remote.vocabulary import Vocabulary
 from edge_tui.engine.token_fields import TOKEN_FIELDS
 from edge_tui.machine.nvml import GpuSample
+from edge_tui.transcript.question import question_of
+from edge_tui.transcript.transcript import Transcript
+from tests.engine.explanations import assert_alike
 from tests.engine.watch import Watched, settle, watch
 
 pytest.importorskip("fastapi", reason="the server's libraries are not installed")
@@ -433,6 +438,7 @@ def _answering(handler: type[BaseHTTPRequestHandler], port: int = 0) -> Iterator
 
 SINGLE = b'{"choices": [{"text": "a"}]}'
 OURS = b'{"server": "edge-tui", "status": "ok", "strategies": ["greedy"], "loaded": {}}'
+EXPLAINS = OURS.replace(b"{", b'{"explains": true, ', 1)
 START = (
     b'event: start\ndata: {"id": "a", "strategy": "greedy", "rows": 1, "columns": [], "prompt_tokens": 1, '
     b'"prefix_tokens": 0, "reused_tokens": 0, "max_new_tokens": 5, "seed": 1, "params": {}, "notices": [], '
@@ -806,3 +812,94 @@ def test_the_codec_restores_numbers_that_json_lacks() -> None:
 def test_every_field_of_a_request_is_sent_or_left_here_on_purpose() -> None:
     left = {"prompt", "ids", "sources", "watched"}
     assert {field.name for field in fields(Request)} - set(codec.REQUEST_FIELDS) == left
+
+
+# Why a token was taken.
+
+
+def answer_to(engine: Any, question: Question) -> Explained | Failed:
+    number, found = engine.explain(question), list[Event]()
+
+    def answered() -> bool:
+        found.extend(
+            each
+            for each in engine.poll()
+            if (isinstance(each, Explained) and each.question == number)
+            or (isinstance(each, Failed) and each.run == number)
+        )
+        return bool(found)
+
+    until(answered)
+    assert isinstance(found[0], Explained | Failed)
+    return found[0]
+
+
+@pytest.mark.parametrize("strategy", ["top_p", "contrastive", "beam", "mirostat"])
+def test_an_explanation_is_that_of_the_engine_there(
+    remote: RemoteEngine, local: LocalEngine, strategy: str
+) -> None:
+    request = Request(PROMPT, strategy, seed=4, max_length=5)
+    written = []
+    for engine in (local, remote):
+        events = watch(engine, request).events
+        transcript = Transcript(next(each for each in events if isinstance(each, Started)))
+        for each in events:
+            transcript.apply(each)
+        answer = answer_to(engine, question_of(transcript, request, 3, ids=(5,)))
+        assert isinstance(answer, Explained), answer
+        written.append(write_explanation(answer.explanation))
+    assert_alike(*written)
+
+
+def test_a_question_that_the_server_refuses_is_a_sentence(remote: RemoteEngine) -> None:
+    answer = answer_to(remote, Question(Request(PROMPT, "greedy", seed=1), 10**8))
+    assert isinstance(answer, Failed)
+    assert (answer.code, answer.detail) == ("cannot_explain", "")
+    assert "ids are whole numbers from 0 to" in answer.message
+
+
+@pytest.mark.usefixtures("anonymous")
+def test_a_server_of_openais_kind_explains_nothing(served: Running, connect: Any) -> None:
+    engine = connect(served.url.replace("127.0.0.1", ANONYMOUS))
+    answer = answer_to(engine, Question(Request(PROMPT, "greedy", seed=1), 5))
+    assert isinstance(answer, Failed)
+    assert answer.code == "cannot_explain"
+    assert "speaks OpenAI's API, which tells too little of a token to explain it." in answer.message
+
+
+@pytest.mark.parametrize(
+    ("about", "answer", "code", "says"),
+    [
+        (OURS, b"{}", "cannot_explain", "explains no token: a newer one does."),
+        (EXPLAINS, b'{"token": 5}', "connection", "speaks another edge-tui's language (explain)"),
+        (EXPLAINS, b"[]", "connection", "speaks another edge-tui's language (explain)"),
+        (EXPLAINS, b"<html>", "connection", "something that is not JSON"),
+    ],
+)
+def test_servers_that_cannot_answer_a_question(
+    connect: Any, about: bytes, answer: bytes, code: str, says: str
+) -> None:
+    with odd_server(answer, about) as url:
+        failed = answer_to(connect(url), Question(Request(PROMPT, "greedy", seed=1), 5))
+    assert isinstance(failed, Failed)
+    assert failed.code == code
+    assert says in failed.message
+    assert failed.detail == ""
+
+
+def test_what_is_taken_back_at_once_is_answered_too(remote: RemoteEngine) -> None:
+    run = remote.submit(Request(PROMPT, "greedy", max_length=200))
+    remote.cancel(run)
+    number = remote.explain(Question(Request(PROMPT, "greedy", seed=1), 5))
+    remote.cancel(number)
+    found: list[Event] = []
+
+    def ended() -> bool:
+        found.extend(each for each in remote.poll() if isinstance(each, Finished | Failed))
+        return len(found) == 2
+
+    until(ended)
+    assert {each.run: getattr(each, "reason", getattr(each, "code", "")) for each in found} == {
+        run: "cancelled",
+        number: "cancelled",
+    }

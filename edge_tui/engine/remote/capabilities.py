@@ -58,6 +58,7 @@ class ServerInfo:
         manage: True if clients may load and unload models.
         loaded: Description of each model in its memory, by role; only of an edge-tui.
         stages: Stages of chains that it has; only of an edge-tui.
+        explains: True if it says why a token was taken.
     """
 
     host: str
@@ -72,6 +73,7 @@ class ServerInfo:
     manage: bool = False
     loaded: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stages: frozenset[str] = frozenset()
+    explains: bool = False
 
     def refusal(self, strategy: str) -> str:
         """Returns why it cannot run a strategy, one sentence; "" if it can."""
@@ -84,6 +86,15 @@ class ServerInfo:
                 return f"The server at {self.host} does not have the stage {missing[0]}." if missing else ""
             return f"The server at {self.host} does not have the strategy {strategy}."
         return f"{strategy} is not part of OpenAI's API, which {self.host} speaks."
+
+    @property
+    def explain_refusal(self) -> str:
+        """Why it explains no token, one sentence; "" if it does."""
+        if self.explains:
+            return ""
+        if self.is_edge_tui:
+            return f"The edge-tui at {self.host} explains no token: a newer one does."
+        return f"{self.host} speaks OpenAI's API, which tells too little of a token to explain it."
 
 
 async def probe(client: HttpClient, model: str) -> ServerInfo:
@@ -125,6 +136,7 @@ def _edge_tui_info(client: HttpClient, about: dict[str, Any]) -> ServerInfo:
         manage=about.get("manage") is True,
         loaded=loaded,
         stages=frozenset(map(str, about.get("stages", []))),
+        explains=about.get("explains") is True,
     )
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.events import Event, Failed, Finished, Started
 from edge_tui.engine.remote import codec
+from edge_tui.engine.remote.explanation_json import read_explanation, write_question
 from edge_tui.engine.remote.http_client import RemoteError, read_error
 
 if TYPE_CHECKING:
-    from edge_tui.engine.port import Request
+    from edge_tui.engine.explanation import Explanation
+    from edge_tui.engine.port import Question, Request
     from edge_tui.engine.remote.http_client import HttpClient
     from edge_tui.engine.remote.vocabulary import Vocabulary
 
@@ -69,6 +71,21 @@ async def decode(
             if isinstance(event, Finished):
                 return
     raise RemoteError(f"The connection to {client.host} ended early; what came so far is kept.")
+
+
+async def explain(question: Question, client: HttpClient) -> Explanation:
+    """Asks the server why a token was taken.
+
+    Raises:
+        RemoteError: the server cannot tell, or does not answer.
+    """
+    answer = await client.post("/explain", write_question(question))
+    try:
+        return read_explanation(answer)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise RemoteError(
+            f"{client.host} speaks another edge-tui's language (explain): run the same version."
+        ) from error
 
 
 def _with_sources(started: Started, request: Request) -> Started:

@@ -21,6 +21,7 @@ from edge_tui.engine.decode.resolve import find_param
 from edge_tui.engine.events import (
     Died,
     Event,
+    Explained,
     Failed,
     Finished,
     FirstToken,
@@ -78,11 +79,11 @@ class RemoteEngine:
         return run.id
 
     def explain(self, question: Question) -> int:
-        """Posts `Failed`: no server explains a token yet."""
+        """Sends a question to an edge-tui server; others tell too little of a token."""
         self._last += 1
-        message = f"{self._client.host} cannot explain a token: what was recorded with it is all there is."
-        self._events.append(Failed(message, self._last, code=CannotExplain.code))
-        return self._last
+        run = self._runs[self._last] = _Run(self._last, question.request, self._events.append)
+        self._call(lambda: self._start_question(run, question))
+        return run.id
 
     def set(self, run: int, name: str, value: Value) -> None:
         """Sends a parameter to an edge-tui server; others fix a run's parameters, and are refused."""
@@ -188,7 +189,8 @@ class RemoteEngine:
     def _cancel(self, id: int | None) -> None:
         for run in list(self._runs.values()):
             if run.task is not None and id in (None, run.id):
-                run.task.cancel()
+                # Behind the task's first step: one that is cancelled before it would post nothing.
+                self._loop.call_soon(run.task.cancel)
 
     async def _run_request(self, run: _Run, request: Request) -> None:
         """Decodes one request; posts `Finished` or `Failed` whatever happens."""
@@ -214,6 +216,26 @@ class RemoteEngine:
             self._events.append(_explain(error, run.id))
         finally:
             self._runs.pop(run.id, None)
+
+    def _start_question(self, run: _Run, question: Question) -> None:
+        run.task = self._loop.create_task(self._ask(run.id, question))
+
+    async def _ask(self, number: int, question: Question) -> None:
+        """Answers one question; posts `Explained` or `Failed` whatever happens."""
+        try:
+            async with self._run_lock:
+                server = await self._probe()
+                if refusal := server.explain_refusal:
+                    raise CannotExplain(refusal)
+                self._events.append(Explained(number, await edge_protocol.explain(question, self._client)))
+        except asyncio.CancelledError:
+            self._events.append(Failed("The question was taken back.", number, code="cancelled"))
+        except Exception as error:
+            if isinstance(error, RemoteError) and not error.status:
+                self._server = None
+            self._events.append(_explain(error, number))
+        finally:
+            self._runs.pop(number, None)
 
     async def _set_param(self, run: _Run, name: str, value: Value) -> None:
         if run.remote_id:
@@ -323,5 +345,7 @@ def _explain(error: Exception, run: int | None) -> Failed:
     """Turns an error into a sentence; the traceback of one of the program's goes to the log."""
     if isinstance(error, RemoteError | RequestError):
         return Failed(str(error), run, error.field, code=error.code)
+    if isinstance(error, CannotExplain):
+        return Failed(str(error), run, code=error.code)
     detail = "".join(traceback.format_exception(error))
     return Failed(f"That failed: {type(error).__name__}. The log has the details.", run, detail=detail)

@@ -26,6 +26,8 @@ def write_question(question: Question) -> dict[str, Any]:
         "candidates": list(question.ids),
         "margin": None if isnan(question.margin) else question.margin,
         "others": list(question.others),
+        "model": question.model,
+        "recorded": finite(dict(question.recorded)),
     }
 
 

@@ -31,8 +31,11 @@ class RemoteError(EdgeError):
 
     code = "connection"
 
-    def __init__(self, message: str, status: int = 0, field: str = "", malformed: bool = False) -> None:
+    def __init__(
+        self, message: str, status: int = 0, field: str = "", malformed: bool = False, code: str = ""
+    ) -> None:
         super().__init__(message)
+        self.code = code or self.code
         self.status = status
         self.field = field
         self.malformed = malformed
@@ -176,10 +179,10 @@ class HttpClient:
             wait = f" in {seconds} s" if seconds.isdigit() else " later"
             return RemoteError(f"{self.host} is busy, its queue is full: try again{wait}.", status)
         try:
-            message, field, _ = read_error(json.loads(await _read_body(response)))
+            message, field, code = read_error(json.loads(await _read_body(response)))
         except (ValueError, RecursionError):
-            message = field = ""
-        return RemoteError(message or f"{self.host} refused with status {status}.", status, field)
+            message = field = code = ""
+        return RemoteError(message or f"{self.host} refused with status {status}.", status, field, code=code)
 
 
 def read_error(body: Any) -> tuple[str, str, str]:
