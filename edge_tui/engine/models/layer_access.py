@@ -1,7 +1,8 @@
 """Finds out at load how to read the layers of a transformers module: their states, the final norm, the head.
 
 transformers gives every module's hidden states, but no name for the norm before the head. One forward of two
-tokens shows it: it is the module that returns the last of them.
+tokens shows it: it is the module that returns the last of them. The same forward shows what a module does to
+the head's product: nothing, a scale (Granite, Cohere), a soft cap (Gemma), or both.
 """
 
 from __future__ import annotations
@@ -13,12 +14,37 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
 _TOLERANCE = 1e-3
 """Share of the largest logit by which the head's product may be off what the module gives."""
+_SATURATED = 0.95
+"""Share of a cap beyond which logits say little about the scale before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Makes logits of states: `cap · tanh(scale · product / cap)`, or the scaled product without a cap.
+
+    Attributes:
+        product: The module's head.
+        scale: Factor of its product.
+        cap: Bound of the logits; 0 for none.
+    """
+
+    product: Callable[[Tensor], Tensor]
+    scale: float = 1.0
+    cap: float = 0.0
+
+    def __call__(self, states: Tensor) -> Tensor:
+        return self.adjust(self.product(states))
+
+    def adjust(self, z: Tensor) -> Tensor:
+        """Scales and caps the head's product."""
+        z = z if self.scale == 1.0 else z * self.scale
+        return (z / self.cap).tanh() * self.cap if self.cap else z
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +54,14 @@ class LayerAccess:
     Attributes:
         layers: Number of decoder layers; 0 where the module gives no hidden states.
         width: Width `D` of the residual stream.
-        head: Makes logits of the last state; None where the module changes them afterwards.
+        head: Makes logits of the last state; None where the module changes them in a way that is not known.
         norm: The final norm, which changes nothing where a model has none behind its layers; None where none
             was found.
     """
 
     layers: int = 0
     width: int = 0
-    head: Callable[[Tensor], Tensor] | None = None
+    head: Head | None = None
     norm: Callable[[Tensor], Tensor] | None = None
 
 
@@ -61,8 +87,15 @@ def layer_access(module: Any) -> LayerAccess:
     states: tuple[Tensor, ...] = getattr(result, "hidden_states", None) or ()
     if len(states) < 2 or any(getattr(state, "shape", None) != states[-1].shape for state in states):
         return LayerAccess()
-    last, head = states[-1], _checked(module.get_output_embeddings(), states[-1], result.logits)
+    last, config = states[-1], module.config.get_text_config(decoder=True).to_dict()
+    caps = [value for name, value in config.items() if _is_cap(name, value)]
+    head = find_head(module.get_output_embeddings(), last, result.logits, caps)
     return LayerAccess(len(states) - 1, last.shape[-1], head, _final_norm(outputs, names, last))
+
+
+def _is_cap(name: str, value: object) -> bool:
+    is_number = isinstance(value, float | int) and not isinstance(value, bool)
+    return "softcap" in name.replace("_", "") and is_number and bool(value)
 
 
 def _final_norm(
@@ -76,9 +109,33 @@ def _final_norm(
     return None
 
 
-def _checked(head: Any, last: Tensor, logits: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """Returns the head if its product with the last state is the logits."""
-    if head is None or last.shape[-1] != getattr(head, "in_features", last.shape[-1]):
+def find_head(product: Any, last: Tensor, logits: Tensor, caps: Sequence[float]) -> Head | None:
+    """Finds what makes logits of the last state; None where no scale and none of the caps explains them.
+
+    Args:
+        product: The module's head, or None.
+        last: `[1, T, D]`, the last state.
+        logits: `[1, T, V]`.
+        caps: Numbers of the configuration that may be a soft cap.
+    """
+    if product is None or last.shape[-1] != getattr(product, "in_features", last.shape[-1]):
         return None
-    off: Tensor = (head(last).float() - logits.float()).abs().amax()
-    return head if bool(off <= _TOLERANCE * logits.float().abs().amax()) else None
+    z: Tensor = product(last)
+    if z.shape != logits.shape:
+        return None
+    heads = [Head(product), *(Head(product, _scale(z, logits, cap), cap) for cap in (0.0, *map(float, caps)))]
+    wanted = logits.float()
+    off = [float((head.adjust(z).float() - wanted).abs().amax()) for head in heads]
+    best = min(range(len(heads)), key=off.__getitem__)
+    # A module that computes in 16 bit rounds once more behind the product.
+    rounding = torch.finfo(z.dtype).eps if best else 0.0
+    return heads[best] if off[best] <= (_TOLERANCE + rounding) * float(wanted.abs().amax()) else None
+
+
+def _scale(z: Tensor, logits: Tensor, cap: float) -> float:
+    """Fits the factor before a cap by least squares, over the logits that are not close to it."""
+    x, y = z.double(), logits.double()
+    if cap:
+        within = y.abs() < _SATURATED * cap
+        x, y = x[within], (y[within] / cap).atanh() * cap
+    return float((x * y).sum() / x.square().sum().clamp(min=torch.finfo(torch.float64).tiny))

@@ -9,6 +9,7 @@ import torch
 
 from edge_tui.decoders.base import Needs, Output
 from edge_tui.engine.models.base import LanguageModel
+from edge_tui.engine.models.layer_access import find_head
 from tests.engine.models.architectures import make_tiny
 from tests.engine.models.references import checkpoint, deviation, flat, random_ids, reference
 from tests.engine.models.test_transformers_tier import load, make_other
@@ -183,12 +184,60 @@ def test_needs_change_between_runs(case: Case) -> None:
     check(case, case.model.forward(ctx, case.ids[:1, 9:10]), [0], [10], ctx.needs)
 
 
-def test_a_model_that_changes_its_logits_gives_no_early_ones(tmp_path: Path) -> None:
-    """Beyond the flat tier nobody knows what is done to them after the head."""
-    model = load(make_other(tmp_path / "m", "gemma2"))
-    assert model.info.layers == 3
-    assert model.caps.hidden
-    assert not model.caps.early
+SCALED = {
+    "cohere": {"logit_scale": 0.25},
+    "granite": {"logits_scaling": 4.0},
+    "gemma2": {"final_logit_softcapping": 3.0},
+    "falcon_h1": {"lm_head_multiplier": 0.3},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("cohere", torch.float32),
+        ("granite", torch.bfloat16),
+        ("gemma2", torch.float32),
+        pytest.param("cohere", torch.bfloat16, marks=pytest.mark.proof),
+        pytest.param("gemma2", torch.bfloat16, marks=pytest.mark.proof),
+        pytest.param("granite", torch.float32, marks=pytest.mark.proof),
+        pytest.param("falcon_h1", torch.float32, marks=pytest.mark.proof),
+    ],
+)
+def test_early_logits_pass_what_a_module_does_after_its_head(tmp_path: Path, kind: str, dtype: Any) -> None:
+    model = load(make_tiny(tmp_path / "m", kind, **SCALED[kind]), dtype=dtype)
+    ids, last = random_ids(1, 6, vocab=96), model.info.layers
+    ctx = model.open(1, 8)
+    ctx.needs = Needs(early=(last,), early_norm=False)  # it is there after the norm
+    out = model.prefill(ctx, ids)
+    assert model.caps.early
+    assert out.early is not None
+    off = TOLERANCE if dtype == torch.float32 else torch.finfo(dtype).eps
+    assert deviation(out.early[:, :, 0].float(), out.logits.float()) < off
+
+
+@pytest.mark.parametrize(
+    ("scale", "cap"), [(1.0, 0.0), (0.3, 0.0), (-2.0, 0.0), (1.0, 2.0), (0.4, 2.0), (5.0, 2.0)]
+)
+def test_the_head_of_random_states_is_found(scale: float, cap: float) -> None:
+    torch.manual_seed(1)
+    product, last = torch.nn.Linear(8, 50, bias=False), torch.randn(1, 2, 8)
+    with torch.inference_mode():
+        logits = product(last) * scale
+        logits = (logits / cap).tanh() * cap if cap else logits
+        found = find_head(product, last, logits, [30.0, 2.0])
+        assert found is not None
+        states = 3 * torch.randn(4, 8)
+        expected = product(states) * scale
+        assert deviation(found(states), (expected / cap).tanh() * cap if cap else expected) < TOLERANCE
+
+
+def test_a_module_that_does_something_else_to_logits_gives_no_early_ones() -> None:
+    product, last = torch.nn.Linear(8, 50), torch.randn(1, 2, 8)
+    with torch.inference_mode():
+        assert find_head(product, last, product(last) ** 3, [30.0]) is None
+        assert find_head(product, last, (product(last) / 2).tanh() * 2, []) is None, "the cap is not known"
+        assert find_head(None, last, product(last), []) is None
 
 
 def test_a_model_without_a_norm_behind_its_layers_has_one_form_of_early_logits(tmp_path: Path) -> None:
