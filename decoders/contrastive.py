@@ -21,6 +21,7 @@ from collections.abc import Mapping
 
 from edge_tui.decoders.base import (
     Column,
+    Criterion,
     Decoder,
     Output,
     Param,
@@ -129,6 +130,15 @@ class Contrastive(Decoder):
         """Names the bound of the formula: the seed's rank, else `alpha`."""
         return "rank" if values.get("formula") == SEED else "alpha"
 
+    def criterion(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Criterion:
+        """Compares the expert's probabilities, relative to its best, with the bound of the head."""
+        expert = self.before.apply(last_logits(outs["model"], s), p, s, rng)
+        below, bound = head(expert, p)
+        return Criterion("p/p₁", (-below).exp(), (-bound).exp())
+
+    def luck(self, ids: Tensor, p: Params, rng: Rng) -> Tensor | None:
+        return super().luck(ids, p, rng) if bool(p["sample"].all()) else None
+
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         """Draws from the scores at the temperature, or takes their argmax where `sample` is 0."""
         raw = last_logits(outs["model"], s)
@@ -165,13 +175,19 @@ def contrast(expert: Tensor, amateur: Tensor, p: Mapping[str, Tensor]) -> dict[s
     weak = weak.where(weak > -torch.inf, strong - difference(strong, weak))
     li = strong - p["strength"] * weak
     obrien = (1 + p["beta"]) * strong - p["beta"] * weak
-    below = expert.amax(-1, keepdim=True) - expert
-    outside = below > -p["alpha"].log()
+    below, bound = head(expert, p)
+    score = li.where(is_li, obrien.where(is_obrien, strong / (weak + 1e-9)))
+    return {"expert": strong, "amateur": weak, "score": score.masked_fill(below > bound, -torch.inf)}
 
+
+def head(expert: Tensor, p: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Measures how far logits lie below the best one, float32 `[R, V]`, and gives the bound `[R, 1]` of that.
+
+    It is `−log α`, and for the seed the distance of the tenth token.
+    """
+    import torch
+
+    below = expert.amax(-1, keepdim=True) - expert
     nearest = best(-below, min(SEED_HEAD, below.shape[-1]))[0]
     tenth = -nearest.masked_fill(nearest == -torch.inf, 0.0).amin(-1, keepdim=True)
-    seed = strong / (weak + 1e-9)
-
-    published = li.where(is_li, obrien).masked_fill(outside, -torch.inf)
-    score = published.where(is_li | is_obrien, seed.masked_fill(below > tenth, -torch.inf))
-    return {"expert": strong, "amateur": weak, "score": score}
+    return below, (-p["alpha"].log()).where(p["formula"] != SEED, tenth)

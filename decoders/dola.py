@@ -21,11 +21,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edge_tui.decoders.base import (
+    Criterion,
     Decoder,
     Needs,
     Output,
     Param,
     Params,
+    Rng,
     State,
     Tensor,
     argmax,
@@ -64,6 +66,11 @@ class Dola(Decoder):
         high = range(max(layers // 2, layers - 20), layers, 2)
         early = high if values["dola_layers"] else low
         return Needs(early=tuple(early), early_norm=values["early_head"] > 0)
+
+    def criterion(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Criterion:
+        """Compares probabilities of the last layer, relative to its best, with `relative_top`."""
+        z = self.before.apply(last_logits(outs["model"], s), p, s, rng)
+        return Criterion("p/p₁", (z - z.amax(-1, keepdim=True)).exp(), p["relative_top"])
 
     def logits(self, outs: Mapping[str, Output], s: State, p: Params) -> Tensor:
         """Subtracts the log-probabilities of the layer that differs most, within the plausible tokens."""

@@ -6,7 +6,7 @@ Keeps `p ≥ ε`, and the likeliest token in any case. Default ε = 0.0009, the 
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor
 
 
 class Epsilon(Filter):
@@ -24,7 +24,9 @@ class Epsilon(Filter):
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Masks `softmax(z) < min(ε, max softmax(z))`."""
-        import torch
+        return self.criterion(z, p, s, rng).cut(z)
 
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
+        """Compares probabilities with that bound."""
         prob = z.softmax(-1)
-        return z.masked_fill(prob < p["epsilon_cutoff"].minimum(prob.amax(-1, keepdim=True)), -torch.inf)
+        return Criterion("p", prob, p["epsilon_cutoff"].minimum(prob.amax(-1, keepdim=True)))

@@ -7,7 +7,7 @@ has the parameter by this name.
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor
 
 
 class Eta(Filter):
@@ -23,9 +23,13 @@ class Eta(Filter):
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Masks `softmax(z) < min(ε, √ε · e^−H, max softmax(z))`."""
+        return self.criterion(z, p, s, rng).cut(z)
+
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
+        """Compares probabilities with that bound."""
         import torch
 
         prob, cut = z.softmax(-1), p["eta_cutoff"]
         entropy = torch.special.entr(prob).sum(-1, keepdim=True)
         bound = cut.minimum(cut.sqrt() * (-entropy).exp()).minimum(prob.amax(-1, keepdim=True))
-        return z.masked_fill(prob < bound, -torch.inf)
+        return Criterion("p", prob, bound)

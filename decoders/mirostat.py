@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from math import inf, log
 
-from edge_tui.decoders.base import Column, Env, Filter, Param, Params, Rng, State, Tensor, Token
+from edge_tui.decoders.base import Column, Criterion, Env, Filter, Param, Params, Rng, State, Tensor, Token
 
 
 class Mirostat(Filter):
@@ -37,9 +37,13 @@ class Mirostat(Filter):
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Masks tokens of more than μ bits."""
+        return self.criterion(z, p, s, rng).cut(z)
+
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
+        """Compares the surprise of tokens with μ, or with that of the likeliest."""
         bits = -z.log_softmax(-1) / log(2)
         bound = (2 * p["mirostat_tau"] + s["drift"]).maximum(bits.amin(-1, keepdim=True))
-        return z.masked_fill(bits > bound, -inf)
+        return Criterion("bits", bits, bound, is_most=True)
 
     def observe(self, s: State, p: Params, token: Token) -> None:
         """Moves μ against the error of the token's surprise."""

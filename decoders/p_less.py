@@ -6,7 +6,7 @@ at most max p; where rounding lifts it above, the likeliest tokens stay.
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Filter, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Criterion, Filter, Params, Rng, State, Tensor
 
 
 class PLess(Filter):
@@ -19,8 +19,10 @@ class PLess(Filter):
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Masks `softmax(z) < min(Σ softmax(z)², max softmax(z))`."""
-        import torch
+        return self.criterion(z, p, s, rng).cut(z)
 
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
+        """Compares probabilities with that bound."""
         prob = z.softmax(-1)
         bound = prob.square().sum(-1, keepdim=True).minimum(prob.amax(-1, keepdim=True))
-        return z.masked_fill(prob < bound, -torch.inf)
+        return Criterion("p", prob, bound)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 from edge_tui.decoders.base import (
     Column,
+    Criterion,
     Decoder,
     Env,
     Output,
@@ -88,6 +89,15 @@ class Speculative(Decoder):
         s["q"][:, at] = z.softmax(-1)
         s["proposed"][:, at] = proposed
         return proposed
+
+    def criterion(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Criterion:
+        """Compares p/q of each token with the number that lets a proposal pass; q is that of the last one."""
+        target = self.shape(outs["model"].logits[:, 0], s, p, rng).softmax(-1)
+        return Criterion("p/q", target / s["q"][:, 0], rng.lane(0)[:, None])
+
+    def luck(self, ids: Tensor, p: Params, rng: Rng) -> Tensor | None:
+        """Gives the noise of a token that the target draws: that of a draw made the proposal."""
+        return rng.redraw().gumbel(ids)
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         """Checks the proposals.

@@ -8,7 +8,7 @@ keeps one token less, but at least one. Default s = 0.95; 1 keeps everything.
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor, sort_descending
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor, sort_descending
 
 
 class TailFree(Filter):
@@ -22,10 +22,12 @@ class TailFree(Filter):
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Masks probabilities below that of the token at which the bends reach s; s = 1 masks none."""
-        import torch
+        return self.criterion(z, p, s, rng).cut(z)
 
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
+        """Compares probabilities with that of the token at which the bends reach s."""
         prob, share = z.softmax(-1), p["tfs"]
         falling = sort_descending(prob)
         bends = falling.diff().diff().abs()
         last = (bends.cumsum(-1) <= share * bends.sum(-1, keepdim=True)).sum(-1, keepdim=True)
-        return z.masked_fill((prob < falling.gather(-1, last)) & (share < 1), -torch.inf)
+        return Criterion("p", prob, falling.gather(-1, last).where(share < 1, 0.0))

@@ -6,7 +6,7 @@ Keeps `p ≥ a · (max p)²`. Default a = 0.2, its author's; 0 keeps everything.
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor
 
 
 class TopA(Filter):
@@ -20,7 +20,9 @@ class TopA(Filter):
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Masks `softmax(z) < a · (max softmax(z))²`."""
-        import torch
+        return self.criterion(z, p, s, rng).cut(z)
 
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
+        """Compares probabilities with that bound."""
         prob = z.softmax(-1)
-        return z.masked_fill(prob < p["top_a"] * prob.amax(-1, keepdim=True).square(), -torch.inf)
+        return Criterion("p", prob, p["top_a"] * prob.amax(-1, keepdim=True).square())

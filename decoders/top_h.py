@@ -8,7 +8,7 @@ knows no 100, and renormalises a prefix before it takes its entropy.
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor, best
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor, best
 
 
 class TopH(Filter):
@@ -28,9 +28,27 @@ class TopH(Filter):
         """Masks logits below the last one whose sum stays within h · H; h = 1 masks none."""
         import torch
 
-        values, h = best(z, min(100, z.shape[-1]))[0], p["top_h"]
-        prob = values.softmax(-1)
-        terms = torch.special.entr(prob)
+        h, (values, prob, terms) = p["top_h"], likeliest(z)
         within = (terms.cumsum(-1) <= h * terms.sum(-1, keepdim=True)) & (prob > 0)
         last = (within.sum(-1, keepdim=True) - 1).clamp(min=0)
         return z.masked_fill((z < values.gather(-1, last)) & (h < 1), -torch.inf)
+
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
+        """Gives the share of the entropy down to each token, +inf beyond the 100."""
+        import torch
+
+        values, _, terms = likeliest(z)
+        share = (terms.cumsum(-1) / terms.sum(-1, keepdim=True)).nan_to_num(0.0)
+        share = torch.nn.functional.pad(share, (0, 1), value=torch.inf)
+        place = torch.searchsorted(-values, -z, right=True) - 1
+        place = place.masked_fill(z < values[:, -1:], values.shape[-1])
+        return Criterion("ΣH", share.gather(-1, place), p["top_h"], is_most=True)
+
+
+def likeliest(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Selects the 100 greatest logits; their probabilities, renormalised, and `−p log p` of each."""
+    import torch
+
+    values = best(z, min(100, z.shape[-1]))[0]
+    prob = values.softmax(-1)
+    return values, prob, torch.special.entr(prob)

@@ -7,7 +7,7 @@ is the reference (`top_n_sigma`).
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor
 
 
 class TopNSigma(Filter):
@@ -25,9 +25,21 @@ class TopNSigma(Filter):
         """Masks `z < max z − n · σ`; n = 0 masks none."""
         import torch
 
-        left, n = z > -torch.inf, p["top_n_sigma"]
-        count = left.sum(-1, keepdim=True)
-        mean = z.where(left, 0.0).sum(-1, keepdim=True) / count
-        sigma = (z - mean).where(left, 0.0).norm(dim=-1, keepdim=True) / count.sqrt()
-        bound = z.amax(-1, keepdim=True) - n * sigma
+        n = p["top_n_sigma"]
+        bound = z.amax(-1, keepdim=True) - n * deviation(z)
         return z.masked_fill(z < bound.masked_fill(n == 0, -torch.inf), -torch.inf)
+
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
+        """Measures in σ how far logits lie below the best one."""
+        return Criterion("σ", (z.amax(-1, keepdim=True) - z) / deviation(z), p["top_n_sigma"], is_most=True)
+
+
+def deviation(z: Tensor) -> Tensor:
+    """Computes the standard deviation of the candidates that are left, float32 `[R, 1]`."""
+    import torch
+
+    left = z > -torch.inf
+    count = left.sum(-1, keepdim=True)
+    mean = z.where(left, 0.0).sum(-1, keepdim=True) / count
+    sigma: Tensor = (z - mean).where(left, 0.0).norm(dim=-1, keepdim=True) / count.sqrt()
+    return sigma

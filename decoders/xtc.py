@@ -7,7 +7,7 @@ decides for a whole row. Defaults t = 0.1 and π = 0.5, the author's; π = 0 is 
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor
 
 
 class Xtc(Filter):
@@ -24,10 +24,14 @@ class Xtc(Filter):
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Masks tokens above the least probability from t on, in rows whose number is below π."""
+        return self.criterion(z, p, s, rng).cut(z)
+
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
+        """Compares probabilities with the least from t on, and with none where the number is not below π."""
         import torch
 
         prob = z.softmax(-1)
         threshold = p["xtc_threshold"].clamp(min=1e-30)  # a removed token, of probability 0, is below any
         least = prob.masked_fill(prob < threshold, torch.inf).amin(-1, keepdim=True)
         acts = rng.lane(0)[:, None] < p["xtc_probability"]
-        return z.masked_fill(acts & (prob > least), -torch.inf)
+        return Criterion("p", prob, least.where(acts, torch.inf), is_most=True)

@@ -38,11 +38,20 @@ class Criterion:
         label: Names the number: "p", "rank", "Σp".
         values: float32 `[R, V]`, the number of each token.
         bound: float32 `[R, 1]`, where the cut lies: the last number that stays, or may.
+        is_most: True where numbers up to the bound stay, False where those from it on do.
     """
 
     label: str
     values: Tensor
     bound: Tensor
+    is_most: bool = False
+
+    def cut(self, z: Tensor) -> Tensor:
+        """Removes the tokens of logits `[R, V]` whose numbers lie beyond the bound."""
+        import torch
+
+        beyond = self.values > self.bound if self.is_most else self.values < self.bound
+        return z.masked_fill(beyond, -torch.inf)
 
 
 def of_edge(z: Tensor, edge: Edge, value: Tensor) -> Criterion:
@@ -66,16 +75,16 @@ def of_edge(z: Tensor, edge: Edge, value: Tensor) -> Criterion:
     else:
         key, label = z.amax(-1, keepdim=True) - z, "p/p₁"
     if edge.weight is None:
-        is_share = edge.key == "depth"
-        return Criterion(label, (-key).exp() if is_share else key, value if is_share else -value.log())
+        share = Criterion(label, (-key).exp(), value)
+        return share if edge.key == "depth" else Criterion(label, key, -value.log(), is_most=True)
     weight = left.float() if edge.weight == "count" else prob
     keys, order = key.sort(-1)
     sums = weight.gather(-1, order).cumsum(-1)
     place = (sums < value.minimum(sums[:, -1:])).sum(-1, keepdim=True)
     last = keys.gather(-1, place)
     if edge.key == "surprise":
-        return Criterion(label, key, last)
+        return Criterion(label, key, last, is_most=True)
     reached = (torch.searchsorted(keys, key, right=True) - 1).clamp(min=0)
     own = sums.gather(-1, reached)
     bound = sums.gather(-1, (torch.searchsorted(keys, last, right=True) - 1).clamp(min=0))
-    return Criterion("rank" if edge.weight == "count" else "Σp", own, bound)
+    return Criterion("rank" if edge.weight == "count" else "Σp", own, bound, is_most=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.decoders.core.column import Column
+    from edge_tui.decoders.core.criterion import Criterion
     from edge_tui.decoders.core.params import Params
     from edge_tui.decoders.core.random import Rng
     from edge_tui.decoders.core.stage import Env, Stage, State
@@ -294,6 +295,13 @@ class Decoder(Declaration, ABC):
     def choose(self, final: Tensor, p: Params, rng: Rng) -> Tensor:
         """Takes a token of each row, int64 `[R]`: by a draw, unless a class takes it otherwise."""
         return draw(final, rng)
+
+    def criterion(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Criterion | None:
+        """Gives the numbers by which its own part decides on tokens, for readers; None where it has none.
+
+        Arguments are those of `step`, which nothing is to change.
+        """
+        return None
 
     def luck(self, ids: Tensor, p: Params, rng: Rng) -> Tensor | None:
         """Gives the noise that is added to the logits of tokens where it draws; None where it takes the best.

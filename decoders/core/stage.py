@@ -133,15 +133,11 @@ class Stage(ABC):
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Maps logits float32 `[R, V]` to logits; −inf means removed. Must not write to `z`."""
 
-    def criterion(self, z: Tensor, p: Params, s: State) -> Criterion | None:
-        """Gives the numbers by which it decides what it removes; None where it has none to show.
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion | None:
+        """Gives the numbers by which it decides what to remove, for readers who ask why a token is gone.
 
-        For readers alone, who ask why a token is gone: no step calls it.
-
-        Args:
-            z: float32 `[R, V]`, as for `apply`.
-            p: The parameters.
-            s: The stage's state.
+        Arguments are those of `apply`, which may be this and `Criterion.cut`. None where there is nothing to
+        show.
         """
         return None
 
@@ -164,6 +160,6 @@ class Filter(Declaration, Stage):
     edge: ClassVar[Edge | None] = None
     """Its cut, if it is one of an `Edge`; then it runs fused on a GPU. Optional."""
 
-    def criterion(self, z: Tensor, p: Params, s: State) -> Criterion | None:
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion | None:
         """Gives the numbers of its `edge`."""
         return of_edge(z, self.edge, p[self.edge.param]) if self.edge is not None else None

@@ -18,11 +18,11 @@ from edge_tui.decoders.core.stage import Filter, Needs, Stage
 from edge_tui.decoders.core.texts import AnyParam, TextParam, numbers
 
 _METHODS: dict[type, tuple[str, ...]] = {
-    Stage: ("constants", "init", "apply", "observe"),
+    Stage: ("constants", "init", "apply", "criterion", "observe"),
     Decoder: (
         *("constants", "init", "prompts", "logits", "final", "choose", "observe", "step", "propose"),
         *("rows", "needs_of", "num_draft_tokens", "finish", "ranked"),
-        *("from_checkpoint", "with_settings"),
+        *("from_checkpoint", "with_settings", "luck", "criterion"),
     ),
 }
 """Methods that the engine calls."""

@@ -70,6 +70,7 @@ def _choose(decoder: Decoder, plan: RunPlan, raw: Tensor, rng: Rng) -> int:
 
     from edge_tui.decoders.core.random import Rng
 
+    decoder = decoder.with_settings(plan.main.checkpoint.generation_config)
     names = {param.name for param in decoder.params}
     values = {name: value for name, value in plan.request.values.items() if name in names}
     request = replace(plan.request, strategy=decoder.name, values=values)

@@ -1,65 +1,120 @@
-"""Words the reason why a token was taken, in one sentence."""
+"""Words the reason why a token was taken, in one sentence, and a note on how exact it is."""
 
 from __future__ import annotations
 
+from math import isnan
 from typing import TYPE_CHECKING
 
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
-    from edge_tui.engine.explanation import Candidate, Explanation
+    from collections.abc import Sequence
+
+    from edge_tui.decoders.base import Decoder
+    from edge_tui.engine.decode.proposal_check import Verdict
+    from edge_tui.engine.explanation import Candidate, Explanation, StageView
 
 
-def reason_of(explanation: Explanation, title: str) -> tuple[str, str]:
-    """Writes the sentence, and the note on how exact it is.
+def sentence_of(explanation: Explanation, decoder: Decoder, verdict: Verdict, proposed: str) -> str:
+    """Writes the reason.
 
     Args:
-        explanation: All but these two.
-        title: Of the strategy.
+        explanation: All but the sentence.
+        decoder: The strategy.
+        verdict: What became of a proposal in the token's place, where p/q decided; else "none".
+        proposed: Its text.
     """
-    token = next(each for each in explanation.candidates if each.id == explanation.token)
-    if explanation.winner != explanation.token:
-        return _other_winner(explanation, token)
-    note = ""
-    if explanation.exactness == "near":
-        note = f"Computed again: each sum is within {explanation.epsilon:g} of the draw's."
+    token, winner = (_find(explanation, each) for each in (explanation.token, explanation.winner))
+    quoted, cuts = _quoted(token), [stage for stage in explanation.stages if stage.removed]
+    if decoder.owns_eos:
+        return f"{quoted} continues a hypothesis that was among the best: a search compares whole texts."
+    if token is not winner:
+        return _other_winner(explanation, token, winner)
+    often = f"{_often(explanation.chance)} it here."
+    if verdict == "accepted":
+        return f"The draft proposed {quoted}, and the model accepted it: {often}"
+    if verdict == "rejected":
+        return f"The draft proposed {_quote(proposed)}; the model rejected it and drew {quoted} in its place."
     if explanation.drawn:
-        return f"{explanation.candidate_count:,} tokens were left; {_luck(explanation, token)}", note
-    cuts = [stage for stage in explanation.stages if stage.removed]
-    if not cuts:
-        return f"{_quoted(token)} was the likeliest, and nothing is drawn.", note
-    return f"Only {_quoted(token)} was left: {cuts[-1].title} cut the rest.", note
+        return f"{explanation.candidate_count:,} tokens were left; {_luck(explanation, token)}: {often}"
+    return f"{quoted} {_best(cuts, decoder)}" if _is_best(cuts, explanation) else _only(quoted, cuts)
+
+
+def note_of(explanation: Explanation, decoder: Decoder) -> str:
+    """Writes what a reader must know about the numbers; "" where there is nothing."""
+    if decoder.owns_eos:
+        return (
+            "The rows of a search are not computed again: probabilities are those after the text alone, and"
+            " parent and sums those of the record."
+        )
+    near = explanation.exactness == "near"
+    if explanation.token == explanation.winner:
+        return f"Computed again: each sum is within {explanation.epsilon:g} of the draw's." if near else ""
+    if _is_tie(explanation):
+        return f"Computed again: each sum is within {explanation.epsilon:g}; the run's token stands."
+    return "The model, the strategy or a value is another than in the run, or the token was put there."
+
+
+def _only(quoted: str, cuts: Sequence[StageView]) -> str:
+    """Says that one token was left."""
+    *others, last = (cut.title for cut in cuts)
+    by = f"{', '.join(others)} and {last}" if others else last
+    return f"Only {quoted} was left: {by} cut the rest."
+
+
+def _is_best(cuts: Sequence[StageView], explanation: Explanation) -> bool:
+    """Tells whether the best was taken because nothing is drawn, and not because one token alone was left."""
+    return explanation.candidate_count > 1 or not cuts or not cuts[-1].criterion
+
+
+def _best(cuts: Sequence[StageView], decoder: Decoder) -> str:
+    scored = any(cut.name == decoder.name and cut.criterion for cut in cuts)
+    return f"{'had the best score' if scored else 'was the likeliest'}, and nothing is drawn."
 
 
 def _luck(explanation: Explanation, token: Candidate) -> str:
     """Says what luck did among the tokens that were left."""
-    chance = explanation.chance
-    if chance >= 0.995:
-        often = "nearly every run takes"
-    elif chance >= 0.095:
-        often = f"{100 * chance:.0f} runs in 100 take"
-    else:
-        often = f"one run in {1 / max(chance, 1e-12):,.0f} takes"
-    best = max(explanation.candidates, key=lambda each: each.logps[-1] if each.logps else each.raw_logp)
-    had = "was the likeliest and had the best sum" if best.id == token.id else "had the luck"
-    return f"{_quoted(token)} {had}: {often} it here."
-
-
-def _other_winner(explanation: Explanation, token: Candidate) -> tuple[str, str]:
-    """Says that the numbers of here and now would take another token than the run did."""
-    winner = next(each for each in explanation.candidates if each.id == explanation.winner)
-    behind = winner.sum - token.sum
-    if behind <= 2 * explanation.epsilon:
-        return (
-            f"{_quoted(token)} and {_quoted(winner)} tie within {explanation.epsilon:g}; the run took"
-            f" {_quoted(token)}.",
-            "Computed again, the other one has the better sum by less than rounding moves it.",
-        )
+    first = max(explanation.candidates, key=_final)
     return (
-        f"The run took {_quoted(token)}; computed again, {_quoted(winner)} is taken.",
-        "The model, the strategy or a value is another than that of the run, or the token was put there.",
+        f"{_quoted(token)} {'was the likeliest and had the best sum' if first is token else 'had the luck'}"
     )
 
 
+def _often(chance: float) -> str:
+    """Says how many runs take a token of a probability: "one run in 60 takes"."""
+    if chance >= 0.995:
+        return "nearly every run takes"
+    if chance >= 0.095:
+        return f"{100 * chance:.0f} runs in 100 take"
+    return f"one run in {1 / max(chance, 1e-12):,.0f} takes"
+
+
+def _is_tie(explanation: Explanation) -> bool:
+    """Tells whether the sums of the token and of the winner differ by less than both may be off."""
+    token, winner = (_find(explanation, each) for each in (explanation.token, explanation.winner))
+    behind = winner.sum - token.sum if not isnan(token.sum) else _final(winner) - _final(token)
+    return behind <= 2 * explanation.epsilon
+
+
+def _other_winner(explanation: Explanation, token: Candidate, winner: Candidate) -> str:
+    """Says that the numbers of here and now would take another token than the run did."""
+    if _is_tie(explanation):
+        return f"{_quoted(token)} and {_quoted(winner)} tie within rounding; the run took {_quoted(token)}."
+    return f"The run took {_quoted(token)}; computed again, {_quoted(winner)} is taken."
+
+
+def _find(explanation: Explanation, token: int) -> Candidate:
+    return next(each for each in explanation.candidates if each.id == token)
+
+
+def _final(candidate: Candidate) -> float:
+    """Reads the log-probability that the last stage left."""
+    return candidate.logps[-1] if candidate.logps else candidate.raw_logp
+
+
 def _quoted(token: Candidate) -> str:
-    return f"“{one_line(token.text)}”"
+    return _quote(token.text)
+
+
+def _quote(text: str) -> str:
+    return f"“{one_line(text)}”"

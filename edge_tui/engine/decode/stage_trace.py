@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Chain, Decoder, TextParam, last_logits, numbers
@@ -36,6 +37,11 @@ class Passage:
     after: Tensor
     neutral: bool = False
     criterion: Criterion | None = None
+
+    @property
+    def removed(self) -> bool:
+        """True where it removed a token of the first row."""
+        return bool(((self.after[0] == -inf) & (self.before[0] > -inf)).any())
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,8 @@ class FollowedChain(Chain):
             if id(link) not in self._acting:
                 continue
             neutral = is_off(link, self._values)
-            criterion = None if neutral else link.stage.criterion(before, link.view(p), own)
+            given = before, link.view(p), own, rng.link(link.name)
+            criterion = None if neutral else link.stage.criterion(*given)
             title = _title(link, self._values)
             self.passages.append(Passage(link.name, title, before, z, neutral, criterion))
         return z
@@ -123,19 +130,27 @@ def follow_step(
     )
     followed = copy(decoder)
     followed.before, followed.after = before, after
-    step = followed.step(outs, {name: tensor.clone() for name, tensor in s.items()}, p, rng)
+    step = followed.step(outs, _copy(s), p, rng)
     final = step.final[:, 0] if step.final.ndim == 3 else step.final
     passages, z = list(before.passages), raw if before.after is None else before.after
     if after.before is not None and after.after is not None:
-        passages += [*_own_part(decoder, z, after.before), *after.passages]
+        criterion = decoder.criterion(outs, _copy(s), p, rng) if decoder.kind == "sample" else None
+        passages += [*_own_part(decoder, z, after.before, criterion), *after.passages]
         z = after.after
     passages += _own_part(decoder, z, final)
     return Trace(step, tuple(passages), raw, final)
 
 
-def _own_part(decoder: Decoder, before: Tensor, after: Tensor) -> list[Passage]:
+def _own_part(
+    decoder: Decoder, before: Tensor, after: Tensor, criterion: Criterion | None = None
+) -> list[Passage]:
     """Makes a passage of what the strategy itself has changed between two chains; none if it is nothing."""
-    return [] if before.equal(after) else [Passage(decoder.name, decoder.title, before, after)]
+    passage = Passage(decoder.name, decoder.title, before, after, criterion=criterion)
+    return [] if before.equal(after) else [passage]
+
+
+def _copy(s: State) -> State:
+    return {name: tensor.clone() for name, tensor in s.items()}
 
 
 def _title(link: Link, values: Mapping[str, float]) -> str:

@@ -2,77 +2,291 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from math import inf, isnan
+from itertools import cycle, islice
+from math import exp, inf, isnan
 from pathlib import Path
 
 import pytest
 
-from edge_tui.engine.events import Explained, Failed
+from edge_tui import decoders
+from edge_tui.decoders.base import Decoder
+from edge_tui.engine.events import Event, Explained, Failed, Finished, TokenBatch
 from edge_tui.engine.explanation import Explanation
 from edge_tui.engine.local import LocalEngine
-from edge_tui.engine.port import Question, Request
+from edge_tui.engine.port import ModelSpec, Question, Request
+from tests.engine.decode.explaining import add_up, ask, explain, question_at
+from tests.engine.random_checkpoints import TOKENS, make_checkpoint
 from tests.engine.watch import Watched, watch
 from tests.waiting import until
 
-PROMPT = tuple(range(40, 60))
+PROMPT = (*range(40, 60), *range(40, 52))
+VALUES: dict[str, dict[str, object]] = {
+    "auto": {"do_sample": "on"},
+    "bad_words": {"bad_words": ("the", "a")},
+    "contrastive": {"sample": "on"},
+    "dry": {"dry_multiplier": 3.0},
+    "logit_bias": {"logit_bias": ("#77=3", "#90=-100")},
+    "adaptive_p": {"adaptive_target": 0.3},
+    "quadratic": {"smoothing_factor": 0.2},
+    "cfg": {"negative": "a b"},
+}
+"""Values under which a strategy does something, where its defaults do nothing."""
+SAMPLERS = [each.name for each in decoders.strategies() if each.kind == "sample"]
+CHAINS = ["dry+typical+temperature+min_p", "top_k+xtc+xtc#2", "cad:dry+min_p"]
 
 
-def ask(engine: LocalEngine, question: Question) -> Explanation | Failed:
-    """Asks a question and waits for its answer."""
-    number, answers = engine.explain(question), list[Explanation | Failed]()
-
-    def poll() -> bool:
-        for event in engine.poll():
-            if isinstance(event, Explained) and event.question == number:
-                answers.append(event.explanation)
-            elif isinstance(event, Failed) and event.run == number:
-                answers.append(event)
-        return bool(answers)
-
-    until(poll, 60.0)
-    return answers[0]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds two models of one vocabulary that never end an answer."""
+    folder = tmp_path_factory.mktemp("models")
+    for role, std in (("model", 0.2), ("amateur", 0.198)):
+        endless = {"eos_token_id": TOKENS + 9}
+        make_checkpoint(folder / role, context=1280, std=std, seed=9, generation=endless, extra=endless)
+        (folder / role / "tokenizer_config.json").write_text("{}")
+    return folder
 
 
-def explain(engine: LocalEngine, request: Request, run: Watched, index: int, **more: object) -> Explanation:
-    """Asks about a token of a run of one row."""
-    logps = tuple(zip(run.column("raw_logp"), run.column("final_logp"), strict=True))
-    asked = replace(request, prefix=tuple(run.ids[:index]), prefix_logps=logps[:index])
-    answer = ask(engine, replace(Question(asked, run.ids[index]), **more))
-    assert isinstance(answer, Explanation), answer
-    return answer
+@pytest.fixture(scope="module")
+def specs(folder: Path) -> dict[str, ModelSpec]:
+    return {role: ModelSpec(str(folder / role), "float32", "cpu") for role in ("model", "amateur")}
 
 
-def check(explanation: Explanation) -> None:
-    """Adds up the numbers of an explanation of a token that was drawn."""
-    own = explanation.candidates[0]
-    assert own.id == explanation.token == explanation.winner
-    for each in explanation.candidates:
-        gone = [i for i, logp in enumerate(each.logps) if logp == -inf]
-        assert each.removing_stage == (gone[0] if gone else -1)
-        assert gone == list(range(each.removing_stage, len(each.logps)) if gone else ())
-        assert each.sum == -inf if gone else abs(each.logps[-1] + each.luck - each.sum) < 1e-4
-    left = len(explanation.stages) and explanation.stages[0].kept + explanation.stages[0].removed
-    for stage in explanation.stages:
-        assert stage.kept + stage.removed == left
-        assert (stage.mass > 0) == (stage.removed > 0)
-        left = stage.kept
-    assert left == explanation.candidate_count
-    sums = sorted((each.sum for each in explanation.candidates), reverse=True)
-    assert own.sum == sums[0]
-    assert abs(sums[0] - sums[1] - explanation.margin) < 1e-4 or left == 1
+@pytest.fixture
+def open_pair(specs: dict[str, ModelSpec]) -> Iterator[Callable[[], LocalEngine]]:
+    engines: list[LocalEngine] = []
+
+    def open_one() -> LocalEngine:
+        engines.append(LocalEngine(specs))
+        return engines[-1]
+
+    yield open_one
+    assert all(engine.close(10.0) for engine in engines)
 
 
-@pytest.mark.parametrize("strategy", ["top_k", "top_p", "min_p", "typical"])
-def test_the_token_taken_has_the_best_sum(
-    strategy: str, checkpoint: Path, open_engine: Callable[..., LocalEngine]
-) -> None:
-    engine = open_engine(model=checkpoint)
-    request = Request("", strategy, {"temperature": 1.3}, seed=11, ids=PROMPT, max_length=24)
+@pytest.fixture(scope="module")
+def pair(specs: dict[str, ModelSpec]) -> Iterator[LocalEngine]:
+    engine = LocalEngine(specs)
+    yield engine
+    assert engine.close(10.0)
+
+
+def request_of(strategy: str, length: int, seed: int = 11) -> Request:
+    """A run with a temperature above 1, so that many tokens are left to luck."""
+    names = {param.name for param in decoders.find(strategy).params}
+    values = VALUES.get(strategy, {}) | ({"temperature": 1.4} if "temperature" in names else {})
+    return Request("", strategy, values, seed=seed, ids=PROMPT, max_length=length)
+
+
+def check_run(engine: LocalEngine, strategy: str, length: int, seed: int) -> None:
+    """Explains every token of a run, from its record alone; the run's own record is the measure."""
+    request = request_of(strategy, length, seed)
     run = watch(engine, request)
-    for index, token in enumerate(run.ids):
-        explanation = explain(engine, request, run, index)
-        assert explanation.token == token
-        check(explanation)
-        assert isnan(explanation.stages[0].edge)
+    assert len(run.ids) == length
+    for index in range(length):
+        why = explain(engine, request, run, index)
+        add_up(why)
+        assert why.exactness == "own"
+        assert abs(why.candidates[0].raw_logp - run.column("raw_logp")[index]) < 1e-3
+        assert abs(why.chance - exp(run.column("final_logp")[index])) < 1e-3
+        assert abs(why.entropy - run.column("entropy")[index]) < 1e-3
+
+
+@pytest.mark.parametrize("strategy", [*SAMPLERS, *CHAINS])
+def test_the_token_taken_has_the_best_sum(strategy: str, pair: LocalEngine) -> None:
+    check_run(pair, strategy, 8, 11)
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("strategy", [*SAMPLERS, *CHAINS])
+def test_every_token_of_long_runs_has_the_best_sum(strategy: str, pair: LocalEngine) -> None:
+    for seed in range(10):
+        check_run(pair, strategy, 1000, seed)
+
+
+def forced(engine: LocalEngine, request: Request, run: Watched, index: int, strategy: str) -> int:
+    """Lets another strategy take the token at a position of a run."""
+    other: Decoder = decoders.find(strategy)
+    names = {param.name for param in other.params}
+    values = {name: value for name, value in request.values.items() if name in names}
+    asked = question_at(request, run, index).request
+    return watch(engine, replace(asked, strategy=strategy, values=values, max_length=1)).ids[0]
+
+
+def test_others_take_what_they_take_in_a_run_that_goes_on(pair: LocalEngine) -> None:
+    names = [name for name in SAMPLERS if len(decoders.find(name).streams) == 1]
+    request = request_of("top_k", 12)
+    run = watch(pair, request)
+    told: set[str] = set()
+    for index in (0, 5, 11):
+        why = explain(pair, request, run, index, others=tuple(names))
+        for other in why.others:
+            assert other.id == forced(pair, request, run, index, other.strategy), other
+            told.add(other.strategy)
+    learners = {name for name in names if decoders.find(name).learns}
+    layered = {"dola"}
+    assert told == set(names) - learners - layered - {"top_k"}
+    digits = [each.name for each in decoders.strategies()[:9]]
+    assert [other.strategy for other in explain(pair, request, run, 3).others] == [
+        name for name in digits if name in told
+    ]
+
+
+def test_a_later_run_goes_on_where_it_would_have_without_questions(pair: LocalEngine) -> None:
+    request = request_of("top_p", 40)
+    run = watch(pair, request)
+    for index in (39, 3, 20, 0, 39):
+        explain(pair, request, run, index)
+    other = request_of("min_p", 30, seed=2)
+    longer = replace(request, prefix=tuple(run.ids), max_length=4)
+    assert ask(pair, question_at(other, run, 7)).exactness == "own"  # type: ignore[union-attr]
+    assert watch(pair, longer).started.reused_tokens == len(PROMPT) + 39
+
+
+@pytest.mark.parametrize("strategy", ["top_p", "mirostat"])
+def test_a_question_gives_the_runs_own_numbers_while_its_context_is_there(
+    strategy: str, open_pair: Callable[[], LocalEngine]
+) -> None:
+    one, other = open_pair(), open_pair()
+    request = request_of(strategy, 30)
+    run = watch(one, request)
+    watch(other, replace(request, ids=(7,), max_length=1))  # loads the model
+    for index in (29, 1, 12):
+        here, there = (explain(engine, request, run, index) for engine in (one, other))
+        assert here.epsilon == 0
+        assert here.candidates[0].raw_logp == pytest.approx(run.column("raw_logp")[index], abs=1e-6)
+        assert 0 < there.epsilon < 0.01
+        assert there.exactness == "own"
+        for a, b in zip(here.candidates, there.candidates, strict=False):
+            if a.id == b.id and a.sum > -inf:
+                assert abs(a.sum - b.sum) < there.epsilon
+    assert explain(one, request, run, 0).epsilon > 0  # the prompt was read at once
+
+
+def test_a_sample_of_several_is_explained_by_its_own_seed(pair: LocalEngine) -> None:
+    request = replace(request_of("top_p", 12), samples=3)
+    run = watch(pair, request)
+    for row in range(3):
+        for index in (0, 11):
+            why = ask(pair, question_at(request, run, index, row))
+            assert isinstance(why, Explanation)
+            add_up(why)
+
+
+def test_asked_tokens_and_the_likeliest_are_followed(pair: LocalEngine) -> None:
+    request = request_of("top_k", 3)
+    why = explain(pair, request, watch(pair, request), 2, ids=(250, 251))
+    assert {250, 251} <= {each.id for each in why.candidates}
+    ranks = {each.rank for each in why.candidates}
+    assert set(range(20)) <= ranks
+    cut = next(stage for stage in why.stages if stage.name == "top_k")
+    assert (cut.criterion, cut.edge, cut.kept) == ("rank", 50, 50)
+    place = why.stages.index(cut)
+    for each in why.candidates:
+        assert each.criteria[place] == each.rank + 1
+        assert (each.removing_stage == place) == (each.rank >= 50)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "values", "sentence"),
+    [
+        ("greedy", {}, "was the likeliest, and nothing is drawn."),
+        ("top_p", {"temperature": 0.0}, "was the likeliest, and nothing is drawn."),
+        ("top_k", {"top_k": 1}, "was left: top-k 1 cut the rest."),
+        ("top_k", {"temperature": 3.0}, "50 tokens were left;"),
+        ("contrastive", {}, "had the best score, and nothing is drawn."),
+        ("beam", {}, "continues a hypothesis that was among the best"),
+    ],
+)
+def test_one_sentence_says_why(
+    strategy: str, values: dict[str, float], sentence: str, pair: LocalEngine
+) -> None:
+    request = Request("", strategy, values, seed=5, ids=PROMPT, max_length=3)
+    run = watch(pair, request)
+    why = explain(pair, request, run, 1)
+    assert sentence in why.sentence
+    assert why.drawn == ("tokens were left" in why.sentence)
+    if strategy == "beam":
+        assert why.note
+        assert isnan(why.margin)
+    else:
+        assert why.note == ""
+        assert why.margin == inf if values.get("top_k") == 1 else 0 < why.margin < inf
+
+
+def test_a_token_that_was_put_there_is_not_explained_away(pair: LocalEngine) -> None:
+    request = request_of("top_k", 3)
+    run = watch(pair, request)
+    question = question_at(request, run, 1)
+    likeliest = explain(pair, request, run, 1).candidates
+    other = next(each.id for each in likeliest if each.id != question.token)
+    why = ask(pair, replace(question, token=other))
+    assert isinstance(why, Explanation)
+    assert (why.token, why.winner) == (other, question.token)
+    assert "computed again" in why.sentence
+    assert why.note
+
+
+REFUSALS = {
+    "model": ("wrote this, but", {"model": "another"}),
+    "token": ("token id", {"token": 100_000}),
+    "ids": ("token id", {"ids": (-1,)}),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_question_that_fits_no_model_is_refused(name: str, pair: LocalEngine) -> None:
+    sentence, changes = REFUSALS[name]
+    request = request_of("top_k", 2)
+    answer = ask(pair, replace(question_at(request, watch(pair, request), 1), **changes))
+    assert isinstance(answer, Failed)
+    assert answer.code == "cannot_explain"
+    assert sentence in answer.message
+
+
+CHANGES: dict[str, tuple[str, dict[str, object]]] = {
+    "seed": ("seed", {"seed": None}),
+    "strategy": ("no strategy", {"strategy": "no_such"}),
+    "parameter": ("no parameter", {"values": {"nothing": 1}}),
+    "prompt": ("the context holds", {"ids": tuple(islice(cycle(PROMPT), 1300))}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_request_that_cannot_be_computed_again_is_refused(name: str, pair: LocalEngine) -> None:
+    sentence, changes = CHANGES[name]
+    request = request_of("top_k", 2)
+    question = question_at(request, watch(pair, request), 1)
+    answer = ask(pair, replace(question, request=replace(question.request, **changes)))
+    assert isinstance(answer, Failed)
+    assert answer.code == "cannot_explain"
+    assert sentence in answer.message
+
+
+def test_no_question_loads_a_model(open_pair: Callable[[], LocalEngine]) -> None:
+    engine = open_pair()
+    answer = ask(engine, Question(request_of("contrastive", 2), 60))
+    assert isinstance(answer, Failed)
+    assert answer.code == "cannot_explain"
+    assert "not loaded" in answer.message
+    assert engine.loaded() == {}
+
+
+def test_a_question_waits_for_the_run_before_it_and_can_be_taken_back(pair: LocalEngine) -> None:
+    short = request_of("top_p", 2)
+    question = question_at(short, watch(pair, short), 1)
+    run = pair.submit(request_of("top_p", 1000))
+    answered, taken_back = pair.explain(question), pair.explain(question)
+    pair.cancel(taken_back)
+    events: list[Event] = []
+    until(lambda: events.extend(pair.poll()) or any(isinstance(each, TokenBatch) for each in events))
+    pair.cancel(run)
+    until(lambda: events.extend(pair.poll()) or any(isinstance(each, Failed) for each in events))
+    ends = [each for each in events if isinstance(each, Finished | Explained | Failed)]
+    assert [type(each) for each in ends] == [Finished, Explained, Failed]
+    assert isinstance(ends[1], Explained)
+    assert ends[1].question == answered
+    assert isinstance(ends[2], Failed)
+    assert (ends[2].run, ends[2].code) == (taken_back, "cancelled")
