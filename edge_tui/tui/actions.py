@@ -226,6 +226,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("mark", "ctrl+d", "compare", "Mark it; on another run, compare the two.", "history",
            priority=True),
     Action("export", "ctrl+s", "export", "Write it to a file.", "history", priority=True),
+    Action("copy_command", "ctrl+y", "command", "Copy the command that makes it again.", "history",
+           priority=True),
     Action("delete", "ctrl+x", "delete", "Delete it when you leave; once more keeps it.", "history",
            priority=True),
     Action("leave", "escape", "leave", "Back to the workbench.", "history"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 import time
 from contextlib import closing
@@ -14,6 +15,7 @@ from textual.widgets import Input
 
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
+from edge_tui.tui.clipboard import Clipboard
 from edge_tui.tui.screens.compare import CompareScreen
 from edge_tui.tui.screens.history import HistoryScreen
 from edge_tui.tui.screens.history import _write as export
@@ -143,6 +145,25 @@ async def test_exports_land_in_the_working_folder(
     assert "Rayleigh" in file.read_text()
     if kind == "json":
         assert json.loads(file.read_text())["run"]["prompt"] == PROMPTS[-1]
+
+
+async def test_the_command_of_a_run_is_copied_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill()
+    app = keeping()
+    copied: list[str] = []
+    monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
+    monkeypatch.setattr(app, "clipboard_support", lambda: Clipboard("yes"))
+    async with app.run_test(size=SIZE) as pilot:
+        screen = await opened(pilot)
+        await press(pilot, "ctrl+y")
+        await until(pilot, lambda: "Copied: edge-tui run" in str(screen.about.content))
+        (command,) = copied
+        assert shlex.split(command)[-1] == PROMPTS[-1]
+        assert command in str(screen.about.content)
+        monkeypatch.setattr(app, "clipboard_support", lambda: Clipboard("no", "There is none."))
+        await press(pilot, "ctrl+y")
+        await until(pilot, lambda: "There is none. An export" in str(screen.about.content))
+        assert len(copied) == 1
 
 
 def test_an_export_is_written_over_no_other_and_not_twice(

@@ -16,10 +16,12 @@ from edge_tui.engine import seeds
 from edge_tui.history import formats
 from edge_tui.history.formats.facts import ending
 from edge_tui.history.formats.palette import THEMES
+from edge_tui.history.reproduce import reproduction
 from edge_tui.history.restore import transcript_of
 from edge_tui.history.schema import HistoryError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.dialog import Dialog
+from edge_tui.tui.services import services
 from edge_tui.tui.widgets.field import Field
 from edge_tui.tui.widgets.fitted_text import FittedText
 from edge_tui.tui.widgets.run_list import RunList
@@ -206,6 +208,26 @@ class HistoryScreen(Dialog[HistoryChoice]):
             return
         if self.app.screen is self:  # and was not left while the two were read
             self.app.push_screen(CompareScreen(pair[0], pair[1]))
+
+    @work(exclusive=True, group="command")
+    async def action_copy_command(self) -> None:
+        """Copies the command that makes the run under the cursor again, and shows it."""
+        entry = self.list.entry
+        if entry is None:
+            return
+        try:
+            stored, _ = await asyncio.to_thread(_read, self._store, entry.id, 1)
+        except HistoryError as error:
+            self._say(str(error), "$error")
+            return
+        again, support = reproduction(stored), services(self).clipboard_support()
+        if again.arguments and support.works == "no":
+            self._say(f"{support.advice} An export (^s) has the command.", "$warning")
+        elif again.arguments:
+            services(self).copy_to_clipboard(again.line)
+            self._say(f"Copied: {again.line}", "$success")
+        else:
+            self._say(f"There is {again.line}")
 
     def action_export(self) -> None:
         """Asks for the kind of file, and writes the run under the cursor."""
