@@ -32,11 +32,11 @@ from edge_tui.decoders.base import (
     Stage,
     State,
     Tensor,
-    argmax,
     last_logits,
     numbers,
     only,
 )
+from edge_tui.decoders.core.step_log import take_best
 from edge_tui.decoders.epsilon import Epsilon
 from edge_tui.decoders.eta import Eta
 from edge_tui.decoders.min_new_tokens import MinNewTokens
@@ -185,7 +185,9 @@ class Auto(Decoder):
 
     def final(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Tensor:
         z = self.before.apply(last_logits(outs["model"], s), p, s, rng)
-        return self.after.apply(z, p, s, rng).where(p["do_sample"] > 0, only(z, argmax(z)))
+        draws = p["do_sample"] > 0
+        likeliest = only(z, take_best(z, ~draws))
+        return self.after.apply(z.where(draws, likeliest), p, s, rng).where(draws, likeliest)
 
 
 def _parse(config: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...]]:

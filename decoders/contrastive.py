@@ -31,12 +31,12 @@ from edge_tui.decoders.base import (
     Step,
     Stream,
     Tensor,
-    argmax,
     best,
     difference,
-    draw,
     last_logits,
 )
+from edge_tui.decoders.core.random import draw_and_margin
+from edge_tui.decoders.core.step_log import take_best
 from edge_tui.decoders.penalties import penalties
 from edge_tui.decoders.temperature import TEMPERATURE, scale
 
@@ -148,11 +148,12 @@ class Contrastive(Decoder):
         tempered = scale(score, p["temperature"])
         sampled = p["sample"] > 0
         final = self.after.apply(tempered.where(sampled, score), p, s, rng)
-        chosen = draw(final, rng).where(sampled[:, 0], argmax(final)[:, 0])
+        chosen, margin = draw_and_margin(final, rng)
+        chosen = chosen.where(sampled[:, 0], take_best(final, ~sampled)[:, 0])
         self.take(chosen, final, raw, s, p, rng)
         taken = chosen[:, None]
         extras = {name: column.gather(-1, taken)[:, 0] for name, column in candidates.items()}
-        return Step(chosen, final, extras=extras, candidates=candidates)
+        return Step(chosen, final, extras=extras, candidates=candidates, margin=margin)
 
 
 def contrast(expert: Tensor, amateur: Tensor, p: Mapping[str, Tensor]) -> dict[str, Tensor]:

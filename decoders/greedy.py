@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edge_tui.decoders.base import Decoder, Output, Params, Rng, State, Tensor, argmax, only
+from edge_tui.decoders.core.step_log import take_best
 from edge_tui.decoders.penalties import penalties
 
 
@@ -27,7 +28,7 @@ class Greedy(Decoder):
 
     def final(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Tensor:
         z = super().final(outs, s, p, rng)
-        return only(z, argmax(z))
+        return only(z, take_best(z))
 
     def choose(self, final: Tensor, p: Params, rng: Rng) -> Tensor:
         return argmax(final)[:, 0]

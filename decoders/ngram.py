@@ -32,9 +32,10 @@ from edge_tui.decoders.base import (
     State,
     Step,
     Tensor,
-    draw,
     repeat_lengths,
 )
+from edge_tui.decoders.core.random import draw_and_margin
+from edge_tui.decoders.core.step_log import move_to
 from edge_tui.decoders.core.tokens import HISTORY, add_accepted
 from edge_tui.decoders.speculative import LOOKAHEAD, PROPOSALS
 from edge_tui.decoders.temperature import Temperature
@@ -93,8 +94,10 @@ class NGram(Decoder):
         logits = outs["model"].logits.float()
         finals = []
         for at, z in enumerate(logits.unbind(1)):
+            move_to(at)
             finals.append(self.after.apply(self.before.apply(z, p, s, rng.shift(at)), p, s, rng.shift(at)))
-        tokens = torch.stack([draw(z, rng.shift(at)) for at, z in enumerate(finals)], 1)
+        draws = [draw_and_margin(z, rng.shift(at)) for at, z in enumerate(finals)]
+        tokens, margin = (torch.stack(each, 1) for each in zip(*draws, strict=True))
         proposed = s["proposed"][:, : tokens.shape[1] - 1]
         accepted = (tokens[:, :-1] == proposed).cumprod(1).sum(1)
         add_accepted(s, tokens, accepted)
@@ -105,7 +108,8 @@ class NGram(Decoder):
             "rejected": replaced.masked_fill(position != accepted[:, None], -1).float(),
         }
         chosen = tokens.gather(1, accepted[:, None])[:, 0]
-        return Step(chosen, torch.stack(finals, 1), accepted=accepted, tokens=tokens, extras=extras)
+        final = torch.stack(finals, 1)
+        return Step(chosen, final, accepted=accepted, tokens=tokens, extras=extras, margin=margin)
 
 
 def look_up(ids: Tensor, longest: Tensor, count: int) -> Tensor:

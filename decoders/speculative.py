@@ -28,6 +28,7 @@ from edge_tui.decoders.base import (
     Tensor,
     draw,
 )
+from edge_tui.decoders.core.step_log import move_to
 from edge_tui.decoders.temperature import TEMPERATURE, scale
 
 LOOKAHEAD = Param(
@@ -113,7 +114,11 @@ class Speculative(Decoder):
 
         logits = outs["model"].logits.float()
         rows, positions, vocab = logits.shape
-        final = torch.stack([self.shape(logits[:, i], s, p, rng.shift(i)) for i in range(positions)], 1)
+        finals = []
+        for i in range(positions):
+            move_to(i)
+            finals.append(self.shape(logits[:, i], s, p, rng.shift(i)))
+        final = torch.stack(finals, 1)
         target = final.softmax(-1)
         count = positions - 1
         proposed, q = s["proposed"][:, :count], s["q"][:, :count]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Param, Params, Rng, Stage, State, Tensor, argmax, only
+from edge_tui.decoders.base import Param, Params, Rng, Stage, State, Tensor, only
+from edge_tui.decoders.core.step_log import take_best
 
 GREEDY_BELOW = 1e-5
 """Smaller temperatures take the argmax: dividing by them leaves nothing else, and could overflow."""
@@ -50,4 +51,4 @@ class Temperature(Stage):
 def scale(z: Tensor, tau: Tensor) -> Tensor:
     """Divides float32 `z [R, V]` by `τ [R, 1]`; τ = 0 keeps the (first) argmax alone."""
     greedy = tau < GREEDY_BELOW
-    return only(z, argmax(z)).where(greedy, z / tau.masked_fill(greedy, 1.0))
+    return only(z, take_best(z, greedy)).where(greedy, z / tau.masked_fill(greedy, 1.0))

@@ -52,6 +52,28 @@ def argmax(z: Tensor) -> Tensor:
     return ids.gather(-1, values.argmax(-1, keepdim=True))
 
 
+def argmax_and_lead(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Finds the greatest entry of each row as `argmax` does, and by how much it exceeds the second.
+
+    Args:
+        z: float `[R, V]`.
+
+    Returns:
+        ids int64 `[R, 1]`, and the differences float `[R]`: +inf where no second is left.
+    """
+    if z.device.type != "cpu" or z.shape[-1] < 4 * _BLOCK:
+        ids = z.argmax(-1, keepdim=True)
+        second = z.scatter(-1, ids, -float("inf")).amax(-1)
+        return ids, z.gather(-1, ids)[:, 0] - second
+    peaks = _peaks(z)
+    block = peaks.argmax(-1, keepdim=True)
+    ids, values = _blocks(z, block)
+    place = values.argmax(-1, keepdim=True)
+    others = values.scatter(-1, place, -float("inf")).amax(-1)
+    second = peaks.scatter_(-1, block, -float("inf")).amax(-1).maximum(others)
+    return ids.gather(-1, place), values.gather(-1, place)[:, 0] - second
+
+
 def only(z: Tensor, ids: Tensor) -> Tensor:
     """Removes all candidates of logits `[R, V]` but `ids`, int64 `[R, N]`."""
     import torch

@@ -12,7 +12,7 @@ from math import inf
 from operator import or_
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.core import checks
+from edge_tui.decoders.core import checks, step_log
 from edge_tui.decoders.core.best import argmax, only
 from edge_tui.decoders.core.column import Column, as_columns, names_of
 from edge_tui.decoders.core.params import ParamError, Params
@@ -89,9 +89,12 @@ class Chain:
     Args:
         stages: First to last; links where a stage stands twice.
         name: Begins the keys of the state; a decoder with several chains names them.
+        first: Number of its first link among those of its decoder, by which a step's log names them; None
+            logs nothing.
     """
 
-    def __init__(self, stages: Sequence[Stage | Link] = (), name: str = "") -> None:
+    def __init__(self, stages: Sequence[Stage | Link] = (), name: str = "", first: int | None = None) -> None:
+        self._first = first
         self.links = tuple(each if isinstance(each, Link) else Link(each) for each in stages)
         self.stages = tuple(link.stage for link in self.links)
         self._params = tuple(link.params for link in self.links)
@@ -153,16 +156,25 @@ class Chain:
     ) -> Tensor:
         """Does the same with the links from `first` to before `last`; a row may lose its last candidate."""
         out = z
+        if self.name == "after." and not first:
+            self._log(step_log.OWN, z)  # what the decoder has done between its chains
         for i, link in list(enumerate(self.links))[first:last]:
             stage, own, values = link.stage, self._state_of(i, s), link.view(p)
-            numbers = rng.link(link.name)
+            numbers, given = rng.link(link.name), out
             if z.device.type != "cpu":
                 out = unless_neutral(stage, values, out, checks.apply(stage, out, values, own, numbers))
             elif not _is_neutral(self._params[i], p):
                 out = checks.apply(stage, out, values, own, numbers)
             elif len(own) > len(keys_of(stage.needs)):
                 checks.apply(stage, out, values, own, numbers)  # its state goes on, as on a GPU
+            if self._first is not None and out is not given:
+                self._log(self._first + i, out)
         return out
+
+    def _log(self, number: int, z: Tensor) -> None:
+        """Adds logits to the log of the step that runs, if it has one and the chain has a place in it."""
+        if self._first is not None and (log := step_log.active()) is not None:
+            log.add(number, z)
 
     def learn(self, s: State, p: Params, token: Token) -> None:
         """Tells the token taken to every stage that learns from it; `s` is the chain's state."""

@@ -15,7 +15,7 @@ from edge_tui.decoders.core.column import BEAM_ROLES, as_columns, repeated
 from edge_tui.decoders.core.declaration import Declaration, Kind
 from edge_tui.decoders.core.output import Output, last_logits
 from edge_tui.decoders.core.params import ParamError
-from edge_tui.decoders.core.random import draw
+from edge_tui.decoders.core.random import draw, draw_and_margin
 from edge_tui.decoders.core.stage import Needs, Token
 from edge_tui.decoders.core.tokens import add_tokens, init_tokens, reorder_tokens
 
@@ -49,6 +49,8 @@ class Step:
         extras: float32 `[R]` for each name in `Decoder.columns`; after proposals `[R, K]`.
         candidates: The same numbers for every token of the vocabulary, float32 `[R, V]` for each name in
             `Decoder.columns` and with rows as in `final`; recorded of the alternatives. May be empty.
+        margin: float32 `[R]`, the best sum of a logit and its luck less the second (nats), +inf where one
+            candidate is left; after proposals `[R, K]`. None where it has no meaning, or was not computed.
     """
 
     chosen: Tensor
@@ -59,6 +61,7 @@ class Step:
     done: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     candidates: Mapping[str, Tensor] = field(default_factory=dict)
+    margin: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,8 @@ class Decoder(Declaration, ABC):
         self._set_chains(before, after)
 
     def _set_chains(self, before: Sequence[Stage | Link], after: Sequence[Stage | Link]) -> None:
-        self.before, self.after = Chain(before, "before"), Chain(after, "after")
+        self.before = Chain(before, "before", first=0)
+        self.after = Chain(after, "after", first=len(self.before.links))
         self.params = merge((*self.own_params, *self.before.params, *self.after.params))
         if name := repeated(column.name for column in self.all_columns):
             raise ParamError(f"Two parts record a number named {name}; give one another name.")
@@ -350,9 +354,13 @@ class Decoder(Declaration, ABC):
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         """Decides the next token of each row from the last position of each stream's logits."""
         final = self.final(outs, s, p, rng)
-        chosen = self.choose(final, p, rng)
+        margin = None
+        if type(self).choose is Decoder.choose:
+            chosen, margin = draw_and_margin(final, rng)
+        else:
+            chosen = self.choose(final, p, rng)
         self.take(chosen, final, last_logits(outs[self.streams[0].name], s), s, p, rng)
-        return Step(chosen, final)
+        return Step(chosen, final, margin=margin)
 
     def reorder(self, s: State, parent: Tensor) -> None:
         """Copies row `parent[r]` to row `r` in the tokens and the stages' states; `parent` int64 `[R]`."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from edge_tui.decoders.core.best import argmax
+from edge_tui.decoders.core.best import argmax, argmax_and_lead
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -174,10 +174,26 @@ def draw(z: Tensor, rng: Rng) -> Tensor:
     Returns:
         int64 `[R]`.
     """
+    return argmax(_sums(z, rng))[:, 0]
+
+
+def draw_and_margin(z: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
+    """Draws as `draw` does.
+
+    Returns:
+        The tokens int64 `[R]`, and the margin float32 `[R]`: the best sum of a logit and its noise less the
+        second (nats), +inf where one candidate is left.
+    """
+    ids, margin = argmax_and_lead(_sums(z, rng))
+    return ids[:, 0], margin
+
+
+def _sums(z: Tensor, rng: Rng) -> Tensor:
+    """Adds noise to logits `[R, V]`."""
     import torch
 
     if z.device.type == "cpu":
         finite = (z > -torch.inf).nonzero(as_tuple=True)
-        return argmax(z.index_put(finite, z[finite] + rng.gumbel(finite[1], finite[0])))[:, 0]
+        return z.index_put(finite, z[finite] + rng.gumbel(finite[1], finite[0]))
     ids = torch.arange(z.shape[-1], device=z.device).expand_as(z)
-    return argmax(z + rng.gumbel(ids))[:, 0]
+    return z + rng.gumbel(ids)

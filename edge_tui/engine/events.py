@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edge_tui.decoders.core.column import BEAM_ROLES, Column, as_columns
 from edge_tui.decoders.core.texts import Value
+from edge_tui.engine.token_fields import TOKEN_FIELDS
 from edge_tui.engine.token_fields import TOP as TOP
 
 if TYPE_CHECKING:
@@ -52,10 +53,15 @@ class TokenBatch:
         final_logp: float32 `[n]`, log-probability in the distribution that was drawn from.
         rank: int32 `[n]`, 0 = the model's most likely token.
         entropy: float32 `[n]`, of the model's distribution (nats).
+        margin: float32 `[n]`, the best sum of a logit and its luck less the second (nats); +inf where one
+            token was left. Where no luck decides, of the logits alone. NaN where it has no meaning (beams).
+        candidate_count: int32 `[n]`, tokens that the stages left; −1 where it is not known.
         version: int32 `[n]`, version of the parameter table that the step used.
         top_ids, top_logp: int32/float32 `[n, TOP]`, most likely tokens under the model, best first.
             Unused slots hold id −1.
         final_ids, final_top_logp: the same of the final distribution.
+        removing_stage: int32 `[n, TOP]`, the link that removed each of `top_ids`, by its number among the
+            links before the strategy and those after it; else `KEPT`, `OWN` (the strategy) or `UNKNOWN`.
         extras: float32 `[n, E]`, the strategy's own columns, named in `Started.columns`.
         candidates: float32 `[n, E, 2, TOP]`, the same numbers for the alternatives: those of `top_ids`, then
             those of `final_ids`; unused slots hold any number. None where the strategy has none for them.
@@ -80,6 +86,17 @@ class TokenBatch:
     extras: Floats
     text: tuple[str, ...]
     candidates: Floats | None = None
+    margin: Floats = None  # type: ignore[assignment]  # what is not given is not known
+    candidate_count: Ints = None  # type: ignore[assignment]
+    removing_stage: Ints = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        for each in TOKEN_FIELDS:
+            if each.added and getattr(self, each.name) is None:
+                import numpy as np
+
+                unknown = np.full((len(self), *each.shape(0)), each.empty, each.dtype)
+                object.__setattr__(self, each.name, unknown)
 
     def __len__(self) -> int:
         return len(self.text)

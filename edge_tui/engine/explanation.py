@@ -55,7 +55,8 @@ class Candidate:
         rank: 0 = the model's likeliest.
         logps: Log-probability after each stage; −inf from the stage on that removed it.
         criteria: The number by which each stage decided on it; NaN where a stage has none.
-        removing_stage: Index of the stage that removed it; −1 where it was left.
+        removing_stage: Index of the stage that removed it; −1 where it was left. A token's record numbers
+            links alone, and says `OWN` where the strategy itself removed it (`engine/token_fields.py`).
         luck: Its Gumbel noise; NaN where nothing was drawn.
         sum: Log-probability after the last stage plus luck; −inf where it was removed, NaN as for `luck`.
     """

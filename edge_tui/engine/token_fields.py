@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from math import inf, nan
 from typing import Literal
 
+from edge_tui.decoders.core.step_log import KEPT as KEPT
+from edge_tui.decoders.core.step_log import OWN as OWN
+from edge_tui.decoders.core.step_log import UNKNOWN as UNKNOWN
+
 TOP = 20
 """Number of alternatives that are recorded for each token."""
 
@@ -35,6 +39,8 @@ class TokenField:
         kind: Shape and owner.
         empty: Stands in unused slots and for numbers that are not known; JSON's null is read as this.
         json_line: Key in `edge-tui run --json`; "" where the lines do not have it.
+        added: True where records of older versions lack it; they are read as `empty`.
+        stored: Type in a transcript's table, where a smaller one will do.
     """
 
     name: str
@@ -42,6 +48,8 @@ class TokenField:
     kind: Kind
     empty: float
     json_line: str = ""
+    added: bool = False
+    stored: str = ""
 
     def shape(self, extras: int) -> tuple[int, ...]:
         """Gives the shape of one record's entry, for a strategy with so many columns."""
@@ -62,11 +70,17 @@ TOKEN_FIELDS = (
     TokenField("final_logp", "f4", "number", nan, "final_logp"),
     TokenField("rank", "i4", "number", -1, "rank"),
     TokenField("entropy", "f4", "number", nan, "entropy"),
+    # Best sum of a logit and its luck less the second; where no luck decides, of the logits alone.
+    TokenField("margin", "f4", "number", nan, "margin", added=True),
+    TokenField("candidate_count", "i4", "number", -1, "candidate_count", added=True),
     TokenField("version", "i4", "number", 0),
     TokenField("top_ids", "i4", "alternatives", -1),
     TokenField("top_logp", "f4", "alternatives", -inf),
     TokenField("final_ids", "i4", "alternatives", -1),
     TokenField("final_top_logp", "f4", "alternatives", -inf),
+    # Of `top_ids`: the number of the link that removed each, those before the strategy's own part first and
+    # those after it next; or `KEPT`, `OWN` or `UNKNOWN`.
+    TokenField("removing_stage", "i4", "alternatives", UNKNOWN, added=True, stored="i1"),
     TokenField("extras", "f4", "extras", nan),
     # A removed candidate scores −inf, which is null in JSON.
     TokenField("candidates", "f4", "candidates", -inf),

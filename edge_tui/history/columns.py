@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _FORMAT = 1
 _WITH_CANDIDATES = 2
 """The same with candidates."""
+_WHOLE = 2
+"""Is added to both; without it the columns are lacking that older versions did not record."""
 _HEAD = struct.Struct("<BIHH")
 """Format, records, alternatives, extra columns."""
 _LEVEL = 1
@@ -48,7 +50,7 @@ def pack(batch: TokenBatch) -> bytes:
     lengths = np.array([len(text) for text in texts], np.int32)
     narrow = [getattr(batch, each.name) for each in _NARROW]
     wide = [column for each in _WIDE if (column := getattr(batch, each.name)) is not None]
-    form = _FORMAT if batch.candidates is None else _WITH_CANDIDATES
+    form = _WHOLE + (_FORMAT if batch.candidates is None else _WITH_CANDIDATES)
     head = _HEAD.pack(form, len(batch), batch.top_ids.shape[1], batch.extras.shape[1])
     return head + zlib.compress(b"".join((*map(_planes, (*narrow, lengths, *wide)), *texts)), _LEVEL)
 
@@ -68,16 +70,18 @@ def unpack(data: bytes, run: int = 0) -> TokenBatch:
         body = zlib.decompress(data[_HEAD.size :])
     except (struct.error, zlib.error) as error:
         raise DamagedColumns(f"the tokens cannot be read ({error})") from error
-    if form not in (_FORMAT, _WITH_CANDIDATES):
-        raise DamagedColumns(
-            f"the tokens are in format {form}, but this version reads up to {_WITH_CANDIDATES}"
-        )
+    newest = _WHOLE + _WITH_CANDIDATES
+    if not _FORMAT <= form <= newest:
+        raise DamagedColumns(f"the tokens are in format {form}, but this version reads up to {newest}")
+    narrow, wide = (
+        [each for each in fields if form > _WHOLE or not each.added] for fields in (_NARROW, _WIDE)
+    )
     reader = _Reader(body)
-    columns: dict[str, Any] = {each.name: reader.take(each.dtype, n) for each in _NARROW}
+    columns: dict[str, Any] = {each.name: reader.take(each.dtype, n) for each in narrow}
     lengths = reader.take("i4", n)
     shapes = {"alternatives": (n, top), "extras": (n, extras), "candidates": (n, extras, 2, top)}
-    for each in _WIDE:
-        if each.kind != "candidates" or form == _WITH_CANDIDATES:
+    for each in wide:
+        if each.kind != "candidates" or form in (_WITH_CANDIDATES, newest):
             column = reader.take(each.dtype, *shapes[each.kind])
             columns[each.name] = column if each.kind == "extras" else _fit(column, each.empty)
     return TokenBatch(run=run, text=reader.texts(lengths.tolist()), **columns)

@@ -212,6 +212,8 @@ def _token_objects(
             "final_logprob": float(batch.final_logp[i]),
             "rank": int(batch.rank[i]),
             "entropy": float(batch.entropy[i]),
+            "margin": float(batch.margin[i]),
+            "candidate_count": int(batch.candidate_count[i]),
             "alternatives": [
                 {"id": other, "text": texts[other], "logprob": logp} for other, logp in token.top
             ],

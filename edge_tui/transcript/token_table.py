@@ -1,4 +1,4 @@
-"""Stores a run's tokens in columns, about 360 bytes a token, and builds the record of one on demand."""
+"""Stores a run's tokens in columns, about 390 bytes a token, and builds the record of one on demand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.events import TokenBatch
 
-Column = Literal["id", "raw_logp", "final_logp", "rank", "entropy", "version"]
+Column = Literal["id", "raw_logp", "final_logp", "rank", "entropy", "margin", "candidate_count", "version"]
 
 _FIELDS = token_fields("number", "alternatives", "extras", "candidates")
 """Columns of the table; positions are the tree's. Candidates are a column once a strategy reports them."""
@@ -52,10 +52,14 @@ class TokenView:
         final_logp: In the distribution that was drawn from.
         rank: 0 is the model's most likely token; −1 where unknown.
         entropy: Of the model's distribution (nats).
+        margin: Best sum of a logit and its luck less the second (nats), +inf where one token was left; NaN
+            where it has no meaning or is not known.
+        candidate_count: Tokens that the stages left; −1 where unknown.
         version: Of the parameter table.
         extras: The strategy's own columns by name.
         top: Most likely tokens under the model, best first.
         final: The same in the final distribution.
+        removing_stage: The link that removed each of `top`, as a `TokenBatch` numbers them.
     """
 
     index: int
@@ -69,6 +73,9 @@ class TokenView:
     extras: dict[str, float]
     top: tuple[Alternative, ...]
     final: tuple[Alternative, ...]
+    margin: float = nan
+    candidate_count: int = -1
+    removing_stage: tuple[int, ...] = ()
 
 
 class TokenTable:
@@ -85,7 +92,7 @@ class TokenTable:
         self.texts: list[str] = []
         self._np = np
         self._interned: dict[str, str] = {}
-        self._shapes = [(each.name, each.dtype, each.shape(len(columns))) for each in _FIELDS]
+        self._shapes = [(each.name, each.stored or each.dtype, each.shape(len(columns))) for each in _FIELDS]
         self._table: NDArray[Any] = np.empty(0, self._shapes[:-1])
 
     def __len__(self) -> int:
@@ -124,7 +131,7 @@ class TokenTable:
         old = other._table[number]
         has_candidates = other.columns == self.columns and "candidates" in _names(old)
         new = self.add_unknown(token, text, has_candidates)
-        for name in ("entropy", "version", *_SIDES[0], *_SIDES[1]):
+        for name in ("entropy", "candidate_count", "version", "removing_stage", *_SIDES[0], *_SIDES[1]):
             new[name] = old[name]
         rank, place = (self._np.flatnonzero(old[ids] == token) for ids, _ in _SIDES)
         if len(rank):
@@ -165,6 +172,7 @@ class TokenTable:
             extras=dict(zip(self.columns, record["extras"].tolist(), strict=True)),
             top=self._alternatives(number, 0),
             final=self._alternatives(number, 1),
+            removing_stage=tuple(record["removing_stage"][record["top_ids"] >= 0].tolist()),
             **{each.name: record[each.name].item() for each in token_fields("number")},
         )
 
@@ -195,7 +203,11 @@ class TokenTable:
             row=row,
             parent=row,
             text=tuple(self.texts[number] for number in numbers),
-            **{name: chosen[name] for name in _names(chosen)},
+            **{
+                each.name: chosen[each.name].astype(each.dtype, copy=False)
+                for each in _FIELDS
+                if each.name in _names(chosen)
+            },
         )
 
     def _grow(self, n: int, candidates: bool = False) -> NDArray[Any]:

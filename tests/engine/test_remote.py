@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import signal
 import socket
@@ -19,6 +20,8 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Column, ParamError
@@ -50,7 +53,7 @@ from edge_tui.engine.remote.http_client import base_url
 from edge_tui.engine.remote.openai_protocol import write_request
 from edge_tui.engine.remote.telemetry import RemoteTelemetry
 from edge_tui.engine.remote.vocabulary import Vocabulary
-from edge_tui.engine.token_fields import TOKEN_FIELDS
+from edge_tui.engine.token_fields import OWN, TOKEN_FIELDS, TOP, UNKNOWN
 from edge_tui.machine.nvml import GpuSample
 from edge_tui.transcript.question import question_of
 from edge_tui.transcript.transcript import Transcript
@@ -807,6 +810,35 @@ def test_the_codec_restores_numbers_that_json_lacks() -> None:
     for field in TOKEN_FIELDS:
         np.testing.assert_array_equal(getattr(again, field.name), columns[field.name], field.name)
     assert again.text == batch.text
+
+
+def filled(margins: list[float], counts: list[int], stages: list[list[int]]) -> TokenBatch:
+    shapes = {field.name: (len(margins), *field.shape(0)) for field in TOKEN_FIELDS}
+    columns = {f.name: np.full(shapes[f.name], f.empty, f.dtype) for f in TOKEN_FIELDS}
+    columns["margin"][:], columns["candidate_count"][:] = margins, counts
+    columns["removing_stage"][:] = stages
+    return TokenBatch(run=1, text=("a",) * len(margins), **columns)
+
+
+stages_of_tokens = st.lists(st.integers(-3, 40), min_size=TOP, max_size=TOP)
+recorded = st.tuples(st.floats(0, width=32), st.integers(-1, 1 << 20), stages_of_tokens)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(recorded, min_size=1, max_size=4))
+@example([(math.inf, 1, [OWN] * TOP), (math.nan, -1, [UNKNOWN] * TOP)])
+def test_what_is_recorded_of_a_choice_crosses_the_wire(tokens: list[tuple[float, int, list[int]]]) -> None:
+    margins, counts, stages = (list(column) for column in zip(*tokens, strict=True))
+    batch = filled(margins, counts, stages)
+    data = json.loads(json.dumps(codec.write_tokens(batch, set(), lambda ids: []), allow_nan=False))
+    found = codec.read_tokens(1, data, 0)
+    for name in ("margin", "candidate_count", "removing_stage"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(batch, name), name)
+        del data[name]
+    older = codec.read_tokens(1, data, 0)  # of a server that records none of it
+    assert np.isnan(older.margin).all()
+    assert (older.candidate_count == -1).all()
+    assert (older.removing_stage == UNKNOWN).all()
 
 
 def test_every_field_of_a_request_is_sent_or_left_here_on_purpose() -> None:

@@ -75,6 +75,9 @@ def batch(
         extras=floats(n, columns),
         text=tuple(texts),
         candidates=floats(n, columns, 2, TOP) if told else None,
+        margin=-floats(n),
+        candidate_count=rng.integers(1, 32_000, n).astype(np.int32),
+        removing_stage=rng.integers(-3, 6, (n, TOP)).astype(np.int32),
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from edge_tui.engine.events import Finished, ParamChanged, Ranked
 from edge_tui.engine.port import Message, Request
+from edge_tui.engine.token_fields import UNKNOWN
 from edge_tui.history.formats import FORMATS, file_name, lossless, render
 from edge_tui.history.formats.facts import facts
 from edge_tui.history.formats.palette import palette
@@ -113,6 +114,17 @@ def test_json_says_what_alternatives_were_where_the_model_is_not(stored: StoredR
     store.import_run(back, "")
     # No file rewrites what is known of a model.
     assert store.token_strings(stored.model) == {each: f"<{each}?>" for each in ids} | {known: "own"}
+
+
+def test_json_of_an_earlier_version_says_nothing_of_margins(stored: StoredRun) -> None:
+    data = json.loads(text("json", stored))
+    for token in data["tokens"]:
+        for name in ("margin", "candidate_count", "removing_stage"):
+            del token[name]
+    (found,) = lossless.load(json.dumps(data).encode()).batches
+    assert np.isnan(found.margin).all()
+    assert (found.candidate_count == -1).all()
+    assert (found.removing_stage == UNKNOWN).all()
 
 
 def test_json_of_an_earlier_version_has_no_texts_of_ids(stored: StoredRun) -> None:

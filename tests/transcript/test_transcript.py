@@ -48,6 +48,9 @@ def batch(
         final_top_logp=top_logp / 2,
         extras=np.array(extras or [()] * n, np.float32).reshape(n, -1),
         text=tuple(token[4] for token in tokens),
+        margin=ids.astype(np.float32) / 8,
+        candidate_count=ids % 50,
+        removing_stage=top_ids % 6,
     )
 
 

@@ -124,9 +124,8 @@ class TracedChoice:
 
         def step(*inputs: Tensor) -> tuple[Tensor, Tensor]:
             outs, state, buffers = unpack(inputs)
-            choice = sample(decoder, decoder.step, outs, state, params(buffers.block), buffers)
-            raw = next(iter(outs.values())).logits[:, -1]
-            return build_record(decoder, choice, raw, state, buffers)
+            sampled = sample(decoder, decoder.step, outs, state, params(buffers.block), buffers)
+            return build_record(decoder, sampled, state, buffers)
 
         if decoder not in _UNSTEADY:
             outs, state, buffers = unpack(tensors)

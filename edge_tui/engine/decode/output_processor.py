@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge_tui.decoders.base import Records, names_of
 from edge_tui.engine.events import TOP, FinishReason, TokenBatch
-from edge_tui.engine.ops.stats import FLOATS, INTS, OUT_OF_RANGE
+from edge_tui.engine.ops.stats import FLOATS, INTS, OUT_OF_RANGE, STAGES
 from edge_tui.engine.text.stop_scanner import StopScanner
 
 if TYPE_CHECKING:
@@ -293,6 +293,7 @@ class OutputProcessor:
             top_logp=floats[:, _RAW_LOGPS],
             final_ids=ints[:, _FINAL_IDS],
             final_top_logp=floats[:, _FINAL_LOGPS],
+            removing_stage=ints[:, STAGES],
             extras=floats[:, self._extras],
             text=tuple(text for entry in ready for text in entry.texts),
             candidates=self._candidates(floats),

@@ -18,10 +18,12 @@ from edge_tui.decoders.base import Output, names_of
 from edge_tui.decoders.core.checks import is_own
 from edge_tui.decoders.core.random import Rng
 from edge_tui.decoders.core.step_checks import check_proposal
+from edge_tui.decoders.core.step_log import logged
 from edge_tui.engine.decode.inspection import StrategyInspector
-from edge_tui.engine.decode.step_record import clamp_ids
+from edge_tui.engine.decode.step_record import Sampled, clamp_ids, margin_of
 from edge_tui.engine.decode.step_runner import StepRunner
 from edge_tui.engine.ops.choose import fused_speculation
+from edge_tui.engine.ops.removal import removals_of
 from edge_tui.engine.ops.stats import OUT_OF_RANGE, record
 
 if TYPE_CHECKING:
@@ -140,10 +142,13 @@ class SpeculativeRunner(StepRunner):
         """Lets the strategy accept proposals, and takes the others back."""
         outs = {self._main: self._cut(self.outputs[self._main])}
         choose = self._kernels.step if self._kernels else self._inspector.step
-        step = choose(outs, self._state, self.table.params, self._rng)
+        with logged() as log:
+            step = choose(outs, self._state, self.table.params, self._rng)
         if not self._is_own:
             step = self._in_range(step)
-        self._sampled = step, outs[self._main].logits[0]
+        raw = outs[self._main].logits[0]
+        step = replace(step, margin=margin_of(self.decoder, step, log))
+        self._sampled = Sampled(step, raw, removals_of(log, 1, len(raw)))
         self._accept(step.chosen, *_accepted(step))
 
     def _in_range(self, step: Step) -> Step:
@@ -161,7 +166,7 @@ class SpeculativeRunner(StepRunner):
     def build_record(self) -> tuple[Tensor, Tensor]:
         """Computes the record of the step's positions; those that do not count have the parent −1."""
         assert self._sampled is not None, "nothing was sampled yet"
-        step, z = self._sampled
+        step, z = self._sampled.step, self._sampled.raw
         accepted, tokens = _accepted(step)
         positions = self._positions[: len(z)]
         done = (tokens[0, :, None] == self.buffers.eos).any(-1) if self.buffers.eos.numel() else positions < 0
@@ -174,6 +179,8 @@ class SpeculativeRunner(StepRunner):
             version=self.table.version_row.expand(len(z)),
             extras=[step.extras[name][0].float() for name in names_of(self.decoder.columns)]
             + [value.expand(len(z)) for value in self.decoder.stage_columns(self._state)],
+            margin=None if step.margin is None else step.margin[0],
+            removals=self._sampled.removals,
         )
 
     def _cut(self, output: Output) -> Output:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from edge_tui.decoders.core.checks import is_own
 from edge_tui.decoders.core.column import names_of
+from edge_tui.decoders.core.step_log import logged
+from edge_tui.engine.ops.removal import removals_of
 from edge_tui.engine.ops.stats import OUT_OF_RANGE, record
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
     from edge_tui.decoders.base import Decoder, Output, Params, State, Step
     from edge_tui.decoders.core.random import Rng
+    from edge_tui.decoders.core.step_log import StepLog
+    from edge_tui.engine.ops.removal import Removals
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,21 @@ class StepBuffers:
     parent: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Holds a step that was sampled, and what its record reads beside.
+
+    Attributes:
+        step: The strategy's decision.
+        raw: float32 `[R, V]`, the main stream's logits that it read.
+        removals: What the links of its chains left, as `ops.stats.record` takes it.
+    """
+
+    step: Step
+    raw: Tensor
+    removals: tuple[Removals | None, ...]
+
+
 def sample(
     decoder: Decoder,
     choose: Callable[[Mapping[str, Output], State, Params, Rng], Step],
@@ -50,7 +69,7 @@ def sample(
     state: State,
     params: Params,
     buffers: StepBuffers,
-) -> Step:
+) -> Sampled:
     """Chooses the next token of each row and writes what the next forward needs to the buffers.
 
     Args:
@@ -63,7 +82,9 @@ def sample(
     """
     from edge_tui.decoders.core.random import Rng
 
-    step = choose(outs, state, params, Rng(buffers.key, buffers.step))
+    with logged() as log:
+        step = choose(outs, state, params, Rng(buffers.key, buffers.step))
+    raw = outs[decoder.streams[0].name].logits[:, -1]
     if not is_own(type(decoder)):
         step = _in_range(step, buffers)
     # Fused steps write to the buffers themselves.
@@ -71,7 +92,21 @@ def sample(
         buffers.parent.copy_(step.parent)
     if step.chosen is not buffers.tokens:
         buffers.tokens.copy_(step.chosen)
-    return step
+    return Sampled(replace(step, margin=margin_of(decoder, step, log)), raw, removals_of(log, len(raw)))
+
+
+def margin_of(decoder: Decoder, step: Step, log: StepLog) -> Tensor | None:
+    """Returns the margin of a step, and that of the logits where no luck decided; None of a search."""
+    if decoder.kind == "search":
+        return None
+    positions = step.final.shape[1] if step.final.ndim == 3 else 1
+    leads = [log.lead(position) for position in range(positions)]
+    if any(lead is None for lead in leads):
+        return step.margin
+    import torch
+
+    lead = torch.stack([lead for lead in leads if lead is not None], 1).view(step.final.shape[:-1])
+    return lead if step.margin is None else step.margin.where(lead.isnan(), lead)
 
 
 def _in_range(step: Step, buffers: StepBuffers) -> Step:
@@ -101,8 +136,9 @@ def clamp_ids(ids: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return clamped, (clamped != ids).long()
 
 
-def clone_logits_views(step: Step, outs: Mapping[str, Output]) -> Step:
+def clone_logits_views(sampled: Sampled, outs: Mapping[str, Output]) -> Sampled:
     """Clones the tensors of a step that share memory with a forward's, which the next one overwrites."""
+    step = sampled.step
     given = {t.untyped_storage().data_ptr() for out in outs.values() for t in out.tensors().values()}
 
     def own(tensor: Tensor) -> Tensor:
@@ -111,26 +147,28 @@ def clone_logits_views(step: Step, outs: Mapping[str, Output]) -> Step:
     def own_all(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: own(tensor) for name, tensor in tensors.items()}
 
-    return replace(
+    step = replace(
         step, final=own(step.final), extras=own_all(step.extras), candidates=own_all(step.candidates)
     )
+    removals = tuple(each and tuple((link, own(z)) for link, z in each) for each in sampled.removals)
+    return Sampled(step, own(sampled.raw), removals)
 
 
 def build_record(
-    decoder: Decoder, step: Step, raw: Tensor, state: State, buffers: StepBuffers
+    decoder: Decoder, sampled: Sampled, state: State, buffers: StepBuffers
 ) -> tuple[Tensor, Tensor]:
     """Computes the record of a step; the next forward waits for nothing of it.
 
     Args:
         decoder: The strategy.
-        step: The result of `sample`.
-        raw: float32 `[R, V]`, the main stream's logits that it read.
+        sampled: The result of `sample`.
         state: The strategy's, after the step.
         buffers: Read, and `step` raised.
 
     Returns:
         Integers and floats, as `ops.stats.record` lays them out.
     """
+    step = sampled.step
     done = buffers.never if step.done is None else step.done
     if not decoder.owns_eos and buffers.eos.numel():
         done = done | (step.chosen[:, None] == buffers.eos).any(-1)
@@ -145,6 +183,5 @@ def build_record(
         candidates += [torch.full_like(candidates[0], torch.nan)] * len(of_stages)
     buffers.step.add_(1)
     rows_permuted = step.parent is not None
-    return record(
-        raw, step.final, step.chosen, parent, done, buffers.block[-1], extras, rows_permuted, candidates
-    )
+    decision = step.final, step.chosen, parent, done, buffers.block[-1], extras
+    return record(sampled.raw, *decision, rows_permuted, candidates, step.margin, sampled.removals)

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from edge_tui.decoders.base import Params, State, Step, Token
+    from edge_tui.decoders.base import Params, State, Token
     from edge_tui.decoders.core.errors import StrategyError
+    from edge_tui.engine.decode.step_record import Sampled
     from edge_tui.engine.models.base import Context, LanguageModel
 
 
@@ -111,8 +112,8 @@ class StepRunner:
             parent=torch.arange(rows, device=self.device),
         )
         self._fused = fused_step(decoder, width, self.buffers.tokens, self.buffers.parent)
-        self._sampled: tuple[Step, Tensor] | None = None
-        """The step sampled last, and the main stream's logits `[R, V]` that it read."""
+        self._sampled: Sampled | None = None
+        """The step sampled last, and what its record reads."""
         self._state: State = {}
         self._inspector = StrategyInspector(decoder)
         self._rows_permuted = False
@@ -241,20 +242,20 @@ class StepRunner:
         """
         outs = {name: self._cut(output) for name, output in self.outputs.items()}
         choose = self._fused or self._inspector.step
-        step = sample(self.decoder, choose, outs, self._state, self.table.params, self.buffers)
+        sampled = sample(self.decoder, choose, outs, self._state, self.table.params, self.buffers)
         if self._fused is not None:
-            self._sampled = step, self._fused.raw
-        else:
-            raw = outs[self.decoder.streams[0].name].logits[:, -1]
-            self._sampled = (clone_logits_views(step, outs), raw.clone()) if keep_logits else (step, raw)
-        self._rows_permuted = step.parent is not None
+            sampled = replace(sampled, raw=self._fused.raw, removals=(None,))  # kernels log nothing
+        elif keep_logits:
+            sampled = clone_logits_views(sampled, outs)
+        self._sampled = sampled
+        self._rows_permuted = sampled.step.parent is not None
 
     def build_record(self) -> tuple[Tensor, Tensor]:
         """Computes the record of the step sampled last; `step_record.build_record` describes it."""
         assert self._sampled is not None, "nothing was sampled yet"
         if self._fused is not None:
             self._fused.finish()
-        return build_record(self.decoder, *self._sampled, self._state, self.buffers)
+        return build_record(self.decoder, self._sampled, self._state, self.buffers)
 
     def diagnose(self, index: int, is_id: bool) -> StrategyError:
         """Finds what broke the choice of token `index`; see `StrategyInspector.diagnose`."""

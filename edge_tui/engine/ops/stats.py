@@ -5,18 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.core.best import best
-from edge_tui.engine.events import TOP
+from edge_tui.engine.ops.removal import Removals, removing_stages
+from edge_tui.engine.token_fields import TOP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-INTS = ("id", "parent", "rank", "done", "version")
-"""Leading integer columns; the ids of `TOP` raw and `TOP` final alternatives follow."""
-FLOATS = ("raw_logp", "final_logp", "entropy")
+INTS = ("id", "parent", "rank", "done", "version", "candidate_count")
+"""Leading integer columns; the ids of `TOP` raw and `TOP` final alternatives follow, and last the links that
+removed the raw ones."""
+FLOATS = ("raw_logp", "final_logp", "entropy", "margin")
 """Leading float columns; the log-probabilities of the alternatives and the strategy's extras follow, and last
 those extras for each alternative, where the strategy tells them."""
+
+ALTERNATIVES = slice(len(INTS), len(INTS) + 2 * TOP)
+"""Integer columns of the ids of alternatives."""
+STAGES = slice(len(INTS) + 2 * TOP, len(INTS) + 3 * TOP)
+"""Integer columns of the links that removed alternatives."""
 
 ENDED, OUT_OF_RANGE = 1, 2
 """Bits of a record's `done`: the row has ended; its strategy gave a token or a parent that there is not."""
@@ -75,6 +82,8 @@ def record(
     extras: list[Tensor],
     moved: bool = False,
     candidates: Sequence[Tensor] = (),
+    margin: Tensor | None = None,
+    removals: Sequence[Removals | None] = ((),),
 ) -> tuple[Tensor, Tensor]:
     """Records one step.
 
@@ -91,24 +100,45 @@ def record(
         moved: True if the rows of `z` are still those of the step before, so that row `r` continues
             `z[parent[r]]`.
         candidates: float32 `[R, V]` each, or none: the extras for every token.
+        margin: float32 `[R]`; None where it has no meaning.
+        removals: What the step's links left, of all rows together or of each row, which is a position then.
 
     Returns:
-        int32 `[R, len(INTS) + 2·TOP]` and float32
+        int32 `[R, len(INTS) + 3·TOP]` and float32
         `[R, len(FLOATS) + 2·TOP + len(extras) + 2·TOP·len(candidates)]`.
     """
+    import torch
+
     from edge_tui.engine.ops.triton.availability import available
 
     decision = (final, chosen, parent, done, version, extras)
     if z.is_cuda and available() is None:
         from edge_tui.engine.ops.triton import stats as stats_triton
 
-        return stats_triton.record(z, *decision, moved, candidates)
-    ints, floats = reference(z.index_select(0, parent) if moved else z, *decision)
+        ints, floats = stats_triton.record(z, *decision, moved, candidates, margin)
+        if any(each is None or each for each in removals):  # else the kernels have found what there is
+            ints[:, STAGES] = _stages(ints, final, removals, parent if moved else None)
+        return ints, floats
+    ints, floats = reference(z.index_select(0, parent) if moved else z, *decision, margin)
+    stages = _stages(ints, final, removals, parent if moved else None)
     if candidates:
-        import torch
+        floats = torch.cat((floats, *(look_up(column, ints[:, ALTERNATIVES]) for column in candidates)), -1)
+    return torch.cat((ints, stages), -1), floats
 
-        floats = torch.cat((floats, *(look_up(column, ints[:, len(INTS) :]) for column in candidates)), -1)
-    return ints, floats
+
+def _stages(
+    ints: Tensor, final: Tensor, removals: Sequence[Removals | None], parent: Tensor | None
+) -> Tensor:
+    """Finds the links that removed the raw alternatives of a record, int32 `[R, TOP]`."""
+    import torch
+
+    ids = ints[:, len(INTS) : len(INTS) + TOP]
+    if len(removals) == 1:
+        return removing_stages(ids, final, removals[0], parent).int()
+    parts = [
+        removing_stages(ids[row : row + 1], final[row : row + 1], each) for row, each in enumerate(removals)
+    ]
+    return torch.cat(parts).int()
 
 
 def look_up(column: Tensor, ids: Tensor) -> Tensor:
@@ -125,8 +155,12 @@ def reference(
     done: Tensor,
     version: Tensor,
     extras: list[Tensor],
+    margin: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Computes `record` in plain torch, on any device; the rows of `z` are in place, no candidates."""
+    """Computes `record` in plain torch, on any device.
+
+    The rows of `z` are in place; without candidates, and without the links that removed alternatives.
+    """
     import torch
 
     z = z.float()
@@ -134,9 +168,11 @@ def reference(
     final_values, final_ids = top(final)
     final_peak = final_values[:, :1]
     final_lse = final_peak + (final - final_peak).exp_().sum(-1, keepdim=True).log()
-    lead = torch.stack((chosen, parent, rank, done.long(), version.long()), -1)
+    count = final.gt(-torch.inf).sum(-1)
+    lead = torch.stack((chosen, parent, rank, done.long(), version.long(), count), -1)
     ints = torch.cat((lead, ids, final_ids), -1).int()
-    columns = (raw_logp, (final.gather(-1, chosen[:, None]) - final_lse)[:, 0], entropy)
+    margin = torch.full_like(entropy, torch.nan) if margin is None else margin
+    columns = (raw_logp, (final.gather(-1, chosen[:, None]) - final_lse)[:, 0], entropy, margin)
     floats = [torch.stack(columns, -1), logps, final_values - final_lse]
     if extras:
         floats.append(torch.stack(extras, -1).float())

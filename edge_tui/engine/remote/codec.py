@@ -191,6 +191,10 @@ def write_tokens(
     for field in TOKEN_FIELDS:
         if (values := getattr(batch, field.name)) is not None:
             columns[field.name] = _finite(values)
+            if field.name == "margin":  # the word for a token that was the only one left
+                alone = np.flatnonzero(np.isposinf(values)).tolist()
+                for place in alone:
+                    columns[field.name][place] = "inf"
     shown = np.concatenate([batch.id, batch.top_ids, batch.final_ids], axis=None).tolist()
     return {**columns, "text": batch.text, "pieces": _pieces(shown, sent, decode)}
 
@@ -211,7 +215,7 @@ def read_tokens(run: int, data: Mapping[str, Any], extras: int) -> TokenBatch:
     text = tuple(map(str, data["text"]))
     columns: dict[str, Any] = {}
     for field in TOKEN_FIELDS:
-        if field.kind == "candidates" and data.get(field.name) is None:
+        if (field.kind == "candidates" or field.added) and data.get(field.name) is None:
             continue
         values = np.array(data[field.name], dtype=object)
         filled = np.where(values == None, field.empty, values)  # noqa: E711 — elementwise

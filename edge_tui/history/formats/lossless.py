@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.events import Finished, Loaded, ParamChanged, Started, TokenBatch
 from edge_tui.engine.port import Request
-from edge_tui.engine.token_fields import TOP, token_fields
+from edge_tui.engine.token_fields import TOP, UNKNOWN, token_fields
 from edge_tui.history.columns import token_ids
 from edge_tui.history.reproduce import reproduction
 from edge_tui.history.runs import Entry, StoredRun
@@ -137,6 +137,7 @@ def _tokens(batch: TokenBatch) -> list[dict[str, Any]]:
             while pairs and pairs[-1] == (-1, "-inf"):
                 pairs.pop()
             token[name] = pairs
+        token["removing_stage"] = listed["removing_stage"][i][: len(token["top"])]
         tokens.append(token | {"extras": listed["extras"][i]})
         if batch.candidates is not None:
             tokens[-1]["candidates"] = _shortest(batch.candidates[i].reshape(-1))
@@ -161,7 +162,8 @@ def _batch(tokens: list[dict[str, Any]], width: int) -> TokenBatch:
     columns: dict[str, Any] = {}
     for each in _NUMBERS:
         # A float may be a word, an integer may not.
-        values = [float(token[each.name]) if each.dtype == "f4" else token[each.name] for token in tokens]
+        found = [token.get(each.name, each.empty) if each.added else token[each.name] for token in tokens]
+        values = [float(value) if each.dtype == "f4" else value for value in found]
         columns[each.name] = np.array(values, each.dtype).reshape(n)
     for name, (ids, logps) in _ALTERNATIVES.items():
         columns[ids] = np.full((n, TOP), -1, np.int32)
@@ -169,6 +171,11 @@ def _batch(tokens: list[dict[str, Any]], width: int) -> TokenBatch:
         for i, token in enumerate(tokens):
             for j, (each, logp) in enumerate(token[name][:TOP]):
                 columns[ids][i, j], columns[logps][i, j] = each, float(logp)
+    stages = np.full((n, TOP), UNKNOWN, np.int32)
+    for i, token in enumerate(tokens):
+        listed = token.get("removing_stage", [])[:TOP]
+        stages[i, : len(listed)] = listed
+    columns["removing_stage"] = stages
     extras = [[float(value) for value in token["extras"]] for token in tokens]
     columns["extras"] = np.array(extras, np.float32).reshape(n, width)
     if n and all("candidates" in token for token in tokens):

@@ -10,7 +10,7 @@ import torch
 
 from edge_tui.engine.events import TOP, TokenBatch
 from edge_tui.engine.local import LocalEngine
-from edge_tui.engine.ops.stats import FLOATS, INTS, record
+from edge_tui.engine.ops.stats import ALTERNATIVES, FLOATS, record
 from edge_tui.engine.port import Request
 from tests.engine.watch import watch
 
@@ -25,9 +25,9 @@ def test_looked_up_at_the_alternatives_on_record() -> None:
     plain_ints, plain = record(z, final, *rest)
     ints, floats = record(z, final, *rest, candidates=[column, other])
     assert torch.equal(ints, plain_ints)
-    assert torch.equal(floats[:, : plain.shape[1]], plain)
+    torch.testing.assert_close(floats[:, : plain.shape[1]], plain, rtol=0, atol=0, equal_nan=True)
     told = floats[:, plain.shape[1] :].view(2, 2, 2, TOP)
-    ids = ints[:, len(INTS) :].view(2, 2, TOP)
+    ids = ints[:, ALTERNATIVES].reshape(2, 2, TOP)
     for row in range(2):
         for side in range(2):
             for place, token in enumerate(ids[row, side].tolist()):

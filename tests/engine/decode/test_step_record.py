@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from edge_tui.decoders.base import Output, Step
-from edge_tui.engine.decode.step_record import clone_logits_views
+from edge_tui.engine.decode.step_record import Sampled, clone_logits_views
 
 
 def test_views_of_the_logits_are_cloned_and_nothing_else() -> None:
@@ -16,9 +16,16 @@ def test_views_of_the_logits_are_cloned_and_nothing_else() -> None:
     step = Step(
         torch.tensor([1, 2]), final, extras={"a": logits[:, 0, 3], "b": own}, candidates={"a": column}
     )
+    left = torch.randn(2, 7)
+    sampled = Sampled(step, final, (((1, left), (2, logits[:, 0, 1:8])),))
     copies = final.clone(), step.extras["a"].clone(), column.clone()
-    found = clone_logits_views(step, outs)
+    cloned = clone_logits_views(sampled, outs)
+    found = cloned.step
     logits.zero_()
+    assert torch.equal(cloned.raw, copies[0])
+    assert cloned.removals[0] is not None
+    assert cloned.removals[0][0][1] is left
+    assert torch.equal(cloned.removals[0][1][1], copies[2])
     assert torch.equal(found.final, copies[0])
     assert torch.equal(found.extras["a"], copies[1])
     assert torch.equal(found.candidates["a"], copies[2])

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edge_tui.engine.events import TOP
+from edge_tui.engine.ops.removal import removing_stages
 from edge_tui.engine.ops.stats import (
+    ALTERNATIVES,
     ENDED,
     FLOATS,
     INTS,
     OUT_OF_RANGE,
+    STAGES,
     look_up,
     record,
     reference,
@@ -99,7 +102,7 @@ def test_record_layout() -> None:
     done, version = torch.tensor([True, False]), torch.tensor([2.0, 2.0])
     extra = torch.tensor([7.0, 8.0])
     ints, floats = record(z, final, chosen, parent, done, version, [extra])
-    assert ints.shape == (2, len(INTS) + 2 * TOP)
+    assert ints.shape == (2, len(INTS) + 3 * TOP)
     assert ints.dtype == torch.int32
     assert ints[:, INTS.index("id")].tolist() == [3, 4]
     assert ints[:, INTS.index("parent")].tolist() == [1, 0]
@@ -107,6 +110,8 @@ def test_record_layout() -> None:
     assert ints[:, INTS.index("version")].tolist() == [2, 2]
     expected = final.log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
     assert torch.allclose(floats[:, FLOATS.index("final_logp")], expected)
+    assert ints[:, INTS.index("candidate_count")].tolist() == [40, 40]
+    assert floats[:, FLOATS.index("margin")].isnan().all()
     for at, logits in enumerate((z, final)):
         best = floats[:, len(FLOATS) + at * TOP :][:, :TOP]
         assert torch.allclose(best, logits.log_softmax(-1).topk(TOP).values, atol=1e-5)
@@ -124,11 +129,14 @@ def agree(z: Tensor, final: Tensor, moved: bool, extras: int = 1, device: str = 
     z, final = z.to(device), final.to(device)
     given = [tensor.to(device) for tensor in (chosen, parent, done, version)]
     on_device = [tensor.to(device) for tensor in more]
-    ints, floats = reference(z[given[1]], final, *given, on_device)
+    margin = torch.rand(rows, generator=generator).to(device)
+    ints, floats = reference(z[given[1]], final, *given, on_device, margin)
     column = torch.randn(final.shape, generator=generator).to(device)
-    found_ints, found_floats = stats_triton.record(z, final, *given, on_device, moved, [column])
+    found_ints, found_floats = stats_triton.record(z, final, *given, on_device, moved, [column], margin)
     found_floats, told = found_floats[:, : -2 * TOP], found_floats[:, -2 * TOP :]
-    assert torch.equal(told.nan_to_num(9.0), look_up(column, found_ints[:, len(INTS) :]).nan_to_num(9.0))
+    assert torch.equal(told.nan_to_num(9.0), look_up(column, found_ints[:, ALTERNATIVES]).nan_to_num(9.0))
+    alternatives = found_ints[:, ALTERNATIVES][:, :TOP]
+    assert torch.equal(found_ints[:, STAGES].long(), removing_stages(alternatives, final, ()))
     assert (found_ints.dtype, found_floats.dtype) == (ints.dtype, floats.dtype)
     assert torch.equal(found_ints[:, : len(INTS)], ints[:, : len(INTS)])
     assert torch.allclose(found_floats, floats, rtol=1e-5, atol=2e-5)
@@ -176,10 +184,11 @@ def test_kernels_read_views_as_the_reference_does() -> None:
     found = stats_triton.record(z, final, *decision, True, candidates)
     plain = [each.contiguous() for each in (chosen, parent, done, version)]
     expected = stats_triton.record(z, final.contiguous(), *plain, [], True, [candidates[0].contiguous()])
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
     ints, floats = reference(z.index_select(0, plain[1]), final.contiguous(), *plain, [])
-    assert torch.equal(found[0], ints)
-    torch.testing.assert_close(found[1][:, : floats.shape[1]], floats)
+    assert torch.equal(found[0][:, : ints.shape[1]], ints)
+    torch.testing.assert_close(found[1][:, : floats.shape[1]], floats, equal_nan=True)
 
 
 @interpreted
@@ -208,7 +217,7 @@ def test_kernels_order_ties_by_id_and_read_padded_half_precision() -> None:
     z = (torch.randn(2, 100, generator=torch.Generator().manual_seed(3)) * 2).round().to(torch.bfloat16)
     final = torch.zeros(2, 90)
     ints = agree(z[:, :90], final, False)
-    assert ints[:, len(INTS) + TOP :].tolist() == [list(range(TOP))] * 2
+    assert ints[:, ALTERNATIVES][:, TOP:].tolist() == [list(range(TOP))] * 2
     best = (-z[0, :90].float()).argsort(stable=True)[:TOP]
     assert ints[0, len(INTS) : len(INTS) + TOP].tolist() == best.tolist()
 

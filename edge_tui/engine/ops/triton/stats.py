@@ -17,8 +17,8 @@ import torch
 import triton
 import triton.language as tl
 
-from edge_tui.engine.events import TOP
 from edge_tui.engine.ops.triton.choose_parts import append_best, is_last, take_best
+from edge_tui.engine.token_fields import KEPT, OWN, TOP, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,13 @@ if TYPE_CHECKING:
 
 _INF = tl.constexpr(float("inf"))
 _TOP = tl.constexpr(TOP)
-_LEAD_INTS = tl.constexpr(5)
-_LEAD_FLOATS = tl.constexpr(3)
+_LEAD_INTS = tl.constexpr(6)
+_LEAD_FLOATS = tl.constexpr(4)
+_WIDTH = tl.constexpr(6 + 3 * TOP)
+"""Integers of a record."""
+_KEPT = tl.constexpr(KEPT)
+_UNKNOWN = tl.constexpr(UNKNOWN)
+_OWN = tl.constexpr(OWN)
 _FACTS = tl.constexpr(4)
 """Facts of a distribution after the first kernel: normaliser, entropy, bound, chosen logit."""
 
@@ -47,12 +52,13 @@ class Sides(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Holds the arguments of `stats.record` with a number for each row."""
+    """Holds the arguments of `stats.record` with a number for each row; there may be no margin."""
 
     chosen: Any
     parent: Any
     done: Any
     version: Any
+    margin: Any
 
 
 class Scratch(NamedTuple):
@@ -60,8 +66,10 @@ class Scratch(NamedTuple):
 
     parts: Any
     over: Any
+    left: Any
     facts: Any
     ranks: Any
+    counts: Any
     scores: Any
     tokens: Any
     filled: Any
@@ -108,6 +116,7 @@ def _scan(sides, decision, scratch, V, BLOCK: tl.constexpr, PARTS: tl.constexpr)
     tl.store(mine + count, tl.sum(weight, 0))
     tl.store(mine + 2 * count, tl.sum(weight * below, 0))
     tl.store(scratch.over + line * count + block, tl.sum((x > picked).to(tl.int32), 0))
+    tl.store(scratch.left + line * count + block, tl.sum((x > -_INF).to(tl.int32), 0))
     if is_last(scratch.arrived + line, count):
         spots = tl.arange(0, PARTS)
         valid = spots < count
@@ -131,6 +140,20 @@ def _scan(sides, decision, scratch, V, BLOCK: tl.constexpr, PARTS: tl.constexpr)
         tl.store(facts + 3, picked)
         greater = tl.load(scratch.over + line * count + spots, mask=valid, other=0, cache_modifier=".cg")
         tl.store(scratch.ranks + line, tl.sum(greater, 0))
+        left = tl.load(scratch.left + line * count + spots, mask=valid, other=0, cache_modifier=".cg")
+        tl.store(scratch.counts + line, tl.sum(left, 0))
+
+
+@triton.jit
+def _find_removals(sides, ids, stages, row):
+    """Tells which of a row's raw alternatives were removed, and by which link where that is known."""
+    slots = tl.arange(0, 32)
+    shown = slots < _TOP
+    token = tl.load(ids + slots, mask=shown, other=-1)
+    place = row.to(tl.int64) * sides.final_stride + token
+    final = tl.load(sides.final + place, mask=token >= 0, other=-_INF).to(tl.float32)
+    stage = tl.where(final > -_INF, _KEPT, _OWN)
+    tl.store(stages + slots, tl.where(token >= 0, stage, _UNKNOWN), mask=shown)
 
 
 @triton.jit
@@ -151,19 +174,25 @@ def _pack(sides, decision, scratch, ints, floats, V, floats_stride, BLOCK: tl.co
     append_best(values, tokens, filled, x, found, block * BLOCK, BLOCK)
     if is_last(scratch.arrived + rows * 2 + line, count):
         normaliser = tl.load(facts)
-        top_ids = ints + row * (_LEAD_INTS + 2 * _TOP) + _LEAD_INTS + side * _TOP
+        head = ints + row * _WIDTH
+        top_ids = head + _LEAD_INTS + side * _TOP
         top_logps = floats + row * floats_stride + _LEAD_FLOATS + side * _TOP
         take_best(values, tokens, filled, normaliser, top_logps, top_ids, _TOP, -1, 32)
         logp = tl.load(facts + 3) - normaliser
         tl.store(floats + row * floats_stride + side, logp)
         if side == 0:
             tl.store(floats + row * floats_stride + 2, tl.load(facts + 1))
-            head = ints + row * (_LEAD_INTS + 2 * _TOP)
+            _find_removals(sides, top_ids, head + _LEAD_INTS + 2 * _TOP, row)
+            margin = float("nan")
+            if decision.margin is not None:
+                margin = tl.load(decision.margin + row)
+            tl.store(floats + row * floats_stride + 3, margin)
             tl.store(head, tl.load(decision.chosen + row).to(tl.int32))
             tl.store(head + 1, tl.load(decision.parent + row).to(tl.int32))
             tl.store(head + 2, tl.load(scratch.ranks + line))
             tl.store(head + 3, tl.load(decision.done + row).to(tl.int32))
             tl.store(head + 4, tl.load(decision.version + row).to(tl.int32))
+            tl.store(head + 5, tl.load(scratch.counts + rows + row))
 
 
 @triton.jit
@@ -172,7 +201,7 @@ def _look_up(column, ints, floats, V, floats_stride, start):
     row = tl.program_id(0)
     slots = tl.arange(0, 64)
     shown = slots < 2 * _TOP
-    token = tl.load(ints + row * (_LEAD_INTS + 2 * _TOP) + _LEAD_INTS + slots, mask=shown, other=-1)
+    token = tl.load(ints + row * _WIDTH + _LEAD_INTS + slots, mask=shown, other=-1)
     value = tl.load(column + row * V + token, mask=token >= 0, other=float("nan"))
     tl.store(floats + row * floats_stride + start + slots, value, mask=shown)
 
@@ -195,8 +224,10 @@ def scratch_of(device: torch.device, rows: int, width: int) -> Scratch:
     return Scratch(
         parts=empty(3, blocks),
         over=empty(blocks, dtype=torch.int32),
+        left=empty(blocks, dtype=torch.int32),
         facts=empty(_FACTS.value),
         ranks=empty(dtype=torch.int32),
+        counts=empty(dtype=torch.int32),
         scores=empty(blocks * TOP),
         tokens=empty(blocks * TOP, dtype=torch.int32),
         filled=torch.zeros(2, rows, dtype=torch.int32, device=device),
@@ -214,6 +245,7 @@ def record(
     extras: list[Tensor],
     moved: bool,
     candidates: Sequence[Tensor] = (),
+    margin: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Launches `stats.record`. Records of one shape share scratch, so they must follow one another."""
     rows, width = final.shape
@@ -224,8 +256,8 @@ def record(
     scratch = scratch_of(z.device, rows, width)
     block, blocks = cut(width)
     sides = Sides(z, z.stride(0), final, final.stride(0), parent if moved else None)
-    decision = Decision(chosen, parent, done, version)
-    ints = torch.empty(rows, _LEAD_INTS.value + 2 * TOP, dtype=torch.int32, device=z.device)
+    decision = Decision(chosen, parent, done, version, None if margin is None else margin.contiguous())
+    ints = torch.empty(rows, _WIDTH.value, dtype=torch.int32, device=z.device)
     columns = _LEAD_FLOATS.value + 2 * TOP
     extras_end = columns + len(extras)
     floats = torch.empty(rows, extras_end + 2 * TOP * len(candidates), dtype=torch.float32, device=z.device)
