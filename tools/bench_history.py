@@ -82,7 +82,7 @@ async def time_screen(path: Path, runs: int) -> tuple[list[float], list[float]]:
         assert store is not None
         for _ in range(3):
             began = time.perf_counter()
-            screen = HistoryScreen(store, {})
+            screen = HistoryScreen(store, {}, app.session)
             await app.push_screen(screen)
             while len(screen.list.entries) < runs:
                 await asyncio.sleep(0.001)
@@ -90,7 +90,7 @@ async def time_screen(path: Path, runs: int) -> tuple[list[float], list[float]]:
             await pilot.pause(0.1)
             screen.dismiss()
             await pilot.pause(0.1)
-        screen = HistoryScreen(store, {})
+        screen = HistoryScreen(store, {}, app.session)
         await app.push_screen(screen)
         await pilot.pause(0.2)
         for query in _QUERIES:

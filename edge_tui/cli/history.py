@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.cli.messages import fail, print_line
 from edge_tui.history import formats
-from edge_tui.history.compare import compare
+from edge_tui.history.compare import compare, side_of
 from edge_tui.history.formats import facts, lossless
 from edge_tui.history.reproduce import reproduction
 from edge_tui.history.restore import recover, transcript_of
 from edge_tui.history.salvage import open_or_rebuild
 from edge_tui.history.schema import HistoryError, default_path
+from edge_tui.transcript.parting import parting_at
 from edge_tui.util.json_text import json_line
 from edge_tui.util.sanitise import one_line, sanitise
 from edge_tui.util.user_file import error_reason
@@ -81,18 +82,18 @@ def _show(store: Store, flags: Mapping[str, Any]) -> int:
 
 
 def _diff(store: Store, flags: Mapping[str, Any]) -> int:
-    first, one = _run(store, flags["run"])
-    second, other = _run(store, flags["other"])
-    comparison = compare(first, one, second, other)
+    sides = side_of(*_run(store, flags["run"])), side_of(*_run(store, flags["other"]))
+    comparison = compare(*sides)
     for each in comparison.settings:
         values = [one_line(value)[:70] or "–" for value in (each.first, each.second)]
         print(f"{each.name:<18} {values[0]}  →  {values[1]}")
     print(comparison.verdict)
     if comparison.diverges:
         at = comparison.common_length
-        print(f"\n… {_safe(''.join(one.texts(max(at - 12, 0), at)))}")
-        for mark, transcript in (("<", one), (">", other)):
-            print(f"{mark} {_safe(''.join(transcript.texts(at, at + 12)))}")
+        print_line(parting_at(*sides, at).sentence)
+        print(f"\n… {_safe(''.join(sides[0].transcript.texts(max(at - 12, 0), at)))}")
+        for mark, side in zip("<>", sides, strict=True):
+            print(f"{mark} {_safe(''.join(side.transcript.texts(at, at + 12)))}")
     return int(comparison.diverges)
 
 

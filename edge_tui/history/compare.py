@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from edge_tui.history.formats.facts import value_text
 from edge_tui.history.runs import prompt_of
+from edge_tui.transcript.draw_conditions import Side
+from edge_tui.transcript.parting import common_length
 
 if TYPE_CHECKING:
     from edge_tui.engine.port import Request
@@ -48,19 +50,21 @@ class Comparison:
         return f"The {same} the same; they part at #{self.common_length:,}."
 
 
-def compare(first: StoredRun, one: Transcript, second: StoredRun, other: Transcript) -> Comparison:
+def side_of(stored: StoredRun, transcript: Transcript) -> Side:
+    """Makes a side of a comparison of a stored run and its tokens."""
+    return Side(stored.request, transcript, stored.models)
+
+
+def compare(one: Side, other: Side) -> Comparison:
     """Compares two runs by their settings and by the ids of their tokens.
 
     Args:
-        first: A run.
-        one: Its transcript.
-        second: Another run.
-        other: Its transcript.
+        one: A run.
+        other: Another.
     """
-    a, b = one.ids(), other.ids()
-    shorter = min(len(a), len(b))
-    common = next((i for i in range(shorter) if a[i] != b[i]), shorter)
-    here, there = _settings(first), _settings(second)
+    common = common_length(one.transcript, other.transcript)
+    shorter = min(len(one.transcript), len(other.transcript))
+    here, there = _settings(one), _settings(other)
     differences = tuple(
         Difference(name, here.get(name, ""), there.get(name, ""))
         for name in here | there
@@ -69,21 +73,20 @@ def compare(first: StoredRun, one: Transcript, second: StoredRun, other: Transcr
     return Comparison(differences, common, diverges=common < shorter)
 
 
-def _settings(stored: StoredRun) -> dict[str, str]:
+def _settings(side: Side) -> dict[str, str]:
     """Lists the settings of a run as texts, by name."""
-    request, started = stored.request, stored.started
-    found = {"model": stored.model, "prompt": prompt_of(request)}
-    if stored.models:
-        main = next(iter(stored.models.values()))
-        found |= {"precision": main.precision, "device": main.device}
+    request, started = side.request, side.transcript.started
+    found = {"prompt": prompt_of(request)}
+    if side.models:
+        main = next(iter(side.models.values()))
+        found |= {"model": main.name, "precision": main.precision, "device": main.device}
     found |= _conversation(request)
-    found["strategy"] = stored.entry.strategy
-    if started is not None:
-        found |= {name: value_text(resolved.value) for name, resolved in started.values.items()}
-        found["seed"] = str(started.seed)
-    found |= {"max_length": str(request.max_length), "stop": " | ".join(map(repr, request.stop))}
+    found["strategy"] = started.strategy
+    found |= {name: value_text(resolved.value) for name, resolved in started.values.items()}
+    found |= {"seed": str(started.seed), "max_length": str(request.max_length)}
+    found["stop"] = " | ".join(map(repr, request.stop))
     found["control_tokens"] = str(request.control_tokens)
-    changes = [f"{each.name} {value_text(each.value)} from {each.index}" for each in stored.changes]
+    changes = [f"{each.name} {value_text(each.value)} from {each.index}" for each in side.transcript.changes]
     return found | {"turned": ", ".join(changes)}
 
 

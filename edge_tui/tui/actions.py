@@ -13,7 +13,7 @@ from textual.binding import Binding
 
 Scope = Literal[
     "app", "main", "tokens", "inspector", "turns", "parameters", "models", "presets", "history", "settings",
-    "chain", "list", "value", "explain", "compare", "confirm", "name", "help",
+    "chain", "list", "value", "explain", "compare", "side", "confirm", "name", "help",
 ]  # fmt: skip
 
 SCOPES: dict[Scope, str] = {
@@ -31,7 +31,8 @@ SCOPES: dict[Scope, str] = {
     "list": "Lists (typing filters)",
     "value": "Typing a value",
     "explain": "A parameter explained",
-    "compare": "Two runs compared",
+    "compare": "Two runs side by side (tab goes to the other)",
+    "side": "Tokens of one of the two",
     "confirm": "Questions",
     "name": "Typing a name",
     "help": "Help",
@@ -40,7 +41,7 @@ SCOPES: dict[Scope, str] = {
 INNER: dict[Scope, frozenset[Scope]] = {
     "main": frozenset({"tokens", "inspector", "turns", "parameters"}),
     "list": frozenset({"models", "presets", "settings"}),
-    "compare": frozenset({"tokens"}),
+    "compare": frozenset({"side"}),
 }
 """Scopes that are heard together with a scope around them."""
 
@@ -116,6 +117,7 @@ _SYMBOLS = {
     "equals_sign": "=",
     "full_stop": ".",
     "comma": ",",
+    "vertical_line": "|",
 }
 
 
@@ -148,6 +150,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("resume", "c", "continue", "Go on from where the run stopped."),
     Action("rerun", "r", "rerun", "The same prompt and seed, under the strategy and values as they are now."),
     Action("again", "g", "again", "The same prompt with another seed."),
+    Action("duel", "vertical_line", "duel",
+           "The same prompt and seed under another strategy too, both in turn, side by side."),
     Action("toggle_final", "f", "raw/final",
            "Colour by the model's own probabilities, or by those the strategy drew from."),
     Action("inspector", "i", "inspect", "Show or hide the alternatives of the token under the cursor."),
@@ -268,8 +272,19 @@ ACTIONS: tuple[Action, ...] = (
     Action("choose(-1)", "up,k", "↑", "The parameter above.", "explain"),
     Action("choose(1)", "down,j", "↓", "The parameter below.", "explain"),
     Action("reset", "backspace,delete", "reset", "Back to the default.", "explain"),
-    Action("dismiss", "escape,q", "leave", "Back to the history.", "compare"),
+    Action("dismiss", "escape,q", "leave", "Back to where you were; the second run of a duel is stopped.",
+           "compare"),
+    Action("take", "enter", "take", "Go on with this run in the workbench; the history keeps the other.",
+           "compare"),
+    Action("parting", "n", "parting", "The next place at which the two part.", "compare"),
     Action("difference", "d", "difference", "Back to the first token that differs.", "compare"),
+    Action("show_help", "f1,question_mark", "help", "The keys of where you are.", "compare"),
+    Action("cursor_left", "left,h", "token ←", "The token before, in both runs.", "side"),
+    Action("cursor_right", "right,l", "token →", "The token after, in both runs.", "side"),
+    Action("cursor_up", "up,k", "line ↑", "The token above.", "side"),
+    Action("cursor_down", "down,j", "line ↓", "The token below.", "side"),
+    Action("cursor_first", "home", "first", "The first token.", "side"),
+    Action("live", "end", "live", "Follow the newest token again.", "side"),
     Action("answer(True)", "enter,y", "yes", "Do it.", "confirm"),
     Action("answer(False)", "escape,n", "no", "Leave it.", "confirm"),
     Action("leave", "escape", "leave", "Save nothing.", "name"),

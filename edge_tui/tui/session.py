@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge_tui import decoders
@@ -105,6 +105,7 @@ class Run(RunState):
         uid: Its name in the history.
         token_strings: Texts of ids, for a run from the history; the engine's model may be another one.
         model: Name of the model that wrote it.
+        models: The models that took part, by role, the main one first; empty where they are not known.
     """
 
     id: int
@@ -116,6 +117,7 @@ class Run(RunState):
     uid: str = ""
     token_strings: Mapping[int, str] | None = None
     model: str = ""
+    models: Mapping[str, Loaded] = field(default_factory=dict)
 
     @property
     def seed(self) -> int | None:
@@ -131,6 +133,7 @@ class Session(EngineState):
         clock: Monotonic seconds; tests give their own.
         engine: None until it was created.
         run: The newest run.
+        beside: A run that is decoded in turn with another, to be compared.
         written: The newest run that began; its tokens stay when one after it is refused.
         viewed: An earlier run on the screen; None follows the newest.
         recorder: Writes the runs to the history; None without one.
@@ -139,6 +142,7 @@ class Session(EngineState):
     clock: Callable[[], float] = time.monotonic
     engine: Engine | None = None
     run: Run | None = None
+    beside: Run | None = None
     written: Run | None = None
     viewed: Run | None = None
     recorder: Recorder | None = None
@@ -146,11 +150,7 @@ class Session(EngineState):
 
     def main(self, strategy: str) -> Loaded | None:
         """Finds the loaded model whose tokens a strategy writes."""
-        try:
-            role = decoders.find(strategy).roles[0]
-        except decoders.UnknownStrategy:
-            role = "model"
-        return self.model_for(role) or self.loaded.get("model")
+        return self.model_for(_roles(strategy)[0]) or self.loaded.get("model")
 
     @property
     def current(self) -> Run | None:
@@ -159,9 +159,9 @@ class Session(EngineState):
         refused = run is not None and run.phase == "failed" and run.transcript is None
         return self.viewed or (self.written if refused else None) or run
 
-    def texts_of(self, ids: Sequence[int]) -> list[str]:
-        """Decodes ids with the model of the run on the screen, else by what its history has of them."""
-        run, loaded = self.current, self.loaded.get("model")
+    def texts_of(self, ids: Sequence[int], run: Run | None = None) -> list[str]:
+        """Decodes ids with the model of a run, that on the screen if None, else by what its history has."""
+        run, loaded = run or self.current, self.loaded.get("model")
         texts = run.token_strings if run is not None else None
         # An interrupted run has not stored all of its tokens, so that its own model comes first.
         if run is not None and texts is not None and (loaded is None or loaded.name != run.model):
@@ -188,6 +188,34 @@ class Session(EngineState):
         else:
             self._submit()
 
+    def start_beside(self, first: Run, request: Request) -> Run | None:
+        """Runs a request in turn with a run, or alone where that has ended; None without an engine."""
+        if self.engine is None or self.dead:
+            return None
+        number = self.engine.submit(request, first.id if first.active else None)
+        self.beside = Run(number, request, Meter(self.clock))
+        if self.recorder is not None:
+            self.beside.uid = self.recorder.uid(number)
+        return self.beside
+
+    def end_beside(self, taken: Run | None = None) -> None:
+        """Ends the comparison of two runs: one goes on and is on the screen, the other is stopped.
+
+        Args:
+            taken: The one that goes on; that which was there first if None.
+        """
+        second, self.beside = self.beside, None
+        if second is None:
+            return
+        if taken is not second:
+            self._wind_down(second)
+            return
+        if self.run is not None:
+            self._wind_down(self.run)
+        self.run, self.viewed = second, None
+        if second.transcript is not None:
+            self.written = second
+
     def stop(self) -> bool:
         """Stops what runs or waits; False if nothing did."""
         waited, self._next = self._next is not None, None
@@ -197,7 +225,7 @@ class Session(EngineState):
         return True
 
     def _wind_down(self, run: Run) -> None:
-        if self.engine is not None and run.phase != "stopping":
+        if self.engine is not None and run.active and run.phase != "stopping":
             run.phase = "stopping"
             self.engine.cancel(run.id)
 
@@ -244,8 +272,9 @@ class Session(EngineState):
         """Takes an engine, and submits what waits for one."""
         self.engine = engine
         self.reset()
-        if self.run is not None and self.run.active:
-            self.run.phase = "failed"
+        for run in (self.run, self.beside):
+            if run is not None and run.active:
+                run.phase = "failed"
         self._submit()
 
     def pump(self) -> list[Event]:
@@ -261,9 +290,11 @@ class Session(EngineState):
 
     def _apply(self, event: Event) -> None:
         self.apply(event)
-        run = self.run
-        if run is None or not (isinstance(event, events.Died) or getattr(event, "run", None) == run.id):
-            return
+        for run in (self.run, self.beside):
+            if run is not None and (isinstance(event, events.Died) or getattr(event, "run", None) == run.id):
+                self._apply_to(run, event)
+
+    def _apply_to(self, run: Run, event: Event) -> None:
         steps = run.steps
         run.apply(event)
         if isinstance(event, events.Started):
@@ -274,9 +305,11 @@ class Session(EngineState):
                 run.meter.add(run.steps - steps)
 
     def _begin(self, run: Run, started: events.Started) -> None:
-        self.written = run
+        if run is self.run:
+            self.written = run
         writer = self.main(started.strategy)
         run.model = writer.name if writer is not None else ""
+        run.models = {role: model for role in _roles(started.strategy) if (model := self.model_for(role))}
         decode = self.engine.decode if self.engine is not None else None
         run.transcript = Transcript(started, run.previous, run.request.prefix, decode)
         run.previous = None
@@ -300,3 +333,11 @@ class Session(EngineState):
             return f"reading {run.read[0]:,}/{run.read[1]:,}", "busy"
         words = {"queued": "queued", "reading": "reading the prompt", "stopping": "stopping"}
         return words.get(run.phase, "decoding"), "busy"
+
+
+def _roles(strategy: str) -> tuple[str, ...]:
+    """Lists the roles of a strategy; the main one alone where there is none of that name any more."""
+    try:
+        return decoders.find(strategy).roles
+    except decoders.UnknownStrategy:
+        return ("model",)

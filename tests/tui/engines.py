@@ -40,6 +40,8 @@ class PictureEngine:
         self.device = device
         self.requests: list[Request] = []
         self.questions: list[Question] = []
+        self.beside: list[int | None] = []
+        """The run that each is decoded in turn with."""
         self.cancelled: list[int | None] = []
         self.turned: list[tuple[int, str, float | str]] = []
         self.held = False
@@ -50,6 +52,7 @@ class PictureEngine:
     def submit(self, request: Request, beside: int | None = None) -> int:
         run = len(self.requests) + 1
         self.requests.append(request)
+        self.beside.append(beside)
         rows = 4 if request.strategy == "beam" else 1
         columns = ("expert", "amateur", "score") if request.strategy == "contrastive" else ()
         if rows > 1:

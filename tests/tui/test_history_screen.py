@@ -100,14 +100,33 @@ async def test_two_runs_are_compared_at_their_first_differing_token() -> None:
         await press(pilot, "ctrl+d", "down", "ctrl+d", between=0)
         await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen))
         screen = pilot.app.screen
+        await until(pilot, lambda: screen.found)
         assert screen.found.common_length == 2
         assert screen.found.diverges
         assert [each.name for each in screen.found.settings] == ["seed"]
         await until(pilot, lambda: [pane.cursor for pane in screen.panes] == [2, 2])
         await press(pilot, "left", "d")
         await until(pilot, lambda: [pane.cursor for pane in screen.panes] == [2, 2])
+        assert [inspector.index for inspector in screen.inspectors] == [2, 2]
+        await press(pilot, "left")
+        await until(pilot, lambda: [inspector.index for inspector in screen.inspectors] == [1, 1])
         await press(pilot, "escape")
         await until(pilot, lambda: isinstance(pilot.app.screen, HistoryScreen))
+
+
+async def test_one_of_two_compared_runs_is_opened() -> None:
+    store = Store(default_path())
+    keep(store, "a", ["one ", "two "], seed=1, created=time.time() - 9)
+    second = keep(store, "b", ["one ", "two ", "three "], seed=2)
+    async with keeping().run_test(size=SIZE) as pilot:
+        await opened(pilot, 2)
+        await press(pilot, "ctrl+d", "down", "ctrl+d", between=0)
+        await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen) and pilot.app.screen.found)
+        # The run that was marked first is the newest, and on the left.
+        await press(pilot, "enter")
+        workbench = pilot.app.workbench
+        await until(pilot, lambda: pilot.app.screen is workbench and workbench.session.viewed is not None)
+        assert workbench.session.viewed.uid == second.uid
 
 
 @pytest.mark.parametrize("undone", [False, True])

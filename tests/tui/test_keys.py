@@ -25,6 +25,7 @@ from edge_tui.tui.screens.presets import NameScreen, PresetsScreen
 from edge_tui.tui.screens.settings import SettingsScreen
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.parameters import ParameterTable, ValueInput
+from edge_tui.tui.widgets.side_pane import SidePane
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.turns import Turns
 from edge_tui.tui.workbench.screen import WorkbenchScreen
@@ -50,6 +51,7 @@ CLASSES: dict[Scope, type] = {
     "value": ValueInput,
     "explain": ExplainScreen,
     "compare": CompareScreen,
+    "side": SidePane,
     "confirm": ConfirmScreen,
     "name": NameScreen,
     "help": HelpScreen,

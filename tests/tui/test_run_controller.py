@@ -12,8 +12,8 @@ from edge_tui.engine.port import Message, Request
 from edge_tui.history.store import Store
 from edge_tui.transcript.transcript import Transcript
 from edge_tui.tui.session import Session
+from edge_tui.tui.stored_runs import read_turns
 from edge_tui.tui.workbench.run_controller import RunController
-from edge_tui.tui.workbench.stored_runs import read_turns
 from tests.history.runs import batch, started
 from tests.tui import kept
 from tests.tui.engines import WORDS, PictureEngine, ticking

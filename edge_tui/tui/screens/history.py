@@ -22,6 +22,7 @@ from edge_tui.history.schema import HistoryError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.services import services
+from edge_tui.tui.stored_runs import run_of
 from edge_tui.tui.widgets.field import Field
 from edge_tui.tui.widgets.fitted_text import FittedText
 from edge_tui.tui.widgets.run_list import RunList
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from edge_tui.history.runs import Entry, StoredRun
     from edge_tui.history.store import Store
     from edge_tui.transcript.transcript import Transcript
+    from edge_tui.tui.session import Run, Session
 
 _PREVIEWED = 1000
 """Tokens that a preview reads: a screenful, and quick whatever the run's length."""
@@ -64,6 +66,7 @@ class HistoryScreen(Dialog[HistoryChoice]):
     Args:
         store: The history.
         titles: Strategies' titles by name.
+        session: Engine and runs, for the comparison of two.
     """
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - Textual declares it so
@@ -72,9 +75,10 @@ class HistoryScreen(Dialog[HistoryChoice]):
     heading = "history"
     hint = "↵ open · ^g again · ^d compare · ^s export · ^x delete · esc leave"
 
-    def __init__(self, store: Store, titles: Mapping[str, str]) -> None:
+    def __init__(self, store: Store, titles: Mapping[str, str], session: Session) -> None:
         super().__init__()
         self._store = store
+        self._session = session
         self.entries: list[Entry] = []
         """Every run, newest first."""
         self.list = RunList(titles, id="runs")
@@ -199,15 +203,19 @@ class HistoryScreen(Dialog[HistoryChoice]):
 
     @work
     async def _compare(self, first: int, second: int) -> None:
-        from edge_tui.tui.screens.compare import CompareScreen
+        from edge_tui.tui.screens.compare import CompareScreen, Taken
+
+        def take(taken: Taken | None) -> None:
+            if taken is not None:
+                self._leave(HistoryChoice("open", first if taken.run is runs[0] else second))
 
         try:
-            pair = [await asyncio.to_thread(_read, self._store, run, None) for run in (first, second)]
+            runs = [await asyncio.to_thread(_read_run, self._store, run) for run in (first, second)]
         except HistoryError as error:
             self._say(str(error), "$error")
             return
         if self.app.screen is self:  # and was not left while the two were read
-            self.app.push_screen(CompareScreen(pair[0], pair[1]))
+            self.app.push_screen(CompareScreen(runs[0], runs[1], self._session, "compare"), take)
 
     @work(exclusive=True, group="command")
     async def action_copy_command(self) -> None:
@@ -279,6 +287,11 @@ class HistoryScreen(Dialog[HistoryChoice]):
 def _read(store: Store, run: int, tokens: int | None = _PREVIEWED) -> tuple[StoredRun, Transcript]:
     stored = store.load(run, tokens)
     return stored, transcript_of(stored)
+
+
+def _read_run(store: Store, run: int) -> Run:
+    stored, transcript = _read(store, run, None)
+    return run_of(stored, transcript, store.token_strings(stored.model))
 
 
 def _write(store: Store, run: int, kind: str, theme: str) -> Path:

@@ -15,7 +15,7 @@ from edge_tui.util.sanitise import one_line, sanitise
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from textual.widgets import OptionList
+    from textual.widgets import Input, OptionList
 
     from edge_tui.decoders.base import Decoder
 
@@ -67,3 +67,20 @@ class StrategiesScreen(FilterListScreen[str]):
         params = ", ".join(param.title for param in decoder.params) or "none"
         needs = self._refusals.get(decoder.name) or f"Needs: {roles}. Parameters: {params}."
         self.about.update(sanitise(f"{decoder.summary}\n{needs}"))
+
+
+class RivalsScreen(StrategiesScreen):
+    """Returns the name of the other strategy of a duel; a digit chooses at once, as in the workbench."""
+
+    heading = "duel: the other strategy"
+    hint = "1-9 or type to filter · ↑↓ move · enter choose · esc leave"
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Chooses by a digit alone; filters by anything else."""
+        names = list(self._decoders)
+        if len(event.value) == 1 and event.value in "123456789" and int(event.value) <= len(names):
+            event.stop()
+            event.prevent_default()
+            self.choose(names[int(event.value) - 1])
+        else:
+            super().on_input_changed(event)

@@ -50,6 +50,7 @@ class TokenLines(ScrollView):
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *(f"token-pane--p{bucket}" for bucket in range(BUCKETS)),
         "token-pane--provisional",
+        "token-pane--shared",
         "token-pane--cursor",
         "token-pane--live",
         "token-pane--empty",
@@ -69,6 +70,7 @@ class TokenLines(ScrollView):
         & > .token-pane--p1 { color: $error; text-style: underline; }
         & > .token-pane--p0 { color: $error; text-style: bold underline; }
         & > .token-pane--provisional { text-style: italic; }
+        & > .token-pane--shared { text-style: dim; }
         & > .token-pane--cursor { text-style: reverse; }
         & > .token-pane--live { color: $text; background: $primary; text-style: bold; }
         & > .token-pane--empty { color: $text-muted; }
@@ -92,6 +94,8 @@ class TokenLines(ScrollView):
     """Text of an empty pane."""
     folding: reactive[bool] = reactive(True, repaint=False)
     """True where the text between `<think>` and `</think>` is left out."""
+    shared_length: reactive[int] = reactive(0, repaint=False)
+    """Leading tokens that are drawn as those of another run too."""
     following: reactive[bool] = reactive(True, repaint=False)
     """True while the newest token is kept in sight."""
 
@@ -310,6 +314,12 @@ class TokenLines(ScrollView):
 
     watch_colour_by = watch_show_final
 
+    def watch_shared_length(self, old: int, new: int) -> None:
+        """Repaints the tokens that are shared now, or no longer."""
+        first, last = sorted(min(each, self.laid_out) for each in (old, new))
+        if first < last:
+            self._refresh_lines(self._wrap.line_of(first), self._wrap.line_of(last - 1) + 1)
+
     def watch_folding(self) -> None:
         """Wraps the tokens again, and stays at the same token."""
         if self.transcript is None:
@@ -353,7 +363,8 @@ class TokenLines(ScrollView):
             colours = buckets(transcript, self.colour_by, self.show_final, first, pieces[-1].token + 1)
             for piece in pieces:
                 bucket = colours[piece.token - first] + BUCKETS * (piece.token >= self._settled)
-                styles.append(self.token_styles.buckets[bucket])
+                style = self.token_styles.buckets[bucket]
+                styles.append(style + self.token_styles.shared if piece.token < self.shared_length else style)
         strip = draw_pieces(pieces, styles, self.marked, self.token_styles.cursor)
         strip = strip.adjust_cell_length(width, self.token_styles.base)
         if (selection := self.text_selection) is not None and (span := selection.get_span(line)) is not None:

@@ -55,6 +55,10 @@ class TokenPane(TokenLines, can_focus=True):
     """Column that going up and down aims for."""
     _stays: bool = False
     """True while the cursor moves without scrolling."""
+    _keeps_cursor: bool = False
+    """True where the cursor was in sight before the size changed."""
+    _height_before: int = 0
+    """Lines before the size changed."""
 
     def show(self, transcript: Transcript | None) -> None:
         """Shows another transcript, without a cursor."""
@@ -74,6 +78,22 @@ class TokenPane(TokenLines, can_focus=True):
         super().refresh_tail()
         if self.cursor is not None and self.cursor >= len(self._text):
             self.cursor = len(self._text) - 1 if len(self._text) else None
+
+    def on_resize(self) -> None:
+        """Notes whether the cursor is in sight, to keep it there; the lines are wrapped anew after this."""
+        first = self._wrap.line_of(self.cursor) if self.cursor is not None and self._text.display else -1
+        self._keeps_cursor = 0 <= first - round(self.scroll_y) < self._height_before
+        self._height_before = self._height
+        self.call_after_refresh(self._show_kept_cursor)
+
+    def _rewrap(self) -> None:
+        """Keeps the cursor in sight in the new lines."""
+        super()._rewrap()
+        self._show_kept_cursor()
+
+    def _show_kept_cursor(self) -> None:
+        if self._keeps_cursor and self._coming is None:
+            self.show_cursor()
 
     def watch_following(self, following: bool) -> None:
         """Reports the change."""
@@ -96,8 +116,8 @@ class TokenPane(TokenLines, can_focus=True):
             if token is not None and token < len(self._text):
                 first, last = self._lines_of(token)
                 self._refresh_lines(first, last + 1)
-        if new is not None and new < len(self._text) and not self._stays:
-            self._scroll_into_view(self._wrap.line_of(new))
+        if not self._stays:
+            self.show_cursor()
         if self.is_mounted:
             self.post_message(self.CursorMoved(new))
 
@@ -105,9 +125,12 @@ class TokenPane(TokenLines, can_focus=True):
         """Finds the first and last line on which a token is drawn, or marked."""
         return self._wrap.line_of(token), self._wrap.line_of(min(token + 2, self._wrap.wrapped_count))
 
+    def show_cursor(self) -> None:
+        """Scrolls to the cursor, if there is one."""
+        if self.cursor is not None and self.cursor < self.laid_out and self.size:
+            self._scroll_into_view(self._wrap.line_of(self.cursor))
+
     def _scroll_into_view(self, first: int) -> None:
-        if not self.size:
-            return
         top = round(self.scroll_y)
         if first < top:
             self.scroll_to(y=first, animate=False, immediate=True)

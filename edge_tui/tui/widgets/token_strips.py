@@ -47,6 +47,11 @@ class TokenStyles:
         return stable + [style + provisional for style in stable]
 
     @cached_property
+    def shared(self) -> Style:
+        """Style that lies on top of the tokens that another run has too."""
+        return self._widget.get_component_rich_style("token-pane--shared", partial=True)
+
+    @cached_property
     def cursor(self) -> Style:
         """Style that lies on top of the token under the cursor."""
         return self._widget.get_component_rich_style("token-pane--cursor", partial=True)

@@ -121,6 +121,12 @@ class ConversationController:
             self._prompt.put(talk.take_back(run.request.prompt))
         self._paint()
 
+    def adopt(self, run: Run) -> None:
+        """Makes a run the answer of its exchange; those after it are left behind."""
+        if self.talk is not None and self.talk.begin(run.request.prompt) is not None:
+            self.talk.attach_run(run)
+            self._paint()
+
     # Looking back.
 
     def choose(self, number: int) -> None:

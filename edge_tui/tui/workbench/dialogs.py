@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from edge_tui.tui.screens.history import HistoryChoice
+    from edge_tui.tui.workbench.duel_controller import DuelController
     from edge_tui.tui.workbench.prompt_controller import PromptController
     from edge_tui.tui.workbench.run_controller import RunController
     from edge_tui.tui.workbench.strategy_controller import StrategyController
@@ -80,6 +81,20 @@ class WorkbenchDialogs:
         screen = StrategiesScreen(strategies.decoders, chosen, strategies.refusals)
         self._screen.app.push_screen(screen, strategies.choose)
 
+    def show_rivals(self, duels: DuelController) -> None:
+        """Chooses the other strategy of a duel, and shows the two runs side by side."""
+        from edge_tui.tui.screens.compare import CompareScreen
+        from edge_tui.tui.screens.strategies import RivalsScreen
+
+        strategies = self._strategies
+
+        def begin(name: str | None) -> None:
+            if name is not None and (runs := duels.begin(name)) is not None:
+                self._screen.app.push_screen(CompareScreen(*runs, strategies.session, "duel"), duels.end)
+
+        screen = RivalsScreen(strategies.decoders, "", strategies.refusals)
+        self._screen.app.push_screen(screen, begin)
+
     def show_chain(self) -> None:
         """Edits the chain of the chosen strategy; the prompt runs again with another one."""
         from edge_tui.tui.screens.chain import ChainScreen
@@ -125,7 +140,7 @@ class WorkbenchDialogs:
             self._view.say(why, "warning")
             return
         titles = {decoder.name: decoder.title for decoder in self._strategies.decoders}
-        self._screen.app.push_screen(HistoryScreen(store, titles), take)
+        self._screen.app.push_screen(HistoryScreen(store, titles, self._strategies.session), take)
 
     def show_settings(self) -> None:
         """Lists the settings, to be changed."""

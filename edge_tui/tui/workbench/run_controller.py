@@ -9,9 +9,9 @@ from edge_tui.decoders.base import ParamError, numbers
 from edge_tui.engine.events import Loaded, Unloaded
 from edge_tui.transcript.kept_tokens import with_kept
 from edge_tui.tui import run_messages
+from edge_tui.tui.stored_runs import conversation_of, run_of, values_of
 from edge_tui.tui.workbench.controller import Controller
 from edge_tui.tui.workbench.ports import Messages
-from edge_tui.tui.workbench.stored_runs import conversation_of, run_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge_tui.tui.conversation import Conversation
     from edge_tui.tui.run_params import ParamPatch
     from edge_tui.tui.session import Run, TurnPosition
-    from edge_tui.tui.workbench.stored_runs import StoredTurns
+    from edge_tui.tui.stored_runs import StoredTurns
 
 
 class RunView(Messages, Protocol):

@@ -13,15 +13,16 @@ from edge_tui.engine import seeds
 from edge_tui.history.schema import HistoryError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.services import services
+from edge_tui.tui.stored_runs import read_turns
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.parameters import ParameterTable
 from edge_tui.tui.workbench.answer_controller import AnswerController
 from edge_tui.tui.workbench.conversation_controller import ConversationController
 from edge_tui.tui.workbench.dialogs import WorkbenchDialogs
+from edge_tui.tui.workbench.duel_controller import DuelController
 from edge_tui.tui.workbench.prompt_controller import PromptController
 from edge_tui.tui.workbench.run_controller import RunController
 from edge_tui.tui.workbench.sized_screen import TALL, WIDE, SizedScreen
-from edge_tui.tui.workbench.stored_runs import read_turns
 from edge_tui.tui.workbench.strategy_controller import StrategyController
 from edge_tui.tui.workbench.view import WorkbenchView
 
@@ -74,6 +75,9 @@ class WorkbenchScreen(SizedScreen):
         )
         self.answer = AnswerController(view, lambda: services(self))
         self.dialogs = WorkbenchDialogs(self, view, self.prompts, self.strategies, self.runs, self.reopen)
+        self.duels = DuelController(
+            session, run_params, view.prompt, view, self.strategies, self.conversation, self._run_prompt
+        )
         self._inspect: bool | None = None
         """True where the user wants the inspector; None leaves it to the width."""
 
@@ -206,6 +210,10 @@ class WorkbenchScreen(SizedScreen):
         """Runs the prompt on the screen again with another seed."""
         if not self.runs.repeat(seeds.draw()):
             self.action_run()
+
+    def action_duel(self) -> None:
+        """Chooses a second strategy for the prompt on the screen."""
+        self.dialogs.show_rivals(self.duels)
 
     def on_token_pane_take_alternative(self, event: TokenPane.TakeAlternative) -> None:
         """Goes on from an alternative."""

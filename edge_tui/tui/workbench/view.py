@@ -195,6 +195,11 @@ class WorkbenchView:
         """Goes to the tokens once a dialog has given the focus back to where it was."""
         self.pane.call_after_refresh(self.pane.focus)
 
+    def look_at_token(self, index: int) -> None:
+        """Puts the cursor on a token of the run on the screen, once the pane has its lines."""
+        self.focus_tokens()
+        self.pane.call_after_refresh(setattr, self.pane, "cursor", index)
+
     def clear(self) -> bool:
         """Clears the tokens; False where there are none."""
         if self.transcript is None:

@@ -45,6 +45,7 @@ def run_of(stored: StoredRun, transcript: Transcript, token_strings: dict[int, s
     run.first_token = finished.time_to_first_token or None
     run.meter.total = finished.new_tokens
     run.uid, run.model, run.token_strings = stored.entry.uid, stored.model, token_strings
+    run.models = stored.models
     return run
 
 
