@@ -121,6 +121,11 @@ class Transcript:
         return len(self._table)
 
     @property
+    def is_ranked(self) -> bool:
+        """True where several rows compete for one answer by their scores; samples do not."""
+        return self._front.is_ranked
+
+    @property
     def stable_length(self) -> int:
         """Number of leading tokens of the path that can no longer change."""
         self._follow_front()

@@ -9,11 +9,13 @@ import pytest
 
 from edge_tui import decoders
 from edge_tui.engine.events import Event
+from edge_tui.transcript.transcript import Transcript
 from edge_tui.tui.conversation import Conversation
 from edge_tui.tui.session import Session
 from edge_tui.tui.workbench.view import WorkbenchView
 from tests.tui.engines import WORDS, FixedTelemetry, PictureEngine, ticking
 from tests.tui.parts import session, settings
+from tests.tui.transcripts import batch, started
 
 
 class Pane:
@@ -95,6 +97,18 @@ def test_beams_have_their_board() -> None:
     view.toggle_board()
     assert not view.output.has_class("-board")
     ran(view, made)
+    view.toggle_board()
+    assert not view.output.has_class("-board")
+    assert view.messages.message.startswith("Only beam search")
+
+
+def test_samples_side_by_side_have_no_board() -> None:
+    view = view_of(session())
+    tokens = batch(WORDS[:6], rows=3)
+    samples = Transcript(started(rows=3))
+    samples.extend(replace(tokens, parent=tokens.row))
+    view.show(samples)
+    assert not view.output.has_class("-board")
     view.toggle_board()
     assert not view.output.has_class("-board")
     assert view.messages.message.startswith("Only beam search")

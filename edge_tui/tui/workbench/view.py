@@ -164,7 +164,7 @@ class WorkbenchView:
         self.pane.show(transcript)
         self.board.show(transcript)
         self.curve.show(transcript)
-        competing = transcript is not None and transcript.started.rows > 1
+        competing = transcript is not None and transcript.is_ranked
         self.output.set_class(competing, "-board")
         if transcript is not None and competing:
             # The settled line, a place for each row, and some for what has finished: fixed, so that the
@@ -223,7 +223,7 @@ class WorkbenchView:
 
     def toggle_board(self) -> None:
         """Shows the board of beams, or the text alone."""
-        if self.transcript is not None and self.transcript.started.rows > 1:
+        if self.transcript is not None and self.transcript.is_ranked:
             self.output.toggle_class("-board")
         else:
             self.say("Only beam search has several hypotheses to show.")
