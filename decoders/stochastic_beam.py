@@ -54,7 +54,7 @@ class StochasticBeam(Beam):
     columns = (
         Column("score", "G of the hypothesis that ends in this token: Σ log p and its luck.", role="sum"),
         *Beam.columns[1:],
-        Column("logp", "Σ log p of that hypothesis (nats)."),
+        Column("log_sum", "Σ log p of that hypothesis (nats)."),
     )
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class StochasticBeam(Beam):
         assert step.parent is not None, "a search moves rows"
         taken = step.final.gather(-1, step.chosen[:, None])[:, 0]
         s["logp"].copy_(s["logp"].index_select(0, step.parent) + taken)
-        return replace(step, extras={**step.extras, "logp": s["logp"].clone()})
+        return replace(step, extras={**step.extras, "log_sum": s["logp"].clone()})
 
     def extend(self, z: Tensor, s: State, p: Params, rng: Rng) -> tuple[Tensor, Continuations]:
         """Computes log-probabilities `[R, V]` of logits `[R, V]`, and the continuations of greatest G."""

@@ -86,6 +86,15 @@ TOKEN_FIELDS = (
     TokenField("candidates", "f4", "candidates", -inf),
 )
 
+RESERVED = frozenset(
+    {
+        *(name for field in TOKEN_FIELDS for name in (field.name, field.json_line) if name),
+        *("type", "text", "top", "final_top"),  # of `edge-tui run --json`
+        *("index", "logprob", "final_logprob", "alternatives"),  # of `/infer/stream`
+    }
+)
+"""Names that no column of a strategy may have: JSON has them beside its columns."""
+
 
 def token_fields(*kinds: Kind, dtype: str = "") -> tuple[TokenField, ...]:
     """Selects fields by kind and, if given, by type, in the order of the table."""

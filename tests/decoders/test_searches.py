@@ -92,7 +92,7 @@ def test_a_stochastic_search_records_the_sum_of_log_probabilities() -> None:
         for row in range(3):
             path = (1, *records.path(step, row))
             steps = (logits(torch.tensor([[a]])).log_softmax(-1)[0, b] for a, b in itertools.pairwise(path))
-            assert found.extras["logp"][step][row] == pytest.approx(float(sum(steps)), abs=1e-4)
+            assert found.extras["log_sum"][step][row] == pytest.approx(float(sum(steps)), abs=1e-4)
 
 
 def test_perturbed_scores_get_the_maximum_and_keep_their_order() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from edge_tui.engine.port import Request
+from edge_tui.engine.token_fields import RESERVED
 from tests.serve.serving import Running, events, tokenizer
 
 PROMPT = "def main("
@@ -41,6 +42,7 @@ def test_a_token_comes_with_its_log_probability_and_alternatives(server: Running
     start, *tokens, end = (data for _, data in told)
     assert (start["strategy"], start["rows"]) == ("greedy", 1)
     for index, token in enumerate(tokens):
+        assert set(token) <= RESERVED, "no column may stand in the place of one"
         assert token["index"] == index
         assert len(token["alternatives"]) == 7
         assert token["alternatives"][0]["id"] == token["id"], "greedy takes the first"

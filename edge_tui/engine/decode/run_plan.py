@@ -12,17 +12,18 @@ from edge_tui.decoders.base import Needs, names_of
 from edge_tui.decoders.core import step_checks
 from edge_tui.decoders.core.chain import learns
 from edge_tui.decoders.core.errors import fault
-from edge_tui.decoders.registry.declarations import check_shape
+from edge_tui.decoders.registry.declarations import check_shape, stages_of
 from edge_tui.engine.decode.layer_needs import resolve_needs
 from edge_tui.engine.decode.prompt import OtherPrompts, Prompt, read_prompt
 from edge_tui.engine.decode.resolve import ResolvedParams, check_ids, clamp_max_length, resolve_params
 from edge_tui.engine.events import Started
 from edge_tui.engine.models.cpu_threads import threads_in_use
+from edge_tui.engine.token_fields import RESERVED
 from edge_tui.errors import RequestError
 from edge_tui.machine.devices import product_name
 
 if TYPE_CHECKING:
-    from edge_tui.decoders.base import Decoder, Text
+    from edge_tui.decoders.base import Decoder, Stage, Text
     from edge_tui.engine.models.loader import LoadedModel
     from edge_tui.engine.port import Request
 
@@ -160,6 +161,7 @@ def plan_run(
         min(model.context for model in models.values()),
         least=0 if request.prompt_logps else 1,
     )
+    _check_columns(decoder)
     rows, num_draft_tokens = decoder.rows(params.values), decoder.num_draft_tokens(params.values)
     check_shape(decoder, rows, num_draft_tokens)
     if num_draft_tokens:
@@ -187,6 +189,20 @@ def plan_run(
         needs,
         others,
     )
+
+
+def _check_columns(decoder: Decoder) -> None:
+    """Refuses a column that would stand in the place of a token's own number.
+
+    Raises:
+        StrategyError: its class is at fault.
+    """
+    owners: list[Decoder | Stage] = [decoder, *stages_of(decoder)]
+    for owner in owners:
+        for name in names_of(owner.columns):
+            if name in RESERVED:
+                does = f"records a number named {name}, as every token does; give it another name."
+                raise fault(type(owner), does)
 
 
 def _other_ids(decoder: Decoder, prompt: OtherPrompts, texts: Mapping[str, Text]) -> dict[str, Sequence[int]]:

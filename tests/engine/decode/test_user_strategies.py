@@ -218,6 +218,14 @@ def test_a_decoder_that_breaks_the_contract(run: Callable[..., Watched], text: s
     assert ("def from_checkpoint(" if "value" in words else "def step(") in lines[at]
 
 
+@pytest.mark.parametrize("name", ["rank", "logprob"])
+def test_a_column_that_has_the_name_of_a_tokens_own_number(run: Callable[..., Watched], name: str) -> None:
+    seen = run(decoder_of(extra=f'columns = ("{name}",)'))
+    assert f"Mine records a number named {name}, as every token does" in seen.failed.message
+    assert seen.failed.problem is not None
+    assert seen.failed.problem.line > 0
+
+
 def test_what_a_stage_may_do(run: Callable[..., Watched]) -> None:
     """State updated in place, temporary tensors written to, tensors made once, late imports."""
     body = """
