@@ -349,11 +349,12 @@ class RecordingEngine:
         return news
 
     def submit(self, request: Request, beside: int | None = None) -> int:
-        """Submits a run, and adds it to the history before its first event."""
+        """Submits a run, and adds it to the history before its first event; not one that reads a prompt."""
         # The engine may report on the run before we know its number.
         with self._lock:
             run = self._inner.submit(request, beside)
-            self._uids[run] = self._recorder.insert_run(run, request)
+            if not request.prompt_logps:
+                self._uids[run] = self._recorder.insert_run(run, request)
         return run
 
     def uid(self, run: int) -> str:

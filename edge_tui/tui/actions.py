@@ -13,7 +13,8 @@ from textual.binding import Binding
 
 Scope = Literal[
     "app", "main", "tokens", "inspector", "turns", "parameters", "models", "presets", "history", "settings",
-    "chain", "list", "value", "explain", "compare", "side", "confirm", "name", "help",
+    "chain", "list", "value", "explain", "compare", "side", "reading", "confirm",
+    "name", "help",
 ]  # fmt: skip
 
 SCOPES: dict[Scope, str] = {
@@ -33,6 +34,7 @@ SCOPES: dict[Scope, str] = {
     "explain": "A parameter explained",
     "compare": "Two runs side by side (tab goes to the other)",
     "side": "Tokens of one of the two",
+    "reading": "The prompt as the model reads it",
     "confirm": "Questions",
     "name": "Typing a name",
     "help": "Help",
@@ -42,6 +44,7 @@ INNER: dict[Scope, frozenset[Scope]] = {
     "main": frozenset({"tokens", "inspector", "turns", "parameters"}),
     "list": frozenset({"models", "presets", "settings"}),
     "compare": frozenset({"side"}),
+    "reading": frozenset({"tokens"}),
 }
 """Scopes that are heard together with a scope around them."""
 
@@ -170,6 +173,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("editor", "ctrl+g", "editor", "Write the prompt in $EDITOR.", priority=True),
     Action("load_file", "ctrl+o", "load", "Load a file into the prompt.", priority=True),
     Action("focus_prompt", "p,slash", "prompt", "Go to the prompt."),
+    Action("read_prompt", "P", "read prompt",
+           "The prompt as the model reads it, how it surprises the model, and what would come next."),
     Action("focus_parameters", "e", "parameters", "Go to the parameters."),
     Action("themes", "t", "theme", "Try a theme; it shows while you choose."),
     Action("copy", "y", "copy", "Copy the answer to your own clipboard, through SSH as well."),
@@ -285,6 +290,13 @@ ACTIONS: tuple[Action, ...] = (
     Action("cursor_down", "down,j", "line ↓", "The token below.", "side"),
     Action("cursor_first", "home", "first", "The first token.", "side"),
     Action("live", "end", "live", "Follow the newest token again.", "side"),
+    Action("leave", "escape,q", "leave", "Back to the workbench; nothing has run.", "reading"),
+    Action("chat", "c", "chat template", "Read the prompt without the chat template, or with it.", "reading"),
+    Action("system", "s", "system prompt", "Read it without the system prompt, or with it.", "reading"),
+    Action("prompt", "p", "prompt", "From a text back to the prompt.", "reading"),
+    Action("load_file", "ctrl+o", "score", "Score a file: perplexity and bits per byte. So does a paste.",
+           "reading", priority=True),
+    Action("show_help", "f1,question_mark", "help", "The keys of where you are.", "reading"),
     Action("answer(True)", "enter,y", "yes", "Do it.", "confirm"),
     Action("answer(False)", "escape,n", "no", "Leave it.", "confirm"),
     Action("leave", "escape", "leave", "Save nothing.", "name"),

@@ -75,20 +75,32 @@ class Conversation:
         Returns:
             What the model is to read.
         """
-        if at is None:
-            at = len(self.exchanges)
-            if at and not self.exchanges[-1].answer:
-                at -= 1
+        at = self._place(at)
         del self.exchanges[at:]
         self.exchanges.append(Exchange(text))
         return self.messages(at)
 
-    def messages(self, at: int) -> tuple[Message, ...]:
-        """Builds the messages up to the prompt of an exchange."""
+    def preview(self, text: str, at: int | None = None) -> tuple[Message, ...]:
+        """Builds what `ask` would return, and leaves everything as it is."""
+        return (*self._before(self._place(at)), Message("user", text))
+
+    def _place(self, at: int | None) -> int:
+        """Finds the number of the exchange that a prompt begins."""
+        if at is not None:
+            return at
+        at = len(self.exchanges)
+        return at - 1 if at and not self.exchanges[-1].answer else at
+
+    def _before(self, at: int) -> list[Message]:
+        """Builds the messages of the exchanges before one."""
         messages: list[Message] = []
         for exchange in self.exchanges[:at]:
             messages += [Message("user", exchange.prompt), Message("assistant", exchange.answer)]
-        return (*messages, Message("user", self.exchanges[at].prompt))
+        return messages
+
+    def messages(self, at: int) -> tuple[Message, ...]:
+        """Builds the messages up to the prompt of an exchange."""
+        return (*self._before(at), Message("user", self.exchanges[at].prompt))
 
     def begin(self, prompt: str | tuple[Message, ...]) -> TurnPosition | None:
         """Removes the exchanges after a prompt that a run is about to answer (again).

@@ -14,6 +14,7 @@ from edge_tui import decoders
 from edge_tui.engine import events
 from edge_tui.transcript.run_state import EngineState, RunState
 from edge_tui.transcript.transcript import Transcript
+from edge_tui.tui.readings import Readings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -137,6 +138,7 @@ class Session(EngineState):
         written: The newest run that began; its tokens stay when one after it is refused.
         viewed: An earlier run on the screen; None follows the newest.
         recorder: Writes the runs to the history; None without one.
+        readings: Prompts that are read and not run.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -146,6 +148,7 @@ class Session(EngineState):
     written: Run | None = None
     viewed: Run | None = None
     recorder: Recorder | None = None
+    readings: Readings = field(default_factory=Readings)
     _next: tuple[Request, Transcript | None, TurnPosition | None] | None = None
 
     def main(self, strategy: str) -> Loaded | None:
@@ -275,13 +278,17 @@ class Session(EngineState):
         for run in (self.run, self.beside):
             if run is not None and run.active:
                 run.phase = "failed"
+        self.readings.attach(engine)
         self._submit()
 
     def pump(self) -> list[Event]:
-        """Takes the engine's news and folds it in; call it from the thread that paints."""
+        """Takes the engine's news and folds it in; call it from the thread that paints.
+
+        Those of readings are not among what it returns.
+        """
         if self.engine is None:
             return []
-        news = self.engine.poll()
+        news = [event for event in self.engine.poll() if not self.readings.apply(event)]
         for event in news:
             self._apply(event)
         if self._next is not None and (self.run is None or not self.run.active):

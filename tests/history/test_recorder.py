@@ -56,6 +56,20 @@ def test_a_run_is_written_although_nobody_polls(recorder: Recorder, path: Path) 
     assert engine.poll() == []
 
 
+def test_a_reading_of_a_prompt_is_no_run(recorder: Recorder) -> None:
+    inner = ScriptedEngine()
+    engine = recorder.record(inner)
+    reading = engine.submit(Request("Why?", prompt_logps=True))
+    inner.tell(reading)
+    run = engine.submit(Request("Why?"))
+    inner.tell(run)
+    store = until(recorder.reader)
+    until(lambda: store.runs())
+    assert [entry.uid for entry in store.runs()] == [engine.uid(run)]
+    assert engine.uid(reading) == ""
+    assert {getattr(event, "run", None) for event in engine.poll()} >= {reading, run}
+
+
 def test_alternatives_can_be_read_without_the_model(recorder: Recorder) -> None:
     inner = ScriptedEngine()
     engine = recorder.record(inner)

@@ -83,6 +83,20 @@ def test_another_conversation_begins_empty(talk: Talk) -> None:
     assert "clear" in talk.view.calls
 
 
+def test_a_preview_has_the_turns_of_the_next_message_and_changes_nothing(talk: Talk) -> None:
+    talk.say("a")
+    talk.say("b")
+    for change, expected in ((None, ["a", "b", "c"]), (1, ["a", "c"])):
+        if change is not None:
+            talk.controller.edit(change)
+        shown = talk.controller.preview("c")
+        assert talk.exchanges == ["a", "b"]
+        assert [
+            turn.content for turn in shown if isinstance(turn, Message) and turn.role == "user"
+        ] == expected
+    assert talk.controller.messages_for("c") == shown
+
+
 def test_an_earlier_message_is_changed_and_gone_on_from(talk: Talk) -> None:
     for text in ("a", "b", "c"):
         talk.say(text)

@@ -22,6 +22,7 @@ from edge_tui.tui.screens.help import HelpScreen
 from edge_tui.tui.screens.history import HistoryScreen
 from edge_tui.tui.screens.models import ModelsScreen
 from edge_tui.tui.screens.presets import NameScreen, PresetsScreen
+from edge_tui.tui.screens.read_prompt import ReadPromptScreen
 from edge_tui.tui.screens.settings import SettingsScreen
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.parameters import ParameterTable, ValueInput
@@ -52,6 +53,7 @@ CLASSES: dict[Scope, type] = {
     "explain": ExplainScreen,
     "compare": CompareScreen,
     "side": SidePane,
+    "reading": ReadPromptScreen,
     "confirm": ConfirmScreen,
     "name": NameScreen,
     "help": HelpScreen,

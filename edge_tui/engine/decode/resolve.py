@@ -150,9 +150,10 @@ def clamp_max_length(
     if left < least:
         field = "prompt" if prompt + least > context else "prefix"
         both = f" and the prefix {prefix}" if prefix else ""
+        room = " with at least one new token" if least else ""
         raise PromptTooLong(
-            f"The prompt has {prompt} tokens{both}, but the context holds {context} with at least one new"
-            f" token: shorten the {field} by {least - left} or load the model with a larger context.",
+            f"The prompt has {prompt} tokens{both}, but the context holds {context}{room}:"
+            f" shorten the {field} by {least - left} or load the model with a larger context.",
             field,
         )
     if max_length > left:

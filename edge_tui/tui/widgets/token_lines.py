@@ -361,16 +361,18 @@ class TokenLines(ScrollView):
         if pieces:
             first = pieces[0].token
             colours = buckets(transcript, self.colour_by, self.show_final, first, pieces[-1].token + 1)
-            for piece in pieces:
-                bucket = colours[piece.token - first] + BUCKETS * (piece.token >= self._settled)
-                style = self.token_styles.buckets[bucket]
-                styles.append(style + self.token_styles.shared if piece.token < self.shared_length else style)
+            styles = [self.style_of(piece.token, colours[piece.token - first]) for piece in pieces]
         strip = draw_pieces(pieces, styles, self.marked, self.token_styles.cursor)
         strip = strip.adjust_cell_length(width, self.token_styles.base)
         if (selection := self.text_selection) is not None and (span := selection.get_span(line)) is not None:
             style = self.screen.get_component_rich_style("screen--selection", partial=True)
             strip = mark_selection(strip, span, width, style)
         return strip.apply_offsets(0, line) if self._offsets else strip
+
+    def style_of(self, token: int, bucket: int) -> Style:
+        """Returns the style of a token, by the bucket of its number."""
+        style = self.token_styles.buckets[bucket + BUCKETS * (token >= self._settled)]
+        return style + self.token_styles.shared if token < self.shared_length else style
 
     @property
     def marked(self) -> int | None:

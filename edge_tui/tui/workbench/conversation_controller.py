@@ -103,6 +103,10 @@ class ConversationController:
         self._paint()
         return messages
 
+    def preview(self, text: str) -> str | tuple[Message, ...]:
+        """Builds the messages for a prompt, and leaves the conversation as it is."""
+        return text if self.talk is None else self.talk.preview(text, self._changing)
+
     def turn_position(self, request: Request) -> TurnPosition | None:
         """Finds the position of a run in the conversation, and removes the exchanges after it."""
         position = self.talk.begin(request.prompt) if self.talk is not None else None

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from textual.screen import Screen
 
+    from edge_tui.tui.prompt_reader import PromptReader
     from edge_tui.tui.screens.history import HistoryChoice
     from edge_tui.tui.workbench.duel_controller import DuelController
     from edge_tui.tui.workbench.prompt_controller import PromptController
@@ -30,6 +31,7 @@ class WorkbenchDialogs:
         prompts: Takes prompts.
         strategies: Takes strategies and presets.
         runs: Sends values to the run in progress.
+        reader: Has the model read the prompt.
         reopen: Shows a stored run, or (True) runs it again.
     """
 
@@ -40,6 +42,7 @@ class WorkbenchDialogs:
         prompts: PromptController,
         strategies: StrategyController,
         runs: RunController,
+        reader: PromptReader,
         reopen: Callable[[int, bool], object],
     ) -> None:
         self._screen = screen
@@ -48,6 +51,7 @@ class WorkbenchDialogs:
         self._strategies = strategies
         self._reopen = reopen
         self._runs = runs
+        self._reader = reader
         self._chain = ChainEditor(strategies.run_params, strategies.switch, self._take_value)
 
     def _take_value(self, key: str) -> None:
@@ -70,6 +74,13 @@ class WorkbenchDialogs:
         from edge_tui.tui.screens.files import FilesScreen
 
         self._screen.app.push_screen(FilesScreen(), self._prompts.load)
+
+    def show_read_prompt(self) -> None:
+        """Shows the prompt as the model reads it."""
+        from edge_tui.tui.screens.read_prompt import ReadPromptScreen
+
+        self._reader.begin()
+        self._screen.app.push_screen(ReadPromptScreen(self._reader))
 
     def show_strategies(self) -> None:
         """Chooses a strategy."""

@@ -12,12 +12,14 @@ from textual.widgets import Input, Static, TextArea
 from edge_tui.engine import seeds
 from edge_tui.history.schema import HistoryError
 from edge_tui.tui.actions import bindings
+from edge_tui.tui.prompt_reader import PromptReader
 from edge_tui.tui.services import services
 from edge_tui.tui.stored_runs import read_turns
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.parameters import ParameterTable
 from edge_tui.tui.workbench.answer_controller import AnswerController
 from edge_tui.tui.workbench.conversation_controller import ConversationController
+from edge_tui.tui.workbench.dialog_actions import DialogActions
 from edge_tui.tui.workbench.dialogs import WorkbenchDialogs
 from edge_tui.tui.workbench.duel_controller import DuelController
 from edge_tui.tui.workbench.prompt_controller import PromptController
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from edge_tui.tui.widgets.turns import Turns
 
 
-class WorkbenchScreen(SizedScreen):
+class WorkbenchScreen(DialogActions, SizedScreen):
     """Connects the view with the controllers.
 
     Args:
@@ -74,7 +76,10 @@ class WorkbenchScreen(SizedScreen):
             session, run_params, view.prompt, view, self.conversation, self.strategies.take_values
         )
         self.answer = AnswerController(view, lambda: services(self))
-        self.dialogs = WorkbenchDialogs(self, view, self.prompts, self.strategies, self.runs, self.reopen)
+        reader = PromptReader(session, run_params, lambda: self.conversation.preview(view.prompt.text))
+        self.dialogs = WorkbenchDialogs(
+            self, view, self.prompts, self.strategies, self.runs, reader, self.reopen
+        )
         self.duels = DuelController(
             session, run_params, view.prompt, view, self.strategies, self.conversation, self._run_prompt
         )
@@ -293,10 +298,6 @@ class WorkbenchScreen(SizedScreen):
         self.view.tour.done("parameter")
         self.runs.send_value(event.key)
 
-    def on_parameter_table_explain(self) -> None:
-        """Opens the explanation of the parameter."""
-        self.dialogs.show_explanation()
-
     def action_tour(self) -> None:
         """Begins the tour, or ends it."""
         self.view.tour.toggle()
@@ -342,10 +343,6 @@ class WorkbenchScreen(SizedScreen):
         event.stop()
         self.prompts.recall(event.step)
 
-    def action_past_prompts(self) -> None:
-        """Opens the search of earlier prompts."""
-        self.dialogs.show_past_prompts()
-
     def action_editor(self) -> None:
         """Opens the prompt in the user's editor, after the keys that still wait to be typed into it."""
         self.prompt.call_later(self._edit)
@@ -354,39 +351,11 @@ class WorkbenchScreen(SizedScreen):
         self.prompts.edit(self.app.suspend)
         self.app.refresh(layout=True)  # over what the editor left on the screen
 
-    def action_load_file(self) -> None:
-        """Opens the choice of a file."""
-        self.dialogs.show_files()
-
     # Other screens.
-
-    def action_strategies(self) -> None:
-        """Opens the list of strategies."""
-        self.dialogs.show_strategies()
-
-    def action_chain(self) -> None:
-        """Opens the chain of the strategy."""
-        self.dialogs.show_chain()
-
-    def action_presets(self) -> None:
-        """Opens the list of presets."""
-        self.dialogs.show_presets()
-
-    def action_save_preset(self) -> None:
-        """Asks for the name of a preset."""
-        self.dialogs.save_preset()
-
-    def action_history(self) -> None:
-        """Opens the history."""
-        self.dialogs.show_history()
 
     def action_models(self) -> None:
         """Opens the list of models."""
         services(self).show_models()
-
-    def action_settings(self) -> None:
-        """Opens the settings."""
-        self.dialogs.show_settings()
 
     def action_themes(self) -> None:
         """Opens the list of themes."""
