@@ -174,3 +174,12 @@ def cutter_of(side: Side, index: int) -> str:
         return side.title
     found = [stage_title(link, values) for link in _acting(decoder, values) if not _reshapes(link)]
     return one_line(found[0]) if len(found) == 1 else side.title
+
+
+def stage_of(side: Side, number: int, index: int) -> str:
+    """Names the stage of a side that has a number in the records; the strategy for its own part."""
+    decoder = strategy_of(side.transcript)
+    links = (*decoder.before.links, *decoder.after.links) if decoder is not None else ()
+    if not 0 <= number < len(links):
+        return side.title
+    return one_line(stage_title(links[number], values_at(side.transcript, index)))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.token_fields import TOP
-from edge_tui.transcript.draw_conditions import cutter_of, failed_condition, numbers_differ
+from edge_tui.engine.token_fields import KEPT, TOP, UNKNOWN
+from edge_tui.transcript.draw_conditions import cutter_of, failed_condition, numbers_differ, stage_of
 from edge_tui.transcript.fitting import visible
 from edge_tui.transcript.parting_table import candidate_of, parting_rows
 from edge_tui.util.sanitise import one_line
@@ -90,6 +90,9 @@ def _cut(side: Side, mine: TokenView, its: TokenView, index: int) -> str | None:
     """Names the stage of a side that removed the other's token; "" if none did, None if that is not known."""
     if side.why is not None and (found := candidate_of(side.why, its.id)) is not None:
         return one_line(side.why.stages[found.removing_stage].title) if found.removing_stage >= 0 else ""
+    stage = dict(zip((each.id for each in mine.top), mine.removing_stage, strict=False)).get(its.id, UNKNOWN)
+    if stage != UNKNOWN:
+        return "" if stage == KEPT else stage_of(side, stage, index)
     if any(each.id == its.id and each.logp > -inf for each in mine.final):
         return ""
     listed = sum(each.logp > -inf for each in mine.final)

@@ -333,8 +333,9 @@ class Session(EngineState):
         if self.loading:
             name, done, total = next(iter(self.loading.values()))
             return f"loading {name}" + (f" {100 * done // total} %" if total else ""), "busy"
-        run = self.run
-        if run is None or not run.active:
+        active = [run for run in (self.run, self.beside) if run is not None and run.active]
+        run = active[0] if active else None
+        if run is None:
             return ("ready", "idle") if self.loaded else ("no model loaded yet", "idle")
         if run.phase == "reading" and run.read[1]:
             return f"reading {run.read[0]:,}/{run.read[1]:,}", "busy"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Chain, Decoder, TextParam, last_logits, numbers
-from edge_tui.decoders.registry.description import acting_links, is_off, title_of
+from edge_tui.decoders.base import Chain, Decoder, last_logits
+from edge_tui.decoders.registry.description import acting_links, is_off, stage_title
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +103,7 @@ class FollowedChain(Chain):
             neutral = is_off(link, self._values)
             given = before, link.view(p), own, rng.link(link.name)
             criterion = None if neutral else link.stage.criterion(*given)
-            title = _title(link, self._values)
+            title = stage_title(link, self._values)
             self.passages.append(Passage(link.name, title, before, z, neutral, criterion))
         return z
 
@@ -151,18 +151,3 @@ def _own_part(
 
 def _copy(s: State) -> State:
     return {name: tensor.clone() for name, tensor in s.items()}
-
-
-def _title(link: Link, values: Mapping[str, float]) -> str:
-    """Writes a stage's title with the values of its parameters: "top-p 0.9"."""
-    title = title_of(link.stage) + (f" #{link.number}" if link.number > 1 else "")
-    params = numbers(link.params)
-    if len(params) == 1 and not any(isinstance(param, TextParam) for param in link.params):
-        return f"{title} {params[0].text(values[params[0].name])}"
-    own = f"{link.stage.name.replace('_', ' ')} "
-    shown = [
-        f"{param.title.removeprefix(own)} {param.text(values[param.name])}"
-        for param in params
-        if param.name in values and values[param.name] != param.neutral
-    ]
-    return f"{title} {', '.join(shown)}".strip()

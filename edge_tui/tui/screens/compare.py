@@ -43,7 +43,7 @@ _PERIOD = 1 / 20
 _WAITING = {
     "queued": "It waits for its turn.",
     "reading": "It reads the prompt.",
-    "failed": "It was refused.",
+    "failed": "It did not begin.",
 }
 
 
@@ -125,7 +125,8 @@ class CompareScreen(Dialog[Taken]):
             else:
                 pane.refresh_tail()
                 inspector.refresh_tail()
-            pane.empty_text = _WAITING.get(run.phase, "No token yet.")
+            refusal = run.failed.message if run.failed is not None else ""
+            pane.empty_text = refusal or _WAITING.get(run.phase, "No token yet.")
         self._compare()
         self._paint()
 
