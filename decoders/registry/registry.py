@@ -196,6 +196,19 @@ class Registry:
         """Lists the strategies that a file (or entry point) defines."""
         return [decoder for decoder in self.strategies() if self._sources[decoder.name] == source]
 
+    def file_versions(self, decoder: Decoder) -> dict[str, str]:
+        """Returns the versions of the users' files that a strategy and its stages are from, as read.
+
+        The keys are "file NAME", the values the beginnings of hashes, which cover the folder's helpers too.
+        """
+        links = (*decoder.before.links, *decoder.after.links, *decoder.links_around)
+        kinds = {type(decoder), *(type(link.stage) for link in links)}
+        files = {getattr(sys.modules.get(kind.__module__), "__file__", None) for kind in kinds}
+        return {
+            f"file {Path(file).name}": self._modules[file][0].hex()[:12]
+            for file in sorted(file for file in files if file in self._modules)
+        }
+
     def mark_working(self, decoder: Decoder) -> None:
         """Notes that a strategy has decoded something."""
         self._working[decoder.name] = decoder

@@ -81,6 +81,13 @@ def _show(store: Store, flags: Mapping[str, Any]) -> int:
     return 0
 
 
+def _why(store: Store, flags: Mapping[str, Any]) -> int:
+    from edge_tui.cli.history_why import why
+
+    stored, transcript = _run(store, flags["run"])
+    return why(stored, transcript, store.token_strings(stored.model), flags)
+
+
 def _diff(store: Store, flags: Mapping[str, Any]) -> int:
     sides = side_of(*_run(store, flags["run"])), side_of(*_run(store, flags["other"]))
     comparison = compare(*sides)
@@ -143,6 +150,7 @@ _COMMANDS: dict[str, Callable[[Store, Mapping[str, Any]], int]] = {
     "list": _list,
     "search": _list,
     "show": _show,
+    "why": _why,
     "diff": _diff,
     "export": _export,
     "import": _import,

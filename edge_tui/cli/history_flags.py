@@ -1,9 +1,11 @@
-"""Declares the flags of `edge-tui history`. Part of every start, so it imports nothing."""
+"""Declares the flags of `edge-tui history`. Part of every start, so it imports next to nothing."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
+
+from edge_tui.cli.arguments import Append, add_value
 
 _MOST = 20
 """Runs that a list shows where no number is named."""
@@ -36,6 +38,15 @@ def add(commands: Any) -> None:
         )
         command.add_argument("--json", action="store_true", help="one JSON object per run")
     kind("show", "one run: settings, prompt and answer").add_argument("run", metavar="RUN")
+    why = kind("why", "why a token of a run was taken, by the model that wrote it")
+    why.add_argument("run", metavar="RUN")
+    why.add_argument("token", metavar="TOKEN", help="its number, from 0 on; last, all, or several: 0,7")
+    why.add_argument("--row", metavar="N", type=int, default=0, help="of samples: which one (0)")
+    why.add_argument("--json", action="store_true", help="one JSON object per token")
+    absent = argparse.SUPPRESS
+    add_value(why, "--config", "FILE", "read this file instead of your own config.toml", default=absent)
+    folder = "a folder with strategies of your own"
+    add_value(why, "--decoders", "DIR", folder, "decoder_folders", action=Append, default=absent)
     diff = kind("diff", "two runs: what was set differently, and the first token that differs")
     diff.add_argument("run", metavar="RUN")
     diff.add_argument("other", metavar="OTHER")

@@ -71,14 +71,17 @@ class Asker:
     vocab: int = 0
     handle: Callable[[Event], None] = lambda event: None
 
-    def places(self, tokens: Tokens) -> Iterator[tuple[int, int]]:
+    def places(self, tokens: Tokens, rows: Iterable[int]) -> Iterator[tuple[int, int]]:
         """Yields row and number of each token.
 
         Raises:
-            UsageError: an answer has no such token.
+            UsageError: there is no such row, or an answer has no such token.
         """
-        for row in range(self.request.samples):
-            path = self.transcript.sample(row)
+        for row in rows:
+            try:
+                path = self.transcript.sample(row)
+            except IndexError as error:
+                raise UsageError(str(error)) from error
             first, end = path.started.prefix_tokens, len(path)
             if isinstance(tokens, tuple):
                 check_numbers(tokens, end)
@@ -154,7 +157,7 @@ class RunReasons:
         status = 0
         asker = Asker(self._engine, self._transcript, self._request, self._engine.decode, stopped)
         try:
-            for row, index in asker.places(self._tokens):
+            for row, index in asker.places(self._tokens, range(self._request.samples)):
                 if (why := asker.explain(row, index)) is None:
                     return status
                 self._write(why, row, index, self._tokens != "all")

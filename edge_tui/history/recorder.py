@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -267,13 +268,14 @@ class Recorder:
                 self._end(store, run)
 
     def _start(self, store: Store, live: LiveRun, started: Started) -> None:
-        try:
-            roles = decoders.find(started.strategy).roles
-        except decoders.UnknownStrategy:
-            roles = ("model",)
+        roles: tuple[str, ...] = ("model",)
+        files: dict[str, str] = {}
+        with suppress(decoders.UnknownStrategy):
+            decoder = decoders.find(started.strategy)
+            roles, files = decoder.roles, decoders.current().file_versions(decoder)
         models = {role: model for role in roles if (model := self._models.model_for(role)) is not None}
         live.model = next(iter(models.values())).name if models else ""
-        store.set_started(live.id, replace(started, notices=()), models, _versions())
+        store.set_started(live.id, replace(started, notices=()), models, {**versions(), **files})
 
     def _end(self, store: Store, run: int) -> None:
         """Ends a run.
@@ -370,7 +372,7 @@ class RecordingEngine:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Reads the versions of the programs that take part in a run."""
     from importlib.metadata import PackageNotFoundError, version
 

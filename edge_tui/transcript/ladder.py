@@ -170,7 +170,8 @@ def _groups(
 
 def _facts(why: Explanation) -> list[tuple[str, str]]:
     """Lists what is told of the draw beside the table."""
-    facts = [("kept", f"{why.candidate_count:,}"), ("rank", f"{why.candidates[0].rank + 1:,}")]
+    facts = [("kept", f"{why.candidate_count:,}")] if why.candidate_count >= 0 else []
+    facts.append(("rank", f"{why.candidates[0].rank + 1:,}"))
     if why.drawn and why.margin < inf:
         facts.append(("margin", f"{why.margin:.2f}"))
     if not isnan(why.entropy):

@@ -55,6 +55,9 @@ def question_of(
         prefix_values=(),
         prompt_logps=False,
     )
-    asked = with_kept(asked, path, request, decoders.find(request.strategy))
-    recorded = {**token.extras, "parent": float(path.parent_row(index))}
+    decoder = decoders.find(request.strategy)
+    asked = with_kept(asked, path, request, decoder)
+    recorded = dict(token.extras)
+    if decoder.kind == "search":
+        recorded["parent"] = float(path.parent_row(index))
     return Question(asked, token.id, ids, others=others, model=path.started.model, recorded=recorded)

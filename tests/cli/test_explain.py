@@ -117,8 +117,7 @@ def test_tokens_that_are_none_are_refused(run: Any, args: tuple[str, ...], statu
 
 def test_the_documented_commands_are_commands() -> None:
     text = (ROOT / "docs" / "why.md").read_text(encoding="utf-8")
-    (commands,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    for command in commands.splitlines():
+    for command in "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines():
         parsed = make_parser().parse_args(shlex.split(command, comments=True)[1:])
         assert parsed.command in ("run", "history")
 

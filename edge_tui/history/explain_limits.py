@@ -1,0 +1,69 @@
+"""Says what keeps a token of a stored run from being explained as it was: what is gone, or has changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_tui import decoders
+from edge_tui.decoders.base import names_of
+from edge_tui.history.recorder import versions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edge_tui.engine.events import Loaded, Started
+    from edge_tui.history.runs import StoredRun
+
+
+def refusal(stored: StoredRun) -> str:
+    """Says why no token of a run can be computed again, one sentence; "" where that may be tried."""
+    started, models = stored.started, stored.models.values()
+    if started is None or not models:
+        return "What is kept of this run does not say which model wrote it: this is its record."
+    if any(model.tier == "remote" and not model.architecture for model in models):
+        return f"{stored.model} wrote this on a server that tells too little of a token: this is its record."
+    return _changed(started, stored.versions)
+
+
+def _changed(started: Started, before: Mapping[str, str]) -> str:
+    """Says how the strategy differs from the one that wrote a run; "" where nothing shows it."""
+    try:
+        decoder = decoders.find(started.strategy)
+    except decoders.UnknownStrategy:
+        return f"There is no strategy {started.strategy} here: name its folder with --decoders."
+    if gone := started.values.keys() - {param.name for param in decoder.params}:
+        return f"{decoder.title} has no parameter {min(gone)} any more, so it has changed since this run."
+    files = decoders.current().file_versions(decoder)
+    if changed := [name for name, version in files.items() if before.get(name, version) != version]:
+        return f"The {changed[0]} has changed since this run, so {decoder.title} may decide otherwise now."
+    if files and names_of(decoder.all_columns) != started.columns:
+        return f"{decoder.title} records other numbers than in this run, so its file has changed since."
+    return ""
+
+
+def unknown_file(stored: StoredRun) -> str:
+    """Says that nothing tells whether a user's file has changed since a run; "" where that is known."""
+    files = decoders.current().file_versions(decoders.find(stored.entry.strategy))
+    unknown = [name for name in files if name not in stored.versions]
+    return f"Whether the {unknown[0]} has changed since this run was not recorded." if unknown else ""
+
+
+def differences(stored: StoredRun, loaded: Mapping[str, Loaded]) -> list[str]:
+    """Lists what is not as it was when a run was written: precision and device by role, programs' versions.
+
+    Args:
+        stored: The run.
+        loaded: The models here, by role.
+    """
+    found = []
+    for role, then in stored.models.items():
+        now = loaded.get(role)
+        if now is not None and (then.precision, then.device) != (now.precision, now.device):
+            found.append(
+                f"{then.name} was {then.precision} on {then.device}, here {now.precision} on {now.device}"
+            )
+    here = versions()
+    for name, version in stored.versions.items():
+        if name != "python" and here.get(name, version) != version:
+            found.append(f"{name} was {version}, here {here[name]}")
+    return found
