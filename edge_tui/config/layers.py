@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
-from edge_tui.config.names import find, flag_of, known_parameters, nearest, parameters_by_name
+from edge_tui.config.names import declarations, find, flag_of, known_parameters, nearest, parameters_by_name
 from edge_tui.config.precedence import Claim, Layer, Rank
 from edge_tui.config.reader import TEMPLATE, Document, Notice
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, STRING, STRINGS, RawText
@@ -17,7 +17,7 @@ from edge_tui.engine.text import template_variables
 from edge_tui.util.user_file import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from edge_tui.decoders.base import AnyParam, Value
 
@@ -148,22 +148,46 @@ class Layers:
             if decoder is None:
                 names = [each.name for each in decoders.strategies()]
                 raise ValueError(f"unknown strategy{nearest(strategy, names)}")
-            strategy, params = decoder.name, parameters_by_name([decoder])
+            strategy, own = decoder.name, parameters_by_name([decoder])
+            params = {each: [param] for each, param in own.items()}
         else:
-            params = known_parameters(self.flat.get("strategy", ""))
-        param = params.get(name)
-        if location.layer is Layer.ENVIRONMENT and value == "" and not isinstance(param, TextParam):
+            chosen = find(self.flat.get("strategy", ""))
+            own = parameters_by_name([chosen] if chosen is not None else [])
+            params = declarations(self.flat.get("strategy", ""))
+        declared = params.get(name, [])
+        texts = any(isinstance(param, TextParam) for param in declared)
+        if location.layer is Layer.ENVIRONMENT and value == "" and not texts:
             return
-        if param is None:
+        if not declared:
             # A file can have them all, by `config init`; a flag or a variable has no such list beside it.
             listed = f" There is {', '.join(params)}." if location.layer > Layer.FILE else ""
             raise ValueError(f"unknown parameter{nearest(name, params)}{listed}")
-        number = param.parse(_whole(param, value))
-        if location.packaged and number == param.default:
-            return
-        self.parameters.setdefault(strategy, {})[name] = number
-        key = f"parameters.{strategy}.{name}" if strategy else f"parameters.{name}"
-        self._claim(key, number, location, Rank.OWN if strategy else Rank.COMMON)
+        param, number, refusal = _parse(declared, value)
+        if not (location.packaged and number == param.default):
+            self.parameters.setdefault(strategy, {})[name] = number
+            key = f"parameters.{strategy}.{name}" if strategy else f"parameters.{name}"
+            self._claim(key, number, location, Rank.OWN if strategy else Rank.COMMON)
+        if refusal is not None and name in own:
+            raise refusal  # it holds for other strategies, not for the chosen one
+
+
+def _parse(declared: Sequence[AnyParam], value: Any) -> tuple[AnyParam, Value, ValueError | None]:
+    """Reads a value by the first declaration that takes it.
+
+    Returns:
+        The declaration, the value, and the error of the first declaration where that is another one.
+
+    Raises:
+        ValueError: none takes it.
+    """
+    refusal: ValueError | None = None
+    for param in declared:
+        try:
+            return param, param.parse(_whole(param, value)), refusal
+        except ValueError as error:
+            refusal = refusal or error
+    assert refusal is not None, "there is at least one"
+    raise refusal
 
 
 def _whole(param: AnyParam, value: Any) -> Any:

@@ -11,7 +11,7 @@ from edge_tui import decoders
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from edge_tui.decoders.base import AnyParam, Decoder
+    from edge_tui.decoders.base import AnyParam, Decoder, Stage
 
 _FLAGS = {
     "decoder_folders": "--decoders",
@@ -48,14 +48,21 @@ def parameters_by_name(strategies: Iterable[Decoder]) -> dict[str, AnyParam]:
     return {param.name: param for decoder in strategies for param in decoder.params}
 
 
+def declarations(strategy: str = "") -> dict[str, list[AnyParam]]:
+    """Returns by name how strategies and stages declare each parameter, the named strategy first."""
+    named = find(strategy) if strategy else None
+    owners: list[Decoder | Stage] = [named] if named is not None else []
+    owners += [*decoders.strategies(), *decoders.current().stages()]
+    found: dict[str, list[AnyParam]] = {}
+    for param in (param for owner in owners for param in owner.params):
+        if param not in found.setdefault(param.name, []):
+            found[param.name].append(param)
+    return found
+
+
 def known_parameters(strategy: str = "") -> dict[str, AnyParam]:
     """Returns the parameters of all strategies and stages by name, and those of a typed chain."""
-    found = parameters_by_name(decoders.strategies())
-    chain = find(strategy) if strategy else None
-    owners = (*decoders.current().stages(), *((chain,) if chain is not None else ()))
-    for param in (param for owner in owners for param in owner.params):
-        found.setdefault(param.name, param)
-    return found
+    return {name: declared[0] for name, declared in declarations(strategy).items()}
 
 
 _MANY = 6

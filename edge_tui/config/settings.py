@@ -22,7 +22,7 @@ from edge_tui.config.layers import COMMON, Layers
 from edge_tui.config.names import find
 from edge_tui.config.precedence import TEMPERATURE, Claim, Layer, Rank, decide, temperature_of, value_text
 from edge_tui.config.reader import Notice, read
-from edge_tui.decoders.base import texts
+from edge_tui.decoders.base import ParamError, TextParam
 from edge_tui.engine.port import FOLLOWERS, MODE_TEMPERATURE, ModelSpec
 from edge_tui.transcript.curve import OFF
 from edge_tui.util.user_file import exists, expand
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from edge_tui.config.precedence import Decision
-    from edge_tui.decoders.base import Value
+    from edge_tui.decoders.base import AnyParam, Value
     from edge_tui.engine.port import Mode, Precision
 
 __all__ = ["COMMON", "Models", "Notice", "Settings", "Ui", "load", "user_config"]
@@ -170,9 +170,9 @@ class Settings:
         strategy = found.name if (found := find(strategy)) is not None else strategy
         common = self.claims_of(f"parameters.{name}")
         if found is not None and common:
-            # Another strategy may have a text under the name of a number.
-            is_text = any(param.name == name for param in texts(found.params))
-            common = tuple(claim for claim in common if isinstance(claim.value, str | tuple) == is_text)
+            # Another strategy may have a text under the name of a number, or a wider range.
+            param = next((param for param in found.params if param.name == name), None)
+            common = tuple(claim for claim in common if param is None or _takes(param, claim.value))
         modes = (*self.claims_of("mode"), *modes)
         if found is not None and found.reads_checkpoint:
             # It is what the checkpoint's generation_config.json says: a common default would silence it.
@@ -237,6 +237,17 @@ def _flag_text(claim: Claim) -> str:
     return (
         f"{claim.source} {claim.word}" if claim.word else f"{claim.source} {name}={value_text(claim.value)}"
     )
+
+
+def _takes(param: AnyParam, value: Value) -> bool:
+    """Tells whether a strategy's parameter may have a value that was set for all strategies."""
+    if isinstance(param, TextParam) != isinstance(value, str | tuple):
+        return False
+    try:
+        param.parse(value)
+    except ParamError:
+        return False
+    return True
 
 
 def _sentence(claims: Iterable[Claim]) -> str:

@@ -78,9 +78,25 @@ def test_a_name_may_be_a_text_here_and_a_number_there(folder: Path) -> None:
     (folder / "decoders" / "zoom.py").write_text(NUMBER)
     found, notices = settings(folder, "[parameters]\nwords = 3\nnarrow = 7\n")
     assert notices == []
-    assert (found.values("zoom"), found.values("ban")) == ({"words": 3, "narrow": 7}, {})
+    assert (found.values("zoom"), found.values("ban")) == ({"words": 3}, {})
+    assert found.values("zoomed") == {"narrow": 7}
     for name in ("zoom", "ban"):
         assert "words" in {row.key for row in RunParams(found, decoders.find(name)).rows()}
+
+
+@pytest.mark.parametrize(("high", "other"), [(2, 9), (9, 2)])
+def test_each_strategy_checks_a_common_value_by_its_own_range(folder: Path, high: int, other: int) -> None:
+    zoom, zoomed = NUMBER.split("class Zoomed")
+    text = zoom.replace("0, 2,", f"0, {high},") + "class Zoomed" + zoomed.replace("0, 9,", f"0, {other},")
+    (folder / "decoders" / "zoom.py").write_text(text)
+    for strategy, is_narrow in (("zoom", high == 2), ("zoomed", other == 2), ("top_p", False)):
+        found, notices = settings(folder, f'strategy = "{strategy}"\n[parameters]\nnarrow = 7\n')
+        assert len(notices) == is_narrow, "only the chosen strategy's refusal is worth a notice"
+        assert all("narrow is 7, but must be a number from 0 to 2." in str(notice) for notice in notices)
+        assert found.values("zoom") == ({} if high == 2 else {"narrow": 7})
+        assert found.values("zoomed") == ({} if other == 2 else {"narrow": 7})
+    found, notices = settings(folder, "[parameters]\nnarrow = 12\n")
+    assert (len(notices), found.values("zoom"), found.values("zoomed")) == (1, {}, {})
 
 
 @pytest.mark.parametrize(
