@@ -10,7 +10,7 @@ The counter is `step · 2²⁸ + id`, and the ids of a step are:
 
 | ids | numbers of |
 |---|---|
-| below 2²⁰ − 16 | tokens: a vocabulary has fewer than 1,048,560 |
+| below 2²⁰ − 16 | tokens: a vocabulary has at most `MOST_TOKENS` |
 | to 2²⁰ | a decoder's own lanes |
 | to 2²⁶ | tokens of a search's other hypotheses, `id + hypothesis · 2²⁰`, up to 64 |
 | to 2²⁷ | lanes of links |
@@ -35,6 +35,8 @@ REDRAW = 1 << 27
 """Added to an id for the noise of a token that takes a rejected one's place."""
 LANES = 16
 """Lanes of a link, and of a decoder."""
+MOST_TOKENS = (1 << TOKEN_BITS) - LANES
+"""Size of the largest vocabulary whose tokens have numbers of their own."""
 _LINK = 1 << 26
 _MASK32 = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output
-from edge_tui.decoders.core.random import LANES, REDRAW, TOKEN_BITS, Rng, draw, key_of, lane_id
+from edge_tui.decoders.core.random import LANES, MOST_TOKENS, REDRAW, TOKEN_BITS, Rng, draw, key_of, lane_id
 from tests.decoders.driver import begin, numbers, param_values, run, table
 
 Z = torch.tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5])
@@ -125,7 +125,7 @@ def test_ids_of_lanes_lie_beyond_tokens_and_apart() -> None:
     links = ["", *(f"{name}{again}" for name in names for again in ("", "#2", "#3"))]
     ids = [lane_id(number, link) for link in links for number in range(LANES)]
     assert len(set(ids)) == len(ids)
-    assert min(ids) >= (1 << TOKEN_BITS) - LANES
+    assert min(ids) == MOST_TOKENS
     assert max(ids) < REDRAW
     for number in (-1, LANES):
         with pytest.raises(ValueError, match=f"Lane {number} "):

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.decoders.core.random import MOST_TOKENS
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.models.architectures import supports
 from edge_tui.engine.models.device_memory import release_cached_memory
@@ -85,6 +86,7 @@ def load(
     tier_of(checkpoint)
     chat_template.prepare(checkpoint)
     tokenizer = Tokenizer.open(checkpoint)
+    _check_vocabulary(checkpoint, min(checkpoint.vocab, tokenizer.size))
     device, notices = _device(spec.device)
     _check_precision(checkpoint, spec.precision, device)
     precision, dtype = resolve_precision(checkpoint, spec.precision, device)
@@ -146,6 +148,15 @@ def _device(name: str) -> tuple[str, list[str]]:
                 raise LoadError(f"{name} cannot be used: {reason}. Install a matching one, or choose cpu.")
             return "cpu", [f"There is a GPU, but {reason}: running on the CPU."]
     return device, []
+
+
+def _check_vocabulary(checkpoint: Checkpoint, size: int) -> None:
+    """Refuses a vocabulary whose tokens would share random numbers with others."""
+    if size > MOST_TOKENS:
+        raise LoadError(
+            f"{checkpoint.name} has a vocabulary of {size:,} tokens, but at most {MOST_TOKENS:,} have random"
+            " numbers of their own: choose another model."
+        )
 
 
 def _check_precision(checkpoint: Checkpoint, precision: str, device: str) -> None:

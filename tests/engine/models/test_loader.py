@@ -12,7 +12,7 @@ from edge_tui.engine.models.loader import LoadError, available_precisions, load
 from edge_tui.engine.ops import quantisation
 from edge_tui.engine.port import ModelSpec
 from edge_tui.errors import Cancelled
-from tests.engine.random_checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import TOKENS, make_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +55,19 @@ def test_the_context_is_cut_to_memory_and_said(tmp_path: Path, monkeypatch: pyte
     loaded = load(ModelSpec(str(folder), device="cpu"))
     assert 1000 < loaded.context < 1_000_000
     assert any("does not fit in memory" in notice for notice in loaded.notices)
+
+
+@pytest.mark.parametrize("most", [TOKENS - 1, TOKENS])
+def test_a_vocabulary_without_random_numbers_of_its_own_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    folder = make_checkpoint(tmp_path / "m", vocab=TOKENS)
+    monkeypatch.setattr(loader, "MOST_TOKENS", most)
+    if most == TOKENS:
+        assert load(ModelSpec(str(folder), device="cpu")).tokenizer.size == TOKENS
+        return
+    with pytest.raises(LoadError, match=f"a vocabulary of {TOKENS} tokens, but at most {most} have random"):
+        load(ModelSpec(str(folder), device="cpu"))
 
 
 def test_no_template_is_said(tmp_path: Path) -> None:
