@@ -26,6 +26,10 @@ HEIGHTS = 8
 UNKNOWN = -1
 """Height of a cell of which no number is known."""
 _NATS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
+_COUNTS = (2.0, 4.0, 11.0, 31.0, 101.0, 301.0, 1001.0)
+_COUNT_SCALE = "one token, up to 3, 10, 30, 100, 300, 1,000, more"
+_MARGINS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_MARGIN_SCALE = "the least of each cell, below .01, .03, .1, .3, 1, 3, 10 nats; low is a near miss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Quantity:
         scale: The bounds in words.
         sign: −1 where the curve shows the column's negative.
         lowest: True where the least value of a cell stands out.
+        whole: True for counts; −1 is then unknown.
     """
 
     name: str
@@ -49,6 +54,7 @@ class Quantity:
     scale: str
     sign: int = 1
     lowest: bool = False
+    whole: bool = False
 
 
 QUANTITIES = {
@@ -56,6 +62,8 @@ QUANTITIES = {
     for each in (
         Quantity("surprise", "raw_logp", "final_logp", _NATS, "−log p, one nat a step", -1),
         Quantity("entropy", "entropy", "entropy", _NATS, "one nat a step"),
+        Quantity("kept", "candidate_count", "candidate_count", _COUNTS, _COUNT_SCALE, whole=True),
+        Quantity("margin", "margin", "margin", _MARGINS, _MARGIN_SCALE, lowest=True),
     )
 }
 """By name, in the order in which a key shows them."""
@@ -157,6 +165,8 @@ class CurveValues:
         known = known[: transcript.unchanged_since(self._revision)]
         self._revision = transcript.revision
         fresh = transcript.column(self._column, len(known)).astype(np.float32) * self.quantity.sign
+        if self.quantity.whole:
+            fresh[fresh < 0] = np.nan
         self._values = np.concatenate([known, fresh]) if len(fresh) else known
         return self._values
 

@@ -14,11 +14,11 @@ import pytest
 
 from edge_tui.engine.events import Finished, ParamChanged, Ranked
 from edge_tui.engine.port import Message, Request
-from edge_tui.engine.token_fields import UNKNOWN
+from edge_tui.engine.token_fields import KEPT, OWN, UNKNOWN
 from edge_tui.history.formats import FORMATS, file_name, lossless, render
 from edge_tui.history.formats.facts import facts
 from edge_tui.history.formats.palette import palette
-from edge_tui.history.formats.token_panels import WIDTH
+from edge_tui.history.formats.token_panels import WIDTH, stage_titles
 from edge_tui.history.restore import transcript_of
 from edge_tui.history.runs import StoredRun
 from edge_tui.history.schema import HistoryError
@@ -232,6 +232,12 @@ _ATTRIBUTES = {"lang", "charset", "name", "content", "http-equiv", "type", "id",
 def test_html_shows_the_record_of_each_token_and_runs_nothing(stored: StoredRun) -> None:
     ids = stored.batches[0].top_ids[0].tolist()
     taken = stored.batches[0].id[0].item()
+    columns = stored.batches[0]
+    (top_p, *_) = [
+        number for number, title in stage_titles("top_p").items() if title == "top-p" and number >= 0
+    ]
+    columns.removing_stage[0] = [KEPT, top_p, OWN, UNKNOWN, *[KEPT] * 16]
+    columns.candidate_count[:2], columns.margin[:2] = [1_234, 1], [0.5, np.inf]
     transcript = transcript_of(stored)
     written = render("html", stored, transcript, {ids[0]: " one", ids[7]: " eight"}).decode()
     page = _Page(written)
@@ -251,9 +257,13 @@ def test_html_shows_the_record_of_each_token_and_runs_nothing(stored: StoredRun)
     ).replace("-", "−")
     assert token.id == taken
     rows = [line.split() for line in first if line.startswith(("  “", "  id", "● "))]
-    assert len(rows) == 25
-    assert rows[0][:3] == ["“", "one”", f"{100 * np.exp(token.top[0].logp):.1f}"]
-    assert rows[0][-1] == rows[7][-1] == "cut"
+    assert len(rows) == 26
+    likeliest = f"{100 * np.exp(token.top[0].logp):.1f}"
+    assert rows[0] == ["“", "one”", likeliest, "%"]
+    assert [" ".join(row[4:]) for row in rows[1:4]] == ["cut by top-p", "cut by top-p", "cut"]
+    assert rows[-1][:2] == ["●", "id"]
+    assert first[2] == "1,234 kept · margin 0.500 nats"
+    assert page.panels["t4"].splitlines()[2] == "1 kept · nothing else was left"
     unknown = page.panels[f"t{3 + len(WORDS)}"]
     assert "raw n/a (n/a) · rank n/a · final" in unknown
     assert "nan" not in "".join(page.panels.values())
@@ -319,11 +329,11 @@ def test_an_explained_token_has_its_ladder(stored: StoredRun) -> None:
     assert why.sentence not in page.panels["t3"]
 
 
-def test_a_thousand_tokens_are_about_two_megabytes(stored: StoredRun) -> None:
-    long = replace(stored, prefix=None, batches=(batch(WORDS * 91, columns=2),))
+def test_a_thousand_tokens_are_less_than_two_megabytes(stored: StoredRun) -> None:
+    run = replace(stored, prefix=None, batches=(batch(WORDS * 10, columns=2),))
     strings = dict.fromkeys(range(32000), " of words")
-    written = render("html", long, transcript_of(long), strings)
-    assert len(written) < 2_000_000
+    tokens = len(WORDS) * 10
+    assert len(render("html", run, transcript_of(run), strings)) < 2_000 * tokens
 
 
 def test_markdown_fences_cannot_be_closed_from_within(stored: StoredRun) -> None:

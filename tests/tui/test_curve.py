@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -128,6 +129,32 @@ async def test_a_click_goes_to_the_token_that_gives_the_cell_its_height() -> Non
         assert app.pane.cursor == 7
 
 
+async def test_kept_tokens_are_counted_and_a_small_margin_stands_out() -> None:
+    app = CurveApp()
+    async with app.run_test(size=(46, 8)) as pilot:
+        columns = batch(["x "] * 60)
+        columns.candidate_count[:] = 5
+        columns.candidate_count[[0, 10, 59]] = [-1, 49_152, 1]
+        columns.margin[:] = 5.0
+        columns.margin[[10, 58]] = [0.001, inf]
+        transcript = Transcript(started())
+        transcript.extend(columns)
+        app.show(transcript, "kept")
+        app.pane.cursor = 10
+        await pilot.pause()
+        assert app.line[9:39] == "▃▃▃▃▃█" + "▃" * 24
+        assert app.line.endswith("49.2k")
+        app.curve.quantity = "margin"
+        await pilot.pause()
+        assert app.line[9:39] == "▇" * 5 + "▁" + "▇" * 24
+        assert app.line.endswith(" 0.00")
+        old = transcript_of(["x "] * 3)
+        app.show(old, "kept")
+        app.pane.cursor = 1
+        await pilot.pause()
+        assert app.line == "kept     not recorded" + " " * 20 + " n/a"
+
+
 async def test_unknown_numbers_leave_the_cell_empty() -> None:
     app = CurveApp()
     async with app.run_test(size=(46, 8)) as pilot:
@@ -161,10 +188,12 @@ async def test_the_key_shows_one_number_after_the_other(
             assert view.messages.message.startswith(f"The curve shows {name}")
             row = lines(app)[view.curve.region.y]
             assert row[view.curve.region.x :].startswith(name)
-            assert len(set(row) & set("_.-:=+*#" if plain else "▁▂▃▄▅▆▇█")) > 1
+            marks = set("_.-:=+*#" if plain else "▁▂▃▄▅▆▇█")
+            assert len(set(row) & marks) > 1 or f"{name:<9}not recorded" in row
             assert row.isascii() or not plain
-        await pilot.press("h")
-        await until(pilot, lambda: reversed_text(view.curve))
+            if name == "entropy":
+                await pilot.press("h")
+                await until(pilot, lambda: reversed_text(view.curve))
         await pilot.press("C")
         await settle(pilot)
         assert not view.curve.display

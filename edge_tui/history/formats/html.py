@@ -107,6 +107,7 @@ def render(
         explanations: By position; a token without one has what its record says.
     """
     steps = LEGENDS["probability"][1]
+    panels = TokenPanels(stored.entry.strategy, transcript, token_strings)
     sections = [f"<h2>{SPEAKERS[turn.role]}</h2>\n<pre>{_text(turn.content)}</pre>" for turn in turns(stored)]
     rows = [f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts(stored)]
     return _PAGE.format(
@@ -118,7 +119,7 @@ def render(
         steps="\n".join(f".p{i} {{ color: var(--p{i}); }}" for i in range(len(steps))),
         turns="\n".join(sections),
         legend=" ".join(f'<span class="p{i}">{_text(step)}</span>' for i, step in enumerate(steps)),
-        tokens="".join(_tokens(transcript, TokenPanels(transcript, token_strings), explanations or {})),
+        tokens="".join(_tokens(transcript, panels, explanations or {})),
         reproduce=_text(reproduction(stored).line),
         facts="\n".join(rows),
     )

@@ -5,8 +5,12 @@ from __future__ import annotations
 from math import exp, inf, isnan, nan
 from typing import TYPE_CHECKING
 
+from edge_tui import decoders
+from edge_tui.decoders.registry.description import title_of
+from edge_tui.engine.token_fields import KEPT, OWN, UNKNOWN
 from edge_tui.transcript.fitting import fit_start, visible
 from edge_tui.transcript.ladder import LadderOptions, ladder_lines
+from edge_tui.transcript.token_table import Alternative
 from edge_tui.transcript.why_text import share, signed
 from edge_tui.util.sanitise import one_line
 
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
     from edge_tui.decoders.base import Column
     from edge_tui.engine.explanation import Explanation
     from edge_tui.transcript.ladder import Role
-    from edge_tui.transcript.transcript import Alternative, TokenView, Transcript
+    from edge_tui.transcript.transcript import TokenView, Transcript
 
     Line = list[tuple[str, Role]]
 
@@ -33,11 +37,13 @@ class TokenPanels:
     """Writes the lines about each token of a run, from its record alone.
 
     Args:
+        strategy: Name of the one that took the tokens.
         transcript: The tokens.
         token_strings: Texts of ids; alternatives without one show their id.
     """
 
-    def __init__(self, transcript: Transcript, token_strings: Mapping[int, str]) -> None:
+    def __init__(self, strategy: str, transcript: Transcript, token_strings: Mapping[int, str]) -> None:
+        self._titles = stage_titles(strategy)
         self._transcript = transcript
         self._strings = token_strings
         columns = transcript.started.column_details
@@ -48,6 +54,8 @@ class TokenPanels:
         token = self._transcript.token(index)
         yield [(f"{visible(token.text)} #{index}", "sentence")]
         yield [(_numbers(token), "")]
+        if choice := _choice(token):
+            yield [(choice, "")]
         if own := [self._own_fact(column, token.extras.get(column.name, nan)) for column in self._columns]:
             yield [(" · ".join(filter(None, own)), "")]
         for change in self._transcript.changes_at(index):
@@ -74,7 +82,12 @@ class TokenPanels:
         names = [each.name for each in self._columns if each.name in token.top[0].extras][:_MOST_OWN]
         heads = "".join(f"{one_line(name)[: _OWN - 1]:>{_OWN}}" for name in names)
         yield [(f"{'':{_TEXT + 2}}{'raw':>{_SHARE}}{heads}{'final':>{_SHARE}}", "head")]
-        for each in (*token.top, *(other for other in token.final if other.id not in likeliest)):
+        listed = [*token.top, *(other for other in token.final if other.id not in likeliest)]
+        if all(each.id != token.id for each in listed):
+            listed.append(Alternative(token.id, token.raw_logp, token.extras))
+            likeliest.add(token.id)
+            final[token.id] = token.final_logp
+        for place, each in enumerate(listed):
             raw = share(exp(each.logp)) if each.id in likeliest else ""
             own = "".join(f"{_own_number(each, name):>{_OWN}}" for name in names)
             style: Role = "taken" if each.id == token.id else ""
@@ -86,7 +99,14 @@ class TokenPanels:
             if each.id in final:
                 yield [*line, (f"{share(exp(final[each.id])):>{_SHARE}}", "number")]
             else:
-                yield [*line, (f"{_removal(token):>{_SHARE}}", "cut")]
+                yield [*line, (f"{self._removal(token, place):>{_SHARE}}", "cut")]
+
+    def _removal(self, token: TokenView, place: int) -> str:
+        """Says what removed an alternative; "" where it may have been left, without a place in that list."""
+        stage = token.removing_stage[place] if place < len(token.removing_stage) else UNKNOWN
+        if stage in self._titles:
+            return f"   cut by {self._titles[stage]}"
+        return "cut" if stage != KEPT and len(token.final) < len(token.top) else ""
 
     def _string(self, id: int) -> str:
         text = self._strings.get(id)
@@ -100,9 +120,24 @@ def _numbers(token: TokenView) -> str:
     return f"raw {raw} · rank {rank} · final {final} · entropy {entropy}"
 
 
-def _removal(token: TokenView) -> str:
-    """Says that a token was removed, unless the list of those that were left may have no room for it."""
-    return "cut" if len(token.final) < len(token.top) else ""
+def _choice(token: TokenView) -> str:
+    """Writes how many tokens were kept, and by what margin this one was taken; "" where neither is known."""
+    facts = [f"{token.candidate_count:,} kept"] if token.candidate_count >= 0 else []
+    if not isnan(token.margin):
+        facts.append("nothing else was left" if token.margin == inf else f"margin {token.margin:.3f} nats")
+    return " · ".join(facts)
+
+
+def stage_titles(strategy: str) -> dict[int, str]:
+    """Lists the titles of a strategy's stages by the numbers that records have; none if it is not known."""
+    try:
+        decoder = decoders.find(strategy)
+    except decoders.UnknownStrategy:
+        return {}
+    links = (*decoder.before.links, *decoder.after.links)
+    return {OWN: one_line(decoder.title)} | {
+        i: one_line(title_of(link.stage)) for i, link in enumerate(links)
+    }
 
 
 def _own_number(alternative: Alternative, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from math import isnan
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,13 @@ from textual.strip import Strip
 
 from edge_tui.transcript.curve import HEIGHTS, OFF, QUANTITIES, UNKNOWN, Cells, CurveValues, divide
 from edge_tui.tui.widgets.line_panel import LinePanel
-from edge_tui.util.formatting import compact_float
+from edge_tui.util.formatting import compact_count, compact_float
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from textual import events
 
+    from edge_tui.transcript.curve import Quantity
     from edge_tui.transcript.transcript import Transcript
     from edge_tui.tui.widgets.line_panel import Line
     from edge_tui.tui.widgets.token_pane import TokenPane
@@ -116,7 +118,7 @@ class Curve(LinePanel):
         self._cells = divide(values.read(), turned, values.quantity, width - _LABEL - right)
         line = [*_columns(values.quantity.name.ljust(_LABEL), "$text-muted"), *self._curve(cursor)]
         line += _columns(" " * (width - right - len(line)))
-        shown = compact_float(values.value(cursor)) if cursor is not None else ""
+        shown = "" if cursor is None else _value_text(values.value(cursor), values.quantity)
         line += _columns(shown.rjust(_VALUE))
         held = [name for name, at in zip(names, turned, strict=True) if cursor is None or at <= cursor]
         line += _columns("".join(held[-1:])[: right - _VALUE].ljust(right - _VALUE), "$text-muted")
@@ -128,6 +130,8 @@ class Curve(LinePanel):
         assert values is not None
         here = cells.cell_of(cursor) if cursor is not None and cells.tokens else UNKNOWN
         marks = _ASCII_MARKS if self.ascii_only else _MARKS
+        if cells.heights and set(cells.heights) == {UNKNOWN}:
+            return _columns("not recorded", "$text-muted")
         columns = []
         for cell, height in enumerate(cells.heights):
             if cell in cells.ticks:
@@ -151,6 +155,11 @@ class Curve(LinePanel):
         if cell is not None and event.x >= _LABEL:
             self._pane.focus()
             self._pane.cursor = self._cells.tokens[cell]
+
+
+def _value_text(value: float, quantity: Quantity) -> str:
+    """Writes a value in five cells."""
+    return compact_count(value) if quantity.whole and not isnan(value) else compact_float(value)
 
 
 def _columns(text: str, style: str = "") -> list[tuple[str, str]]:
