@@ -2,15 +2,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 
+from edge_tui import decoders
+from edge_tui.engine.port import Request
 from edge_tui.machine.nvml import GpuSample
-from edge_tui.tui.session import Meter
-from edge_tui.tui.widgets.gauge import Gauge, Speed
+from edge_tui.tui.session import Meter, Run
+from edge_tui.tui.widgets.gauge import Gauge, Speed, speed_of
 from edge_tui.util import formatting
 from tests.tui.engines import FixedTelemetry
+from tests.tui.transcripts import started
 
 
 class Bench(App[None]):
@@ -50,6 +54,17 @@ async def test_nothing_moves_sideways_while_numbers_change() -> None:
         for line in [(await lines(None, speed))[1] for speed in (Speed(), slow, fast)]
     ]
     assert columns[0] == columns[1] == columns[2]
+
+
+@pytest.mark.parametrize(("strategy", "written"), [("top_p", 257), ("contrastive_search", 256)])
+def test_a_token_that_was_only_proposed_is_not_written(strategy: str, written: int) -> None:
+    meter = Meter(lambda: 0.0)
+    run = Run(id=1, request=Request("a"), meter=meter, decoder=decoders.find(strategy))
+    assert speed_of(run, None).written is None
+    run.started = started()
+    assert speed_of(run, None).written == 0
+    meter.add(257)
+    assert speed_of(run, None).written == written
 
 
 def test_the_first_arrival_belongs_to_the_prefill() -> None:

@@ -40,6 +40,8 @@ def speed_of(run: Run, engine: Engine | None) -> Speed:
     """Reads the figures of a run; the peak of one in progress comes from the engine."""
     meter, finished, started = run.meter, run.finished, run.started
     peak = finished.peak_bytes if finished is not None else None
+    # A strategy may propose a token a step before it decides on it.
+    lag = run.decoder.lag if run.decoder is not None else 0
     if peak is None and run.active and engine is not None:
         peak = engine.memory().peak
     return Speed(
@@ -48,7 +50,7 @@ def speed_of(run: Run, engine: Engine | None) -> Speed:
         history=tuple(meter.history),
         first=run.first_token,
         read=started.prompt_tokens if started is not None else None,
-        written=meter.total if started is not None else None,
+        written=max(meter.total - lag, 0) if started is not None else None,
         peak=peak,
     )
 
