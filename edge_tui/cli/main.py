@@ -53,7 +53,7 @@ def _dispatch(args: argparse.Namespace) -> int:
     command, before = flags.pop("command", None), flags.pop("before", ())
     if command is not None and "connect" in flags:
         raise UsageError(f"--connect opens the workbench over a server; {command} works on this machine.")
-    if before and command not in ("run", "serve", "config"):
+    if before and command not in ("run", "score", "serve", "config"):
         from edge_tui.config.names import flag_of
 
         raise UsageError(

@@ -57,6 +57,7 @@ def make_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
     add_settings(top)
     commands = top.add_subparsers(dest="command", metavar="[run]", title="commands")
     run = _add_run(commands, argv)
+    _add_score(commands)
     bench_flags.add(commands)
     _add_models(commands)
     _add_config(commands)
@@ -102,22 +103,43 @@ def _add_run(commands: Any, argv: Sequence[str] | None) -> argparse.ArgumentPars
     return run
 
 
-def add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
-    """Adds the flags of settings; those of a screen or a stream of text only where there is one."""
-    model = to.add_argument_group("model")
+def _add_score(commands: Any) -> None:
+    """Adds the `score` command."""
+    one = commands.add_parser(
+        "score",
+        help="how surprised a model is by a text: perplexity, bits per byte",
+        description="Reads a text on its own, without a chat template, and prints its tokens, the sum of"
+        " −log p in nats, the perplexity per token, and the bits per byte.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    one.add_argument("file", nargs="?", metavar="FILE", help="the text; - or nothing is standard input")
+    one.add_argument("--json", action="store_true", help="one JSON object per token, then the sums")
+    _add_model(one)
+    add_value(one, "--config", "FILE", _CONFIG_HELP)
+
+
+def _add_model(to: Any) -> None:
+    """Adds the flags of the model that decodes."""
     add_value(
-        model,
+        to,
         "--model",
         "NAME",
         "demo/expert, an id in the local cache (org/name:Q4_K_M), a folder, a GGUF file, ollama:NAME",
         "models.name",
     )
+    add_value(to, "--precision", "P", "auto, float32, bfloat16, float16, int8 or 4bit")
+    add_value(to, "--device", "D", "auto, cpu, mps, cuda or cuda:N")
+    add_value(to, "--context", "N", "positions to reserve; 0 is the model's limit")
+
+
+def add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
+    """Adds the flags of settings; those of a screen or a stream of text only where there is one."""
+    model = to.add_argument_group("model")
+    _add_model(model)
     add_value(model, "--expert", "NAME", "larger model of a contrastive pair", "models.expert")
     add_value(model, "--amateur", "NAME", "smaller model of a contrastive pair", "models.amateur")
     add_value(model, "--draft", "NAME", "model that proposes in speculative decoding", "models.draft")
-    add_value(model, "--precision", "P", "auto, float32, bfloat16, float16, int8 or 4bit")
-    add_value(model, "--device", "D", "auto, cpu, mps, cuda or cuda:N")
-    add_value(model, "--context", "N", "positions to reserve; 0 is the model's limit")
 
     decoding = to.add_argument_group("decoding")
     add_value(decoding, "--strategy", "NAME", "greedy, beam, top_k, top_p, min_p, …, or a chain: dry+min_p")

@@ -11,13 +11,13 @@ import sys
 import time
 from dataclasses import dataclass, fields, replace
 from math import inf
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.cli import why
 from edge_tui.cli.flag_settings import load_settings, pop_flags, split_parameter
 from edge_tui.cli.messages import fail, print_line
 from edge_tui.cli.run_output import JsonWriter, TextWriter
+from edge_tui.cli.text_input import read_text
 from edge_tui.cli.why import RunReasons
 from edge_tui.cli.why_output import WhyPrinter
 from edge_tui.config.precedence import claims_json
@@ -30,7 +30,6 @@ from edge_tui.util import logs
 from edge_tui.util.formatting import bar
 from edge_tui.util.safe_stream import write_control
 from edge_tui.util.sanitise import one_line
-from edge_tui.util.user_file import error_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,8 +43,6 @@ POLL_SECONDS = 0.005
 STOP_SECONDS = 1.0
 """Seconds that a stopped run may take to hand over its tokens."""
 _BAR = 24
-_MOST_BYTES = 64_000_000
-"""Of a prompt: no context holds as much, and a pipe may never end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,19 +235,7 @@ def _read_prompt(options: Options) -> str:
         return options.prompt
     if file is None and sys.stdin.isatty():
         raise UsageError("there is no prompt; give it as argument, with -f FILE, or on standard input.")
-    try:
-        if file in (None, "-"):
-            raw = sys.stdin.buffer.read(_MOST_BYTES + 1)
-        else:
-            with Path(str(file)).open("rb") as opened:  # a pipe too, which shells make of <(…)
-                raw = opened.read(_MOST_BYTES + 1)
-        if len(raw) > _MOST_BYTES:
-            raise UsageError(f"the prompt has more than {_MOST_BYTES:,} bytes; give a shorter one.")
-        return raw.decode().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the prompt is not UTF-8 (byte {error.start}).") from error
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error_reason(error)}.") from error
+    return read_text(file, "prompt")
 
 
 class _Follower:
