@@ -102,8 +102,7 @@ class Asker:
 
     def of_record(self, row: int, index: int, reason: str) -> Explanation:
         """Tells what was recorded with a token, with the reason why there is no more."""
-        path = self.transcript.sample(row)
-        return explanation_of_record(path.token(index), path.started, self.decode, reason, self.vocab)
+        return explanation_of_record(self.transcript.sample(row), index, self.decode, reason, self.vocab)
 
     def ask(self, question: Question) -> events.Explained | events.Failed:
         """Waits for an answer."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from edge_tui.decoders.base import Decoder, numbers
 from edge_tui.decoders.registry.description import acting_links, is_off, stage_title, title_of
 from edge_tui.decoders.temperature import GREEDY_BELOW, TEMPERATURE, Temperature
-from edge_tui.transcript.values_at import strategy_of, values_at
+from edge_tui.transcript.values_at import remover_at, strategy_of, values_at
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
@@ -178,8 +178,4 @@ def cutter_of(side: Side, index: int) -> str:
 
 def stage_of(side: Side, number: int, index: int) -> str:
     """Names the stage of a side that has a number in the records; the strategy for its own part."""
-    decoder = strategy_of(side.transcript)
-    links = (*decoder.before.links, *decoder.after.links) if decoder is not None else ()
-    if not 0 <= number < len(links):
-        return side.title
-    return one_line(stage_title(links[number], values_at(side.transcript, index)))
+    return remover_at(side.transcript, number, index) or side.title

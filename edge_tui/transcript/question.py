@@ -60,4 +60,4 @@ def question_of(
     recorded = dict(token.extras)
     if decoder.kind == "search":
         recorded["parent"] = float(path.parent_row(index))
-    return Question(asked, token.id, ids, others=others, model=path.started.model, recorded=recorded)
+    return Question(asked, token.id, ids, token.margin, others, path.started.model, recorded)

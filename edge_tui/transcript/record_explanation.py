@@ -2,91 +2,95 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import exp, inf, isnan, nan
 from typing import TYPE_CHECKING
 
-from edge_tui import decoders
-from edge_tui.decoders.registry.registry import UnknownStrategy
 from edge_tui.engine.explanation import Candidate, Explanation, StageView
-from edge_tui.engine.token_fields import TOP
+from edge_tui.engine.token_fields import KEPT, TOP, UNKNOWN
 from edge_tui.transcript.fitting import visible
+from edge_tui.transcript.values_at import remover_at, strategy_of
 from edge_tui.transcript.why_text import share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edge_tui.engine.events import Started
     from edge_tui.transcript.token_table import TokenView
+    from edge_tui.transcript.transcript import Transcript
 
 
 def explanation_of_record(
-    token: TokenView,
-    started: Started,
+    transcript: Transcript,
+    index: int,
     decode: Callable[[Sequence[int]], list[str]],
     reason: str,
     vocab: int = 0,
 ) -> Explanation:
     """Builds an explanation of the numbers that were recorded with a token. It has no luck and no sums.
 
-    All stages together count as one. Where they left more tokens than the record has room for, what became
-    of the others is not known, and they are not among the candidates.
+    All stages together count as one; what each of them removed of the likeliest tokens is a fact. A token of
+    which the record does not tell what became of it is no candidate.
 
     Args:
-        token: The token.
-        started: Its run.
+        transcript: The run, of one row (`Transcript.sample`).
+        index: Number of the token.
         decode: Texts of ids.
         reason: Why nothing can be computed; becomes the note.
         vocab: Number of tokens that there are; 0 where that is not known.
     """
-    raw = {each.id: (each.logp, rank) for rank, each in enumerate(token.top)}
-    raw[token.id] = (token.raw_logp, token.rank)
-    final = {each.id: each.logp for each in token.final}
-    is_whole = 0 < len(final) < TOP
-    final[token.id] = token.final_logp
-    ids = [each for each in dict.fromkeys((token.id, *final, *raw)) if is_whole or each in final]
-    title, drawn = _strategy(started)
-    stage = StageView(
-        started.strategy,
-        title,
-        kept=len(final) if is_whole else -1,
-        removed=vocab - len(final) if is_whole and vocab else 0,
-        mass=nan,
-    )
-    texts = {**dict(zip(ids, decode(ids), strict=True)), **({token.id: token.text} if token.text else {})}
-
-    def candidate(each: int) -> Candidate:
-        logp, rank = raw.get(each, (nan, -1))
-        is_left = each in final
-        return Candidate(
-            *(each, texts[each], logp, rank, (final.get(each, -inf),), (nan,)),
-            removing_stage=-1 if is_left else 0,
-            sum=nan if is_left else -inf,
-        )
-
+    token, decoder = transcript.token(index), strategy_of(transcript)
+    # A strategy that is gone may have drawn.
+    drawn = decoder is None or (decoder.kind != "search" and not decoder.takes_argmax)
+    count = token.candidate_count
+    if count < 0 and 0 < len(token.final) < TOP:
+        count = len(token.final)
+    removed = vocab - count if vocab and count >= 0 else 0
+    title = decoder.title if decoder is not None else transcript.started.strategy
+    candidates = _candidates(token, decode)
+    notes = [reason]
+    if token.candidate_count < 0:
+        notes.append("An older edge-tui, or another server, recorded no margin with it.")
     return Explanation(
         token=token.id,
         winner=token.id,
-        margin=nan,
-        candidate_count=stage.kept,
+        margin=token.margin,
+        candidate_count=count,
         chance=exp(token.final_logp),
         entropy=token.entropy,
-        drawn=drawn and stage.kept != 1,
-        stages=(stage,),
-        candidates=tuple(candidate(each) for each in ids),
-        sentence=_sentence(token, texts[token.id], drawn),
-        facts=_facts(token, started),
+        drawn=drawn and count != 1,
+        stages=(StageView(transcript.started.strategy, title, kept=count, removed=removed, mass=nan),),
+        candidates=candidates,
+        sentence=_sentence(token, candidates[0].text, drawn),
+        facts=_facts(transcript, token),
         exactness="record",
-        note=reason,
+        note=" ".join(notes),
     )
 
 
-def _strategy(started: Started) -> tuple[str, bool]:
-    """Returns the title of a run's strategy, and whether it draws; a strategy that is gone may have."""
-    try:
-        decoder = decoders.find(started.strategy)
-    except UnknownStrategy:
-        return started.strategy, True
-    return decoder.title, decoder.kind != "search" and not decoder.takes_argmax
+def _candidates(token: TokenView, decode: Callable[[Sequence[int]], list[str]]) -> tuple[Candidate, ...]:
+    """Lists the token, those of the final distribution, and the likeliest of which the record tells."""
+    raw = {each.id: (each.logp, rank) for rank, each in enumerate(token.top)}
+    raw[token.id] = (token.raw_logp, token.rank)
+    final = {each.id: each.logp for each in token.final} | {token.id: token.final_logp}
+    is_whole = 0 < len(token.final) < TOP
+    left = dict.fromkeys(final, True)
+    for each, stage in zip(token.top, token.removing_stage, strict=False):
+        if stage != UNKNOWN or is_whole:
+            left.setdefault(each.id, stage == KEPT)
+    ids = list(dict.fromkeys((token.id, *left)))
+    texts = decode(ids)
+    if token.text:
+        texts[0] = token.text
+    return tuple(
+        Candidate(
+            *(each, text, *raw.get(each, (nan, -1))),
+            logps=(final.get(each, nan) if left[each] else -inf,),
+            criteria=(nan,),
+            removing_stage=-1 if left[each] else 0,
+            sum=nan if left[each] else -inf,
+        )
+        for each, text in zip(ids, texts, strict=True)
+    )
 
 
 def _sentence(token: TokenView, text: str, drawn: bool) -> str:
@@ -98,7 +102,12 @@ def _sentence(token: TokenView, text: str, drawn: bool) -> str:
     return f"{visible(text)} was drawn with {share(exp(token.final_logp))}; it had {model}."
 
 
-def _facts(token: TokenView, started: Started) -> tuple[tuple[str, str], ...]:
-    """Lists the strategy's own numbers."""
-    numbers = ((column, token.extras.get(column.name, nan)) for column in started.column_details)
-    return tuple((column.name, column.text(number)) for column, number in numbers if not isnan(number))
+def _facts(transcript: Transcript, token: TokenView) -> tuple[tuple[str, str], ...]:
+    """Lists how many of the likeliest each stage removed, and the strategy's own numbers."""
+    counts = Counter(stage for stage in token.removing_stage if stage not in (KEPT, UNKNOWN))
+    cuts = [
+        (f"cut by {remover_at(transcript, stage, token.index) or 'its own part'}", f"{n} of {len(token.top)}")
+        for stage, n in sorted(counts.items())
+    ]
+    numbers = ((each, token.extras.get(each.name, nan)) for each in transcript.started.column_details)
+    return (*cuts, *((each.name, each.text(number)) for each, number in numbers if not isnan(number)))

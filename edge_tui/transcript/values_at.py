@@ -1,4 +1,4 @@
-"""Reads the strategy of a transcript, and its parameters at a token."""
+"""Reads the strategy of a transcript, its parameters at a token, and the titles of its stages there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from edge_tui import decoders
 from edge_tui.decoders.base import ParamError, numbers
+from edge_tui.decoders.registry.description import stage_title
+from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from edge_tui.decoders.base import Decoder
@@ -31,3 +33,12 @@ def values_at(transcript: Transcript, index: int) -> dict[str, float]:
         except ParamError:
             continue
     return found | {change.name: change.value for change in transcript.changes if change.index <= index}
+
+
+def remover_at(transcript: Transcript, number: int, index: int) -> str:
+    """Names the stage of a number in the records; "" for a strategy's own part, and a stage that is gone."""
+    decoder = strategy_of(transcript)
+    links = (*decoder.before.links, *decoder.after.links) if decoder is not None else ()
+    if not 0 <= number < len(links):
+        return ""
+    return one_line(stage_title(links[number], values_at(transcript, index)))

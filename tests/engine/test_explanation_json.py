@@ -8,7 +8,7 @@ from math import inf, isnan, nan
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_tui.engine.explanation import Candidate, Explanation, OtherChoice, StageView
@@ -70,7 +70,7 @@ def _comparable(value: Any) -> Any:
     return "NaN" if isinstance(value, float) and isnan(value) else value
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(explanations())
 def test_an_explanation_is_read_as_it_was_written(explanation: Explanation) -> None:
     text = json.dumps(write_explanation(explanation), allow_nan=False)
@@ -124,4 +124,7 @@ def test_a_question_is_a_request_and_a_token() -> None:
     assert (body["prompt"], body["strategy"], body["params"]) == ("a", "top_p", {"top_p": 0.5})
     assert (body["prefix"], body["token"], body["candidates"]) == ((1, 2), 3, [9])
     assert (body["margin"], body["others"]) == (0.5, ["greedy"])
-    assert write_question(replace(asked, margin=nan))["margin"] is None
+    for number in (nan, inf):  # inf where one token was left
+        body = write_question(replace(asked, margin=number, recorded={"drafted": number}))
+        assert json.loads(json.dumps(body, allow_nan=False))["margin"] is None
+        assert body["recorded"] == {"drafted": None}

@@ -24,7 +24,7 @@ def write_question(question: Question) -> dict[str, Any]:
         **write_request(question.request),
         "token": question.token,
         "candidates": list(question.ids),
-        "margin": None if isnan(question.margin) else question.margin,
+        "margin": finite(question.margin),
         "others": list(question.others),
         "model": question.model,
         "recorded": finite(dict(question.recorded)),
