@@ -11,6 +11,7 @@ import tomli
 
 from edge_tui import decoders
 from edge_tui.bench.report import Results
+from edge_tui.verify import verify
 from tools import write_docs
 
 
@@ -26,6 +27,19 @@ def test_every_strategy_and_parameter_is_listed() -> None:
         defaults = {param.name: param.default_text.replace("|", "\\|") for param in decoder.params}
         assert all(f"| `{name}` | {default} |" in text for name, default in defaults.items())
     assert "https://arxiv.org/abs/1904.09751" in text
+
+
+def test_the_findings_of_verify_are_those_of_every_strategy_and_stage() -> None:
+    """In the order of the list, each with a reference, all in agreement."""
+    findings = json.loads((write_docs.MEASURED / "verify.json").read_text(encoding="utf-8"))["findings"]
+    rows = write_docs.verified().splitlines()
+    listed = dict.fromkeys(each["strategy"] for each in findings)
+    assert list(listed) == [subject.name for subject in verify.find(())], "run edge-tui verify --json anew"
+    for name in listed:
+        references = {each["reference"] for each in findings if each["strategy"] == name}
+        assert references - {"properties"}, f"{name} has no reference"
+        assert sum(row.startswith(f"| {name} |") for row in rows) == len(references)
+    assert not [each for each in findings if each["faults"]]
 
 
 def test_every_setting_is_listed() -> None:

@@ -10,7 +10,7 @@ The counter is `step · 2²⁸ + id`, and the ids of a step are:
 
 | ids | numbers of |
 |---|---|
-| below 2²⁰ − 16 | tokens: a vocabulary has at most `MOST_TOKENS` |
+| below 2²⁰ − 16 | tokens: a vocabulary has at most 1,048,560 |
 | to 2²⁰ | a decoder's own lanes |
 | to 2²⁶ | tokens of a search's other hypotheses, `id + hypothesis · 2²⁰`, up to 64 |
 | to 2²⁷ | lanes of links |

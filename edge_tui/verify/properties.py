@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _ROWS = 3
 _POSITIONS_VOCAB = 30
+_REMOVED = 0.3
+"""Share of the tokens that a third of the cases removes; another third removes twice as many."""
 
 
 def check_properties(decoder: Decoder, cases: int, seed: int = 0) -> Finding:
@@ -74,7 +76,9 @@ def _proposing_step(decoder: Decoder, number: int) -> str:
     generator = torch.Generator().manual_seed(number)
 
     def output(positions: int) -> torch.Tensor:
-        return torch.randn(1, positions, _POSITIONS_VOCAB, generator=generator) * 3
+        z = torch.randn(1, positions, _POSITIONS_VOCAB, generator=generator) * 3
+        removed = torch.rand(z.shape, generator=generator) < number % 3 * _REMOVED
+        return z.masked_fill(removed & (z < z.amax(-1, keepdim=True)), -torch.inf)
 
     prompt = random.randint(0, _POSITIONS_VOCAB, (1, 4))
     state = driver.start(decoder, driver.environment(decoder, prompt, _POSITIONS_VOCAB, v))
@@ -87,4 +91,9 @@ def _proposing_step(decoder: Decoder, number: int) -> str:
     step = decoder.step({decoder.streams[0].name: Output(raw)}, state, p, rng)
     step_checks.check_step(decoder, step, 1, _POSITIONS_VOCAB, count + 1, "cpu")
     step_checks.check_numbers(decoder, step, 1, raw)
+    assert step.tokens is not None
+    assert step.accepted is not None
+    taken = step.tokens[:, : int(step.accepted) + 1]
+    if (raw[:, : taken.shape[1]].gather(-1, taken[..., None]) == -torch.inf).any():
+        return "it takes a token that the main model has removed."
     return ""
