@@ -13,8 +13,9 @@ from edge_tui.config.settings import Settings
 from edge_tui.engine.port import ModelSpec
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.session import Session
+from edge_tui.tui.widgets.message_line import Kind, MessageLine
 from tests.tui.engines import FixedTelemetry, PictureEngine, ticking
-from tests.tui.rendered import idle
+from tests.tui.rendered import SAID, idle
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +32,19 @@ def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr("textual.pilot.wait_for_idle", idle)
     monkeypatch.setattr("textual.app.wait_for_idle", idle)
+
+
+@pytest.fixture(autouse=True)
+def _said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records what the line above the keys says: the next message may come before a test looks."""
+    say = MessageLine.say
+
+    def recorded(line: MessageLine, message: str, kind: Kind = "info") -> None:
+        say(line, message, kind)
+        SAID.append(line.message)
+
+    SAID.clear()
+    monkeypatch.setattr(MessageLine, "say", recorded)
 
 
 @pytest.fixture

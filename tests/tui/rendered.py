@@ -22,6 +22,15 @@ LEAST_CONTRAST = 1.4
 """Least contrast of a text that somebody is to read, as WCAG counts it; what is disabled has less than 3."""
 
 
+SAID: list[str] = []
+"""The messages of a test's apps, in order; `conftest` records them."""
+
+
+def was_said(words: str) -> bool:
+    """Tells whether a message had these words."""
+    return any(words in message for message in SAID)
+
+
 def strips(app: App[Any]) -> list[Strip]:
     """The lines of the screen. Textual has no public name for them."""
     return app.screen._compositor.render_strips()  # noqa: SLF001

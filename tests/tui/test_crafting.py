@@ -24,6 +24,7 @@ from edge_tui.tui.screens.confirm import ConfirmScreen
 from tests.history.runs import LOADED, batch, started
 from tests.tui.engines import WORDS, PictureEngine
 from tests.tui.kept import PROMPTS, fill, keeping
+from tests.tui.rendered import was_said
 from tests.tui.test_workbench import bench, ended, press, ready, until
 
 SIZE = (100, 30)
@@ -158,7 +159,7 @@ async def test_a_file_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         await press(pilot, "ctrl+o")
         await until(pilot, lambda: pilot.app.screen is not workbench)
         await press(pilot, *"bin", "enter")
-        await until(pilot, lambda: "not UTF-8" in workbench.view.messages.message)
+        await until(pilot, lambda: was_said("not UTF-8"))
         assert workbench.prompt.text == "one\ntwo␛[2J\n"
 
 
@@ -240,7 +241,7 @@ async def test_an_interrupted_run_is_offered_and_goes_on_from_its_last_token(
         await until(pilot, lambda: workbench.focused is workbench.pane)
         # The other model has other tokens.
         await press(pilot, "c")
-        await until(pilot, lambda: "wrote this: load it" in workbench.view.messages.message)
+        await until(pilot, lambda: was_said("wrote this: load it"))
         workbench.session.loaded["model"] = LOADED
         await press(pilot, "c")
         await until(pilot, lambda: engine.requests)

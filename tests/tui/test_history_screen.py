@@ -22,6 +22,7 @@ from edge_tui.tui.screens.history import _write as export
 from tests.history.runs import batch, keep
 from tests.tui.engines import WORDS, PictureEngine
 from tests.tui.kept import PROMPTS, fill, keeping
+from tests.tui.rendered import was_said
 from tests.tui.test_crafting import at_tokens
 from tests.tui.test_workbench import press, until
 
@@ -209,9 +210,9 @@ async def test_nothing_kept_says_what_to_do(picture: Any) -> None:
         await press(pilot, "enter", "ctrl+x", "ctrl+d", "ctrl+s", "escape")
         await until(pilot, lambda: pilot.app.screen is pilot.app.workbench)
     async with picture().run_test(size=SIZE) as pilot:
-        workbench = await at_tokens(pilot)
+        await at_tokens(pilot)
         await press(pilot, "o")
-        await until(pilot, lambda: "No history is kept" in workbench.view.messages.message)
+        await until(pilot, lambda: was_said("No history is kept"))
 
 
 async def test_a_run_that_cannot_be_read_is_one_sentence() -> None:
@@ -222,7 +223,7 @@ async def test_a_run_that_cannot_be_read_is_one_sentence() -> None:
         screen = await opened(pilot)
         await until(pilot, lambda: "cannot be read" in str(screen.about.content))
         await press(pilot, "enter")
-        await until(pilot, lambda: "cannot be read" in pilot.app.workbench.view.messages.message)
+        await until(pilot, lambda: was_said("cannot be read"))
 
 
 async def test_a_run_in_progress_is_found_again() -> None:
@@ -242,7 +243,7 @@ async def test_a_run_in_progress_is_found_again() -> None:
         await until(pilot, lambda: isinstance(app.screen, HistoryScreen))
         await until(pilot, lambda: len(app.screen.list.entries) == len(PROMPTS) + 1)
         await press(pilot, "down", "enter")
-        await until(pilot, lambda: "o leads back to it" in bench.view.messages.message)
+        await until(pilot, lambda: was_said("o leads back to it"))
         assert bench.pane.transcript is not run.transcript
         await press(pilot, "o")
         await until(pilot, lambda: isinstance(app.screen, HistoryScreen))

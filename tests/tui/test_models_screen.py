@@ -18,6 +18,7 @@ from edge_tui.tui.screens.models import ModelsScreen
 from tests.engine.checkpoints.gguf.files import write_gguf
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.hub_stand_in import Repository, StandIn, serving
+from tests.tui.rendered import was_said
 
 NAME = "org/tiny"
 
@@ -81,7 +82,7 @@ async def test_from_a_typed_name_to_a_loaded_model(hub: StandIn, demo: Any) -> N
         hub.bytes_per_second = None
         await until(pilot, lambda: names(pilot) == [NAME], "still offered")
         await pilot.press("enter")
-        await until(pilot, lambda: "here: m lists it" in app.workbench.view.messages.message, "fetched")
+        await until(pilot, lambda: was_said("here: m lists it"), "fetched")
         await until(pilot, lambda: "precision" in hint(pilot) and "weights" in hint(pilot), "it is local now")
         await pilot.press("enter")
         await until(pilot, lambda: loaded(app) == NAME, "loaded")
@@ -100,7 +101,7 @@ async def test_a_download_goes_on_behind_other_screens(hub: StandIn, picture: An
         await until(pilot, lambda: "enter downloads them" in hint(pilot), "the facts")
         await pilot.press("enter", "escape")
         assert app.screen is app.workbench
-        await until(pilot, lambda: "here: m lists it" in app.workbench.view.messages.message, "fetched")
+        await until(pilot, lambda: was_said("here: m lists it"), "fetched")
 
 
 async def test_what_is_being_left_is_painted_no_more(

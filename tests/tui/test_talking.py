@@ -20,6 +20,7 @@ from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.conversation import Conversation, of_messages
 from edge_tui.tui.session import Meter, Run
 from tests.engine.random_checkpoints import make_checkpoint
+from tests.tui.rendered import was_said
 from tests.tui.test_workbench import SIZE, bench, ended, press, ready, until
 from tests.tui.transcripts import transcript_of
 
@@ -83,7 +84,7 @@ async def test_each_message_goes_on_from_the_answers_before(talker: Any) -> None
         # What was read is not read again, nor what was written, as far as its text gives the same ids.
         assert second.started.reused_tokens > first.started.prompt_tokens
         reused = f"{second.started.reused_tokens} reused"
-        await until(pilot, lambda: reused in workbench.view.messages.message)
+        await until(pilot, lambda: was_said(reused))
         assert [each.run for each in workbench.conversation.talk.exchanges] == [first, second]
         assert workbench.view.turns.display
 
@@ -96,7 +97,7 @@ async def test_control_tokens_that_are_obeyed_stand_out(talker: Any) -> None:
         marked = [text for line in lines for text, style in line if style == "$warning reverse"]
         assert marked == ["<|im_end|>"]
         assert any("<|im_end|>" in notice for notice in run.started.notices)
-        await until(pilot, lambda: "<|im_end|>" in workbench.view.messages.message)
+        await until(pilot, lambda: was_said("<|im_end|>"))
 
 
 async def test_an_earlier_message_is_changed_and_gone_on_from(talker: Any) -> None:

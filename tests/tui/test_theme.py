@@ -13,6 +13,7 @@ from edge_tui.config.settings import Settings
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.theme import DEFAULT, LADDER, ThemeError, load, read
 from tests.tui.engines import PictureEngine
+from tests.tui.rendered import was_said
 
 GOOD = (resources.themes() / "dark.toml").read_text()
 
@@ -96,7 +97,7 @@ async def test_a_theme_of_ones_own_takes_effect_when_it_is_saved(tmp_path: Path)
         (tmp_path / "mine.toml").write_text(re.sub(r'background = "#\w+"', 'background = "#123456"', source))
         await until(lambda: app.workbench.background_colors[1].hex == "#123456")
         (tmp_path / "mine.toml").write_text("[colours")
-        await until(lambda: "mine.toml" in app.workbench.view.messages.message)
+        await until(lambda: was_said("mine.toml"))
         assert app.theme == "mine"
         assert app.workbench.background_colors[1].hex == "#123456"
         (tmp_path / "mine.toml").unlink()

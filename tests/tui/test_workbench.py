@@ -16,6 +16,7 @@ from edge_tui.engine import events
 from edge_tui.engine.port import ModelSpec
 from edge_tui.tui.screens.models import ModelsScreen
 from edge_tui.tui.workbench.screen import WorkbenchScreen
+from tests.tui.rendered import was_said
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -76,10 +77,10 @@ async def test_run_streams_to_the_end_and_says_how_it_went(demo: Any) -> None:
         workbench = await start(pilot)
         assert workbench.focused is workbench.pane
         await until(pilot, lambda: ended(workbench))
-        await until(pilot, lambda: "tok/s" in workbench.view.messages.message)
+        await until(pilot, lambda: was_said("tok/s"))
         assert shown(workbench) == 40
-        assert "40 tokens" in workbench.view.messages.message
-        assert "seed 3" in workbench.view.messages.message
+        assert was_said("40 tokens")
+        assert was_said("seed 3")
         assert workbench.view.gauge.speed.written == 40
         assert workbench.view.gauge.speed.mean is not None
         assert workbench.prompt.text == PROMPT
@@ -203,7 +204,7 @@ async def test_an_empty_prompt_and_one_that_is_too_long_are_refused_and_what_is_
         for text, why in (("", "empty"), ("word " * 3000, "context holds")):
             workbench.prompt.text = text
             await press(pilot, "ctrl+j")
-            await until(pilot, lambda why=why: why in workbench.view.messages.message)
+            await until(pilot, lambda why=why: was_said(why))
             assert workbench.prompt.text == text
             assert workbench.pane.transcript.ids() == ids
         await press(pilot, "c")

@@ -14,6 +14,7 @@ import pytest
 
 from edge_tui import decoders
 from edge_tui.tui.widgets.token_pane import TokenPane
+from tests.tui.rendered import SAID, was_said
 
 TEXT = (Path(__file__).parent.parent.parent / "docs" / "writing-a-strategy.md").read_text()
 CODE = TEXT.partition("```python\n")[2].partition("```")[0]
@@ -57,7 +58,7 @@ async def test_in_the_app(folder: Path, demo: Any) -> None:
         file = folder / re.search(r"~/my-strategies/(\w+\.py)`", TEXT)[1]  # type: ignore[index]
         await until(pilot, lambda: app.session.engine, "the first frame, with which the watch begins")
         file.write_text(CODE)
-        await until(pilot, lambda: "my_top_a.py was read" in bench.view.messages.message, "read")
+        await until(pilot, lambda: was_said("my_top_a.py was read"), "read")
         bench.pane.focus()
         await pilot.press("s", *"my-top-a", "enter")
         await until(pilot, lambda: bench.run_params.decoder.name == "my_top_a", "chosen")
@@ -85,10 +86,9 @@ async def test_in_the_app(folder: Path, demo: Any) -> None:
         await until(pilot, done(0.9), "the same prompt again")
         assert app.session.run.started.seed == seed
 
+        SAID.clear()
         edit(file, "prob.amax(", "prob.amaxx(")
-        await until(
-            pilot, lambda: bench.view.messages.message.startswith("my_top_a.py was read again"), "read"
-        )
+        await until(pilot, lambda: was_said("my_top_a.py was read again"), "read")
         await pilot.pause(0.6)
         await pilot.press("r")
         await until(pilot, lambda: bench.view.error_panel.has_class("-shown"), "the panel")
@@ -184,7 +184,7 @@ async def test_an_answer_of_a_strategy_that_changes_its_state_in_apply_stays_whe
         text = bench.pane.transcript.text
         bench.pane.post_message(TokenPane.TakeAlternative(3, 7))
         refusal = "run the prompt from its start"
-        await until(pilot, lambda: refusal in bench.view.messages.message, refusal)
+        await until(pilot, lambda: was_said(refusal), refusal)
         await pilot.pause(0.1)
         assert bench.pane.transcript.text == text
         await pilot.press("r")
