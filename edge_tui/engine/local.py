@@ -174,6 +174,14 @@ class LocalEngine:
             return None
         return len(tokenizer.encode(text, control=control_tokens))
 
+    def ids(self, text: str) -> tuple[int, ...] | None:
+        """Encodes a text with the main model's tokenizer; the name of a control token is that token."""
+        if (loaded := self._manager.peek("model")) is None:
+            return None
+        tokenizer = loaded.strategy_tokenizer
+        named = tokenizer.named()
+        return (named[text],) if text in named else tokenizer.encode(text)
+
     def memory(self) -> Memory:
         """Asks the allocator of the main model's device."""
         loaded = self._manager.peek("model")

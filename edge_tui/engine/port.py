@@ -192,6 +192,9 @@ class Engine(Protocol):
     def count(self, text: str, control_tokens: bool = False) -> int | None:
         """Counts a prompt's tokens under the main role's tokenizer; None while that is not known."""
 
+    def ids(self, text: str) -> tuple[int, ...] | None:
+        """Encodes a text as it stands within an answer; None while the main role's tokenizer is not known."""
+
     def memory(self) -> Memory:
         """Reads the memory of the decode device."""
 

@@ -333,7 +333,7 @@ class RecordingEngine:
         self.set, self.cancel, self.decode, self.count = inner.set, inner.cancel, inner.decode, inner.count
         self.assign, self.load, self.unload = inner.assign, inner.load, inner.unload
         self.refusal, self.memory, self.alive = inner.refusal, inner.memory, inner.alive
-        self.explain = inner.explain
+        self.explain, self.ids = inner.explain, inner.ids
 
     def drain(self) -> None:
         """Takes the engine's events, for the recorder and for the next `poll`."""

@@ -64,6 +64,7 @@ class LadderOptions:
         kept: Most tokens to list of those that were left; the token itself is listed beside them.
         cut: Most tokens to list of those that a stage removed.
         watched: Tokens that are listed in any case.
+        brief: True leaves out what other strategies would have taken.
         own: Numbers of the strategy's own by their names, each by token (`expert`, `amateur`).
     """
 
@@ -71,6 +72,7 @@ class LadderOptions:
     kept: int = 4
     cut: int = 2
     watched: Collection[int] = ()
+    brief: bool = False
     own: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
 
@@ -109,12 +111,9 @@ def ladder_lines(why: Explanation, width: int, options: LadderOptions | None = N
         missing = [each for each in _missing(why, found) if each.removing_stage == stage]
         if (rest := why.stages[stage].removed - len(found)) > 0:
             lines.append(_more(width, rest, "more cut", bool(missing)))
-    lines += _listed(
-        (f"{one_line(name)} {one_line(fact)}" for name, fact in _facts(why)), " · ", width, "muted"
-    )
-    lines += _listed(
-        (f"{one_line(each.title)}: {visible(each.text)}." for each in why.others), " ", width, ""
-    )
+    lines += _listed([f"{one_line(name)} {one_line(fact)}" for name, fact in _facts(why)], width, "muted")
+    if not options.brief:
+        lines += _listed(_others(why), width, "")
     return lines + _wrapped(why.note, width, "muted")
 
 
@@ -170,8 +169,7 @@ def _groups(
 
 def _facts(why: Explanation) -> list[tuple[str, str]]:
     """Lists what is told of the draw beside the table."""
-    facts = [("kept", f"{why.candidate_count:,}")] if why.candidate_count >= 0 else []
-    facts.append(("rank", f"{why.candidates[0].rank + 1:,}"))
+    facts = [("rank", f"{why.candidates[0].rank + 1:,}")]
     if why.drawn and why.margin < inf:
         facts.append(("margin", f"{why.margin:.2f}"))
     if not isnan(why.entropy):
@@ -331,12 +329,21 @@ def _rule(stage: StageView, width: int) -> LadderLine:
     return LadderLine(((lead, "rule"), (text, "rule"), (f" {rest}", "rule")))
 
 
-def _listed(parts: Iterable[str], sign: str, width: int, role: Role) -> list[LadderLine]:
-    """Writes short texts with a sign between them, as many on a line as it holds."""
+def _others(why: Explanation) -> list[str]:
+    """Lists what other strategies would have taken, those that agree together."""
+    takers: dict[str, list[str]] = {}
+    for each in why.others:
+        takers.setdefault(visible(each.text), []).append(one_line(each.title))
+    found = [f"{', '.join(titles)} {token}" for token, titles in takers.items()]
+    return [f"Others: {found[0]}", *found[1:]] if found else []
+
+
+def _listed(parts: Iterable[str], width: int, role: Role) -> list[LadderLine]:
+    """Writes short texts, as many on a line as it holds."""
     lines: list[str] = []
     for part in parts:
-        if lines and cell_len(lines[-1] + sign + part) <= width:
-            lines[-1] += sign + part
+        if lines and cell_len(f"{lines[-1]} · {part}") <= width:
+            lines[-1] += f" · {part}"
         else:
             lines.append(part)
     return [LadderLine(((fit_start(line, width), role),)) for line in lines]

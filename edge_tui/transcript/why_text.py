@@ -21,13 +21,15 @@ def candidate_sentence(why: Explanation, token: int) -> str:
     if (at := found.removing_stage) >= 0:
         stage = why.stages[at]
         own, edge = (criterion_text(stage.criterion, number) for number in (found.criteria[at], stage.edge))
-        limits = f": it has {own}, the edge is {edge}" if own and edge else ""
-        return f"{one_line(stage.title)} cut {name}{limits}."
+        limits = f": {own}, the edge is {edge}" if own and edge else ""
+        return f"{one_line(stage.title)} cut it{limits}."
     if not why.drawn:
         return f"{name} is left; the best is taken." if found.id != why.winner else f"{name} is the best."
     if found.id == why.winner:
         return f"{name} has the largest sum, by {why.margin:.2f}." if why.margin < inf else ""
     best = find(why, why.winner)
+    if found.sum > best.sum:
+        return f"{name} has the largest sum, and yet {visible(best.text)} is taken."
     return f"{name} lacked {best.sum - found.sum:.2f} to the sum of {visible(best.text)}."
 
 

@@ -14,6 +14,7 @@ from edge_tui import decoders
 from edge_tui.engine import events
 from edge_tui.transcript.run_state import EngineState, RunState
 from edge_tui.transcript.transcript import Transcript
+from edge_tui.tui.questions import Questions
 from edge_tui.tui.readings import Readings
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class Session(EngineState):
         viewed: An earlier run on the screen; None follows the newest.
         recorder: Writes the runs to the history; None without one.
         readings: Prompts that are read and not run.
+        questions: Why tokens were taken.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -149,6 +151,7 @@ class Session(EngineState):
     viewed: Run | None = None
     recorder: Recorder | None = None
     readings: Readings = field(default_factory=Readings)
+    questions: Questions = field(default_factory=Questions)
     _next: tuple[Request, Transcript | None, TurnPosition | None] | None = None
 
     def main(self, strategy: str) -> Loaded | None:
@@ -274,6 +277,7 @@ class Session(EngineState):
     def attach(self, engine: Engine) -> None:
         """Takes an engine, and submits what waits for one."""
         self.engine = engine
+        self.questions.attach(engine)
         self.reset()
         for run in (self.run, self.beside):
             if run is not None and run.active:
@@ -284,16 +288,20 @@ class Session(EngineState):
     def pump(self) -> list[Event]:
         """Takes the engine's news and folds it in; call it from the thread that paints.
 
-        Those of readings are not among what it returns.
+        Those of readings and answers to questions are not among what it returns.
         """
         if self.engine is None:
             return []
-        news = [event for event in self.engine.poll() if not self.readings.apply(event)]
+        news = [each for each in self.engine.poll() if not self._is_apart(each)]
         for event in news:
             self._apply(event)
         if self._next is not None and (self.run is None or not self.run.active):
             self._submit()
         return news
+
+    def _is_apart(self, event: Event) -> bool:
+        """Hands an event to those that ask the engine beside its runs; False where it is none of theirs."""
+        return self.readings.apply(event) or self.questions.apply(event)
 
     def _apply(self, event: Event) -> None:
         self.apply(event)

@@ -166,6 +166,9 @@ class ScriptedEngine:
     def count(self, text: str, control_tokens: bool = False) -> int | None:
         return len(text.split())
 
+    def ids(self, text: str) -> tuple[int, ...] | None:
+        return tuple(map(ord, text))
+
     def memory(self) -> Memory:
         return Memory("cpu", None, None)
 

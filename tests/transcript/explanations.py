@@ -27,7 +27,17 @@ def of_top_p() -> Explanation:
         cut = text in ("worth", "bur")
         final = -inf if cut else raw - log(KEPT)
         candidates.append(
-            Candidate(i, text, raw, i, (final,), (0.906 + i / 100,), 0 if cut else -1, luck, final + luck)
+            Candidate(
+                i,
+                text,
+                raw,
+                7 if not i else i - 1,
+                (final,),
+                (0.906 + i / 100,),
+                0 if cut else -1,
+                luck,
+                final + luck,
+            )
         )
     return Explanation(
         token=0,
@@ -40,7 +50,11 @@ def of_top_p() -> Explanation:
         stages=(StageView("top_p", "top-p 0.9", 9, 49_143, 0.094, "Σp", KEPT),),
         candidates=tuple(candidates),
         sentence="9 tokens were left; “b” had the luck: one run in 60 takes it here.",
-        others=(OtherChoice("greedy", "Greedy", 3, "wood"), OtherChoice("top_k", "Top-k 5", 1, "hire")),
+        others=(
+            OtherChoice("greedy", "greedy", 3, "wood"),
+            OtherChoice("top_k", "top-k 5", 1, "hire"),
+            OtherChoice("auto", "auto", 3, "wood"),
+        ),
     )
 
 

@@ -79,10 +79,9 @@ def test_it_is_drawn_for_eighty_columns() -> None:
         "  “worth”  1.0  cut",
         "  “bur”    1.0  cut",
         "  ⋮ 49,141 more cut",
-        "kept 9 · rank 1 · margin 0.98",
-        "H 2.12",
-        "Greedy: “wood”.",
-        "Top-k 5: “hire”.",
+        "rank 8 · margin 0.98 · H 2.12",
+        "Others: greedy, auto “wood”",
+        "top-k 5 “hire”",
     ]
 
 
@@ -156,7 +155,7 @@ def test_sentences_say_what_became_of_a_token() -> None:
     why = of_top_p()
     assert candidate_sentence(why, 0) == "“b” has the largest sum, by 0.98."
     assert candidate_sentence(why, 1) == "“hire” lacked 1.01 to the sum of “b”."
-    assert candidate_sentence(why, 6) == "top-p 0.9 cut “worth”: it has Σ 96.6 %, the edge is Σ 90.6 %."
+    assert candidate_sentence(why, 6) == "top-p 0.9 cut it: Σ 96.6 %, the edge is Σ 90.6 %."
     assert candidate_sentence(why, 99) == ""
     assert candidate_sentence(of_greedy(), 0) == "“ sky” is the best."
 

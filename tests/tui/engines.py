@@ -111,6 +111,9 @@ class PictureEngine:
     def count(self, text: str, control_tokens: bool = False) -> int | None:
         return len(text.split())
 
+    def ids(self, text: str) -> tuple[int, ...] | None:
+        return tuple(WORDS.index(word) for word in WORDS if word.strip() == text.strip())[:1]
+
     def memory(self) -> Memory:
         return Memory(self.device, 3_100_000_000, 3_400_000_000)
 

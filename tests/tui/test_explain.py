@@ -1,78 +1,111 @@
-"""A parameter explains itself: text, range, and bars that follow as it is turned."""
+"""A parameter explains itself: help, range, and what becomes of a token as it is turned."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from edge_tui import decoders
+import pytest
+
+from edge_tui.engine.events import Explained
+from edge_tui.engine.port import Question
+from tests.transcript.explanations import of_top_p
 from tests.tui.engines import PictureEngine
-from tests.tui.test_workbench import until
+from tests.tui.rendered import lines, until
 
 
-async def opened(pilot: Any, *keys: str) -> Any:
-    app = pilot.app
-    app.workbench.prompt.insert("Why is the sky blue?")
-    await pilot.press("ctrl+j")
-    await until(pilot, lambda: app.workbench.pane.transcript)
-    await pilot.press("e", *keys, "space")
-    return app.screen
+class TurnedEngine(PictureEngine):
+    """Takes another token at every temperature but 1."""
+
+    def explain(self, question: Question) -> int:
+        self.questions.append(question)
+        number = -len(self.questions)
+        temperature = question.request.values.get("temperature", 1.0)
+        why = of_top_p()
+        if temperature != 1.0:
+            why = replace(why, winner=3)
+        self.events.append(Explained(number, why))
+        return number
 
 
 def said(screen: Any) -> str:
     return str(screen.picture.render())
 
 
-async def test_bars_follow_the_value(picture: Any) -> None:
-    engine = PictureEngine()
-    engine.held = True
+async def opened(pilot: Any, *keys: str) -> Any:
+    app = pilot.app
+    app.workbench.prompt.insert("Why is the sky blue?")
+    await pilot.press("ctrl+j")
+    await until(pilot, lambda: app.workbench.pane.laid_out)
+    await pilot.press("e", *keys, "space")
+    return app.screen
+
+
+async def test_the_token_is_asked_about_again_as_the_value_is_turned(picture: Any) -> None:
+    engine = TurnedEngine()
     app = picture(engine)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(pilot, "down")
+        await until(pilot, lambda: "It stays." in said(screen))
         before = said(screen)
         assert "Higher is more varied" in before
-        assert "without temperature" in before
-        assert "tokens can be drawn" in before
-        await pilot.press("shift+left", "shift+left")
-        assert engine.turned[-1] == (1, "temperature", 0)
-        assert app.workbench.run_params.rows()[1].shown == "0"
-        assert "100.0%" in said(screen)
-        assert "\n1 of " in said(screen)
+        assert before.count("  “hire”") == 2, "the ladder as it was, beside the one it would be"
+        assert app.workbench.run_params.rows()[1].shown == "1"
+        await pilot.press("right")
+        await until(pilot, lambda: "It becomes “wood”." in said(screen))
+        asked = engine.questions[-1]
+        assert asked.request.values["temperature"] == 1.05
+        assert asked.token == engine.questions[0].token
+        assert asked.request.seed == engine.questions[0].request.seed
+        assert asked.request.prefix == engine.questions[0].request.prefix
+        assert {each.id for each in of_top_p().candidates} == set(asked.ids)
         await pilot.press("backspace")
-        assert said(screen) == before
+        await until(pilot, lambda: said(screen) == before)
         await pilot.press("up")
-        assert screen.box.border_title == "top p"
+        await until(pilot, lambda: screen.box.border_title == "top p")
         await pilot.press("escape")
         assert app.screen is app.workbench
         assert app.focused is app.workbench.parameters.table
 
 
-async def test_what_cannot_be_pictured_says_so(picture: Any) -> None:
+async def test_a_value_of_a_run_in_progress_is_turned_and_the_ladder_waits(picture: Any) -> None:
+    engine = TurnedEngine()
+    engine.held = True
+    app = picture(engine)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot, "down")
+        assert "The full reason comes when the run has ended." in said(screen)
+        await pilot.press("shift+left", "shift+left")
+        assert engine.turned[-1] == (1, "temperature", 0)
+        assert not engine.questions
+        engine.events.append(engine.finish(1))
+        await until(pilot, lambda: "It becomes “wood”." in said(screen))
+
+
+async def test_without_a_token_or_an_answer_it_says_so(picture: Any) -> None:
     app = picture()
     async with app.run_test(size=(80, 24)) as pilot:
         app.workbench.pane.focus()
         await pilot.press("e", "space")
         assert "Run a prompt first" in said(app.screen)
         await pilot.press("escape")
-        await opened(pilot)
-        app.workbench.run_params.decoder = decoders.find("contrastive")
-        app.workbench.parameters.reload()
-        await pilot.press("up", "down")
-        assert "needs what the amateur thinks" in said(app.screen)
-        await pilot.press("escape")
-        app.workbench.strategies.choose("beam")
-        app.workbench.pane.focus()
-        await pilot.press("e", "space")
-        assert "no picture of it" in said(app.screen)
-
-
-async def test_contrastive_needs_and_shows_what_the_amateur_thinks(picture: Any) -> None:
-    app = picture()
-    async with app.run_test(size=(80, 24)) as pilot:
-        app.workbench.strategies.choose("contrastive")
         screen = await opened(pilot)
-        app.workbench.parameters.table.choose("alpha")
-        screen.paint()
-        assert "tokens compete; the best is taken." in said(screen)
-        assert "can be drawn" not in said(screen)
-        await pilot.press(*["shift+right"] * 9)
-        assert "\n1 of " in said(app.screen)  # α = 1 leaves the expert's best alone
+        await until(pilot, lambda: "Nothing is computed here." in said(screen))
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        (60, 16),
+        pytest.param((80, 24), marks=pytest.mark.proof),
+        pytest.param((160, 45), marks=pytest.mark.proof),
+    ],
+)
+async def test_both_ladders_have_room_at_every_size(picture: Any, size: tuple[int, int]) -> None:
+    app = picture(TurnedEngine())
+    async with app.run_test(size=size) as pilot:
+        screen = await opened(pilot)
+        await until(pilot, lambda: "It stays." in said(screen))
+        shown = "\n".join(lines(app))
+        assert "as it was" in shown
+        assert shown.count("● “b”") == 2, size

@@ -132,6 +132,10 @@ class RemoteEngine:
         """Returns None: the tokenizer is the server's."""
         return None
 
+    def ids(self, text: str) -> tuple[int, ...] | None:
+        """Returns None: the tokenizer is the server's."""
+        return None
+
     def memory(self) -> Memory:
         """Names the host; its memory is not known."""
         return Memory(self._client.host, None, None)

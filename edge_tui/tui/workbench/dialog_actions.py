@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edge_tui.tui.widgets.inspector import Inspector
+
 if TYPE_CHECKING:
     from edge_tui.tui.workbench.dialogs import WorkbenchDialogs
 
@@ -56,3 +58,11 @@ class DialogActions:
     def on_parameter_table_explain(self) -> None:
         """Opens the explanation of the parameter."""
         self.dialogs.show_explanation()
+
+    def on_inspector_turn(self) -> None:
+        """Turns parameters, and shows what becomes of the token."""
+        self.dialogs.show_explanation()
+
+    def on_inspector_watch(self, event: Inspector.Watch) -> None:
+        """Asks for a text to watch, or watches a token no more."""
+        self.dialogs.watch(event.token_id)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edge_tui.tui.workbench.run_controller import RunController
     from edge_tui.tui.workbench.strategy_controller import StrategyController
     from edge_tui.tui.workbench.view import WorkbenchView
+    from edge_tui.tui.workbench.why_controller import WhyController
 
 
 class WorkbenchDialogs:
@@ -32,6 +33,7 @@ class WorkbenchDialogs:
         strategies: Takes strategies and presets.
         runs: Sends values to the run in progress.
         reader: Has the model read the prompt.
+        why: Says why tokens were taken.
         reopen: Shows a stored run, or (True) runs it again.
     """
 
@@ -43,6 +45,7 @@ class WorkbenchDialogs:
         strategies: StrategyController,
         runs: RunController,
         reader: PromptReader,
+        why: WhyController,
         reopen: Callable[[int, bool], object],
     ) -> None:
         self._screen = screen
@@ -52,6 +55,7 @@ class WorkbenchDialogs:
         self._reopen = reopen
         self._runs = runs
         self._reader = reader
+        self._why = why
         self._chain = ChainEditor(strategies.run_params, strategies.switch, self._take_value)
 
     def _take_value(self, key: str) -> None:
@@ -115,13 +119,29 @@ class WorkbenchDialogs:
         self._screen.app.push_screen(ChainScreen(self._chain), lambda _: strategies.follow_choice(before))
 
     def show_explanation(self) -> None:
-        """Explains the chosen parameter by the token under the cursor."""
+        """Turns parameters, and shows what becomes of the token under the cursor."""
         from edge_tui.tui.screens.explain import ExplainScreen
 
         view = self._view
-        self._screen.app.push_screen(
-            ExplainScreen(view.parameters.table, view.pane, self._strategies.session)
-        )
+        self._screen.app.push_screen(ExplainScreen(view.parameters.table, view.pane, self._why))
+
+    def watch(self, token: int) -> None:
+        """Asks for a text whose token is listed at every position, or takes a token off that list.
+
+        Args:
+            token: Id of the one that is taken off; −1 for none.
+        """
+        from edge_tui.tui.screens.watch import WatchScreen
+
+        if token >= 0:
+            self._why.unwatch(token)
+            return
+
+        def take(text: str | None) -> None:
+            if text:
+                self._why.watch(text)
+
+        self._screen.app.push_screen(WatchScreen(tuple(self._why.watched.values())), take)
 
     def show_presets(self) -> None:
         """Chooses a preset."""

@@ -27,6 +27,7 @@ from edge_tui.tui.workbench.run_controller import RunController
 from edge_tui.tui.workbench.sized_screen import TALL, WIDE, SizedScreen
 from edge_tui.tui.workbench.strategy_controller import StrategyController
 from edge_tui.tui.workbench.view import WorkbenchView
+from edge_tui.tui.workbench.why_controller import WhyController
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,8 +78,9 @@ class WorkbenchScreen(DialogActions, SizedScreen):
         )
         self.answer = AnswerController(view, lambda: services(self))
         reader = PromptReader(session, run_params, lambda: self.conversation.preview(view.prompt.text))
+        self.why = WhyController(session, run_params, view)
         self.dialogs = WorkbenchDialogs(
-            self, view, self.prompts, self.strategies, self.runs, reader, self.reopen
+            self, view, self.prompts, self.strategies, self.runs, reader, self.why, self.reopen
         )
         self.duels = DuelController(
             session, run_params, view.prompt, view, self.strategies, self.conversation, self._run_prompt
@@ -129,7 +131,10 @@ class WorkbenchScreen(DialogActions, SizedScreen):
             self.strategies.apply(event)
             self.runs.apply(event)
             self.conversation.apply(event)
+            self.why.apply(event)
         self.view.paint(news, sample)
+        if self.is_current:
+            self.why.follow()
 
     def take_settings(self, settings: Settings, key: str) -> None:
         """Applies settings of which one has changed, where that is possible at once."""
@@ -245,6 +250,14 @@ class WorkbenchScreen(DialogActions, SizedScreen):
             self.pane.focus()
         elif self._inspect and self.pane.cursor is None:
             self.pane.action_cursor_left()
+        self.why.follow()
+
+    def action_widen(self) -> None:
+        """Gives the inspector more room, or takes it back; opens it where it is closed."""
+        shown = self.has_class("-inspecting")
+        self.set_class(not shown or not self.has_class("-widened"), "-widened")
+        if not shown:
+            self.action_inspector()
 
     def action_sidebar(self) -> None:
         """Folds the sidebar, or unfolds it."""
@@ -279,6 +292,7 @@ class WorkbenchScreen(DialogActions, SizedScreen):
     def on_token_pane_cursor_moved(self, event: TokenPane.CursorMoved) -> None:
         """Inspects the token under the cursor."""
         self.inspector.show(self.pane.transcript, event.index)
+        self.why.follow()
         if event.index is not None:
             self.view.tour.done("token")
 
@@ -288,6 +302,7 @@ class WorkbenchScreen(DialogActions, SizedScreen):
         self._show_inspector(True)
         self.inspector.show(self.pane.transcript, event.index)
         self.call_after_refresh(self.inspector.focus)
+        self.why.follow()
 
     def on_inspector_move_token(self, event: Inspector.MoveToken) -> None:
         """Moves the cursor of the tokens."""

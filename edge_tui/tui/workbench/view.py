@@ -28,13 +28,14 @@ from edge_tui.tui.widgets.turns import Turns
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from textual.app import ComposeResult
 
     from edge_tui.config.settings import Settings
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.events import Event
+    from edge_tui.engine.explanation import Explanation
     from edge_tui.engine.remote.telemetry import RemoteTelemetry
     from edge_tui.machine.telemetry import Sample, Telemetry
     from edge_tui.transcript.transcript import Transcript
@@ -176,6 +177,18 @@ class WorkbenchView:
             at = min(cursor, transcript.started.prefix_tokens - 1)
             self.pane.call_after_refresh(self.pane.put_cursor, at)
         self.title_output()
+
+    @property
+    def inspected(self) -> tuple[Transcript, int] | None:
+        """The token in the inspector; None where it shows none, or is closed."""
+        index = self.inspector.index
+        if self.transcript is None or index is None or not self.inspector.display:
+            return None
+        return (self.transcript, index) if index < len(self.transcript) else None
+
+    def show_reason(self, why: Explanation | None, note: str, watched: Collection[int]) -> None:
+        """Shows why the inspected token was taken, or (None) the sentence that says why that is not known."""
+        self.inspector.show_reason(why, note, watched)
 
     def look_at(self, run: Run | None) -> None:
         """Shows another run than the newest one."""
