@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.cli.messages import fail, print_line
+from edge_tui.errors import UsageError
 from edge_tui.history import formats
 from edge_tui.history.compare import compare, side_of
 from edge_tui.history.formats import facts, lossless
@@ -26,6 +27,7 @@ from edge_tui.util.user_file import error_reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from edge_tui.engine.explanation import Explanation
     from edge_tui.history.runs import Entry, StoredRun
     from edge_tui.history.store import Store
     from edge_tui.transcript.transcript import Transcript
@@ -109,7 +111,9 @@ def _export(store: Store, flags: Mapping[str, Any]) -> int:
     output = flags["output"]
     kind = flags["format"] or (Path(output).suffix[1:] if output else "")
     kind = kind if kind in formats.FORMATS else "md"
-    data = formats.render(kind, stored, transcript, store.token_strings(stored.model), flags["theme"])
+    strings = store.token_strings(stored.model)
+    reasons = _reasons(stored, transcript, strings, flags) if kind == "html" and flags["why"] else {}
+    data = formats.render(kind, stored, transcript, strings, flags["theme"], reasons)
     if output:
         Path(output).write_bytes(data)
     elif sys.stdout.isatty():
@@ -117,6 +121,21 @@ def _export(store: Store, flags: Mapping[str, Any]) -> int:
     else:
         sys.stdout.buffer.write(data)
     return 0
+
+
+def _reasons(
+    stored: StoredRun, transcript: Transcript, strings: Mapping[int, str], flags: Mapping[str, Any]
+) -> dict[int, Explanation]:
+    """Explains the tokens that an export is to have the ladders of, as far as that can be computed."""
+    from edge_tui.cli.history_why import explanations
+    from edge_tui.cli.why import read_tokens
+
+    if (tokens := read_tokens(flags["why"])) is None:
+        raise UsageError(f"--why takes a token's number, last or all, not {flags['why']!r}.")
+    found = dict(explanations(stored, transcript, strings, flags, tokens))
+    for note in dict.fromkeys(each.note for each in found.values() if each.exactness == "record"):
+        fail(note)
+    return {index: each for index, each in found.items() if each.exactness != "record"}
 
 
 def _import(store: Store, flags: Mapping[str, Any]) -> int:

@@ -62,6 +62,8 @@ def add(commands: Any) -> None:
         default="dark",
         help="colours of an SVG",
     )
+    ladders = "in HTML: the whole reason of these tokens, by the model that wrote it (0,7; last; all)"
+    export.add_argument("--why", metavar="TOKENS", default="", help=ladders)
     kind("import", "runs that were exported as JSON").add_argument("files", metavar="FILE", nargs="+")
     delete = kind("delete", "runs, for good")
     delete.add_argument("runs", metavar="RUN", nargs="+")

@@ -25,8 +25,9 @@ from edge_tui.transcript.run_state import EngineState
 from edge_tui.util.json_text import json_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+    from edge_tui.cli.why import Tokens
     from edge_tui.engine.events import Loaded
     from edge_tui.engine.explanation import Explanation
     from edge_tui.history.runs import StoredRun
@@ -54,6 +55,28 @@ def why(
     tokens = read_tokens(flags["token"])
     if tokens is None:
         raise UsageError(f"why takes a token's number, last or all, not {flags['token']!r}.")
+    status, told = 0, set[str]()
+    for index, answer in explanations(stored, transcript, token_strings, flags, tokens):
+        if answer.exactness == "record":
+            status = 1
+            if answer.note not in told:
+                told.add(answer.note)
+                fail(answer.note)
+        _write(answer, index, flags, alone=tokens != "all")
+    return status
+
+
+def explanations(
+    stored: StoredRun,
+    transcript: Transcript,
+    token_strings: Mapping[int, str],
+    flags: Mapping[str, Any],
+    tokens: Tokens,
+) -> Iterator[tuple[int, Explanation]]:
+    """Explains tokens of one answer of a run, with their numbers; by their record where its models are gone.
+
+    Arguments and errors are those of `why`; `tokens` are the ones to explain.
+    """
     load_settings(pop_flags(dict(flags), _SETTINGS))  # they say where the user's own strategies are
     reason = refusal(stored)
     with closing(_Models({} if reason else _specs(stored))) as models:
@@ -65,22 +88,15 @@ def why(
             model=stored.model,
             vocab=next((each.vocab for each in stored.models.values()), 0),
         )
-        places = list(asker.places(tokens, [flags["row"]]))
+        places = list(asker.places(tokens, [flags.get("row", 0)]))
         if not reason and places:
             reason = models.load()
-        status, told = 0, set[str]()
         for row, index in places:
             answer = asker.of_record(row, index, reason) if reason else asker.explain(row, index)
             assert answer is not None, "nobody takes a question back here"
-            if answer.exactness == "record":
-                status = 1
-                if answer.note not in told:
-                    told.add(answer.note)
-                    fail(answer.note)
-            else:
+            if answer.exactness != "record":
                 answer = _compare(answer, stored, transcript.sample(row).token(index), models.state.loaded)
-            _write(answer, index, flags, alone=tokens != "all")
-    return status
+            yield index, answer
 
 
 def _specs(stored: StoredRun) -> dict[str, ModelSpec]:

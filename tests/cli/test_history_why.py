@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import closing
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,22 @@ def record_of(call: Call, *args: str) -> str:
     own = line["candidates"][0]
     assert (own["id"], own["luck"], own["sum"]) == (line["token"], None, None)
     return error
+
+
+def test_an_exported_page_has_the_ladder_of_tokens_that_are_named(
+    call: Call, run: Call, model: Path, tmp_path: Path
+) -> None:
+    run()
+    file = tmp_path / "run.html"
+    sentence = lines(call("history", "why", "last", "1", "--json")[1])[0]["sentence"]
+    assert call("history", "export", "last", "-o", str(file), "--why", "1") == (0, "", "")
+    page = unescape(file.read_text())
+    assert page.count(sentence[:30]) == 1
+    shutil.rmtree(model)
+    status, _, error = call("history", "export", "last", "-o", str(file), "--why", "0,1")
+    assert (status, error.count("\n")) == (0, 1)
+    assert sentence[:30] not in unescape(file.read_text())
+    assert "--why takes" in call("history", "export", "last", "-o", str(file), "--why", "x")[2]
 
 
 def test_a_model_that_is_gone_leaves_the_record(call: Call, run: Call, model: Path) -> None:

@@ -233,9 +233,8 @@ def test_html_shows_the_record_of_each_token_and_runs_nothing(stored: StoredRun)
     ids = stored.batches[0].top_ids[0].tolist()
     taken = stored.batches[0].id[0].item()
     columns = stored.batches[0]
-    (top_p, *_) = [
-        number for number, title in stage_titles("top_p").items() if title == "top-p" and number >= 0
-    ]
+    titles = stage_titles(transcript_of(stored), 3)
+    top_p = max(number for number, title in titles.items() if title == "top-p 0.9")
     columns.removing_stage[0] = [KEPT, top_p, OWN, UNKNOWN, *[KEPT] * 16]
     columns.candidate_count[:2], columns.margin[:2] = [1_234, 1], [0.5, np.inf]
     transcript = transcript_of(stored)
@@ -260,7 +259,7 @@ def test_html_shows_the_record_of_each_token_and_runs_nothing(stored: StoredRun)
     assert len(rows) == 26
     likeliest = f"{100 * np.exp(token.top[0].logp):.1f}"
     assert rows[0] == ["“", "one”", likeliest, "%"]
-    assert [" ".join(row[4:]) for row in rows[1:4]] == ["cut by top-p", "cut by top-p", "cut"]
+    assert [" ".join(row[4:]) for row in rows[1:4]] == ["cut by top-p 0.9", "cut by top-p", "cut"]
     assert rows[-1][:2] == ["●", "id"]
     assert first[2] == "1,234 kept · margin 0.500 nats"
     assert page.panels["t4"].splitlines()[2] == "1 kept · nothing else was left"

@@ -107,7 +107,7 @@ def render(
         explanations: By position; a token without one has what its record says.
     """
     steps = LEGENDS["probability"][1]
-    panels = TokenPanels(stored.entry.strategy, transcript, token_strings)
+    panels = TokenPanels(transcript, token_strings)
     sections = [f"<h2>{SPEAKERS[turn.role]}</h2>\n<pre>{_text(turn.content)}</pre>" for turn in turns(stored)]
     rows = [f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts(stored)]
     return _PAGE.format(

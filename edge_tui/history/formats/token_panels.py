@@ -5,12 +5,12 @@ from __future__ import annotations
 from math import exp, inf, isnan, nan
 from typing import TYPE_CHECKING
 
-from edge_tui import decoders
-from edge_tui.decoders.registry.description import title_of
+from edge_tui.decoders.registry.description import stage_title
 from edge_tui.engine.token_fields import KEPT, OWN, UNKNOWN
 from edge_tui.transcript.fitting import fit_start, visible
 from edge_tui.transcript.ladder import LadderOptions, ladder_lines
 from edge_tui.transcript.token_table import Alternative
+from edge_tui.transcript.values_at import strategy_of, values_at
 from edge_tui.transcript.why_text import share, signed
 from edge_tui.util.sanitise import one_line
 
@@ -37,14 +37,13 @@ class TokenPanels:
     """Writes the lines about each token of a run, from its record alone.
 
     Args:
-        strategy: Name of the one that took the tokens.
         transcript: The tokens.
         token_strings: Texts of ids; alternatives without one show their id.
     """
 
-    def __init__(self, strategy: str, transcript: Transcript, token_strings: Mapping[int, str]) -> None:
-        self._titles = stage_titles(strategy)
+    def __init__(self, transcript: Transcript, token_strings: Mapping[int, str]) -> None:
         self._transcript = transcript
+        self._titles: dict[int, dict[int, str]] = {}
         self._strings = token_strings
         columns = transcript.started.column_details
         self._columns = [column for column in columns if column.role in _SHOWN_ROLES]
@@ -104,8 +103,11 @@ class TokenPanels:
     def _removal(self, token: TokenView, place: int) -> str:
         """Says what removed an alternative; "" where it may have been left, without a place in that list."""
         stage = token.removing_stage[place] if place < len(token.removing_stage) else UNKNOWN
-        if stage in self._titles:
-            return f"   cut by {self._titles[stage]}"
+        changes = sum(change.index <= token.index for change in self._transcript.changes)
+        if changes not in self._titles:
+            self._titles[changes] = stage_titles(self._transcript, token.index)
+        if stage in self._titles[changes]:
+            return f"   cut by {self._titles[changes][stage]}"
         return "cut" if stage != KEPT and len(token.final) < len(token.top) else ""
 
     def _string(self, id: int) -> str:
@@ -128,16 +130,15 @@ def _choice(token: TokenView) -> str:
     return " · ".join(facts)
 
 
-def stage_titles(strategy: str) -> dict[int, str]:
-    """Lists the titles of a strategy's stages by the numbers that records have; none if it is not known."""
-    try:
-        decoder = decoders.find(strategy)
-    except decoders.UnknownStrategy:
+def stage_titles(transcript: Transcript, index: int) -> dict[int, str]:
+    """Lists the titles of a run's stages at a token by their numbers in records; {} if it is unknown."""
+    decoder = strategy_of(transcript)
+    if decoder is None:
         return {}
+    values = values_at(transcript, index)
     links = (*decoder.before.links, *decoder.after.links)
-    return {OWN: one_line(decoder.title)} | {
-        i: one_line(title_of(link.stage)) for i, link in enumerate(links)
-    }
+    titles = {number: one_line(stage_title(link, values)) for number, link in enumerate(links)}
+    return {OWN: one_line(decoder.title), **titles}
 
 
 def _own_number(alternative: Alternative, name: str) -> str:
