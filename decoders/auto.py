@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 from edge_tui.decoders.bad_words import BadWords
 from edge_tui.decoders.base import (
     LONGEST,
+    Criterion,
     Decoder,
     Env,
     Filter,
@@ -104,7 +105,7 @@ _IGNORED: dict[str, tuple[object, ...]] = {
 """Keys that change what `generate()` decodes and are not followed here, with the values that do nothing."""
 
 
-class _Fixed(Stage):
+class _Fixed(Filter):
     """Applies a filter with a value that no parameter changes.
 
     Args:
@@ -112,23 +113,33 @@ class _Fixed(Stage):
         value: The parameter's.
     """
 
+    name = ""  # no strategy of its own
+
     def __init__(self, filter: Filter, value: float) -> None:
+        (self.param,) = numbers(filter.params)
         self.filter, self.value = filter, value
         self.name, self.penalty, self.needs = filter.name, filter.penalty, filter.needs  # type: ignore[misc]
+        self.title = f"{filter.title} {self.param.text(value)}"  # type: ignore[misc]
 
     def constants(self, env: Env) -> State:
         """Makes the filter's constants, and the value as float32 `[1, 1]`."""
         import torch
 
         value = torch.full((1, 1), self.value, device=env.device)
-        return {**self.filter.constants(env), self.filter.params[0].name: value}
+        return {**self.filter.constants(env), self.param.name: value}
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Applies the filter."""
-        name = self.filter.params[0].name
-        view = Params((), p.table)
-        view.update({name: s[name]})
-        return self.filter.apply(z, view, s, rng)
+        return self.filter.apply(z, self._values(p, s), s, rng)
+
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion | None:
+        """Gives the filter's numbers."""
+        return self.filter.criterion(z, self._values(p, s), s, rng)
+
+    def _values(self, p: Params, s: State) -> Params:
+        values = Params((), p.table)
+        values[self.param.name] = s[self.param.name]
+        return values
 
 
 class _BadIds(BadWords):

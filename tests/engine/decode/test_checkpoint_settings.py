@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
+from tests.engine.decode.explaining import add_up, explain
 from tests.engine.random_checkpoints import TOKENS, make_checkpoint
 from tests.engine.watch import watch
 
@@ -48,3 +49,20 @@ def test_guidance_of_a_checkpoint_is_named_and_not_followed(tmp_path: Path) -> N
     ours, _, notices = runs(tmp_path / "set", guidance_scale=2.0)
     assert ours == plain
     assert notices == ("generation_config.json sets guidance_scale = 2.0, which auto does not follow.",)
+
+
+def test_an_explanation_shows_the_stages_that_the_checkpoint_asked_for(tmp_path: Path) -> None:
+    settings = {"do_sample": True, "top_k": 0, "epsilon_cutoff": 0.01, "bad_words_ids": [[7]]}
+    make_checkpoint(tmp_path / "m", vocab=TOKENS, seed=3, generation=settings)
+    engine = LocalEngine({"model": ModelSpec(str(tmp_path / "m"), device="cpu", precision="float32")})
+    request = Request(PROMPT, "auto", max_length=4, seed=5)
+    try:
+        run = watch(engine, request)
+        why = explain(engine, request, run, 2)
+    finally:
+        assert engine.close(10)
+    add_up(why)
+    (barred,) = (stage for stage in why.stages if stage.name == "bad_words")
+    assert barred.removed == 1
+    assert (why.stages[-1].title, why.stages[-1].criterion) == ("epsilon 0.01", "p")
+    assert why.stages[-1].removed > 0
