@@ -294,17 +294,17 @@ class Recorder:
         self._past[run] = live.id
         state: State = "failed" if failed else "finished" if finished else "interrupted"
         store.finish_run(live.id, state, live.answer(store), finished, failed.message if failed else "")
-        if not self._closing:
-            unknown = sorted(live.token_ids - store.token_string_ids(live.model))
-            self._jobs.append(lambda store: self._add_token_strings(store, live.model, unknown))
+        unknown = sorted(live.token_ids - store.token_string_ids(live.model))
+        self._jobs.append(lambda store: self._add_token_strings(store, live.model, unknown))
 
     def _add_token_strings(self, store: Store, model: str, unknown: list[int]) -> None:
-        """Decodes ids while their model is loaded, a few at a time."""
+        """Decodes ids while their tokenizer is there: a few at a time, the rest at once on the way out."""
         loaded = self._models.loaded
         main = loaded.get("model") or next(iter(loaded.values()), None)
-        if not unknown or self._engine is None or main is None or main.name != model or self._closing:
+        if not unknown or self._engine is None or main is None or main.name != model:
             return
-        now, later = unknown[:_IDS_AT_ONCE], unknown[_IDS_AT_ONCE:]
+        count = len(unknown) if self._closing else _IDS_AT_ONCE
+        now, later = unknown[:count], unknown[count:]
         store.add_token_strings(model, dict(zip(now, self._engine.decode(now), strict=False)))
         self._jobs.append(lambda store: self._add_token_strings(store, model, later))
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
@@ -78,6 +78,18 @@ def test_alternatives_can_be_read_without_the_model(recorder: Recorder) -> None:
     ids = set(batch(WORDS, run=1).top_ids.ravel().tolist())
     until(lambda: ids <= store.token_string_ids(LOADED.name))
     assert store.token_strings(LOADED.name)[min(ids)] == f"<{min(ids)}>"
+
+
+def test_who_leaves_at_once_keeps_the_texts_of_alternatives(recorder: Recorder, path: Path) -> None:
+    inner = ScriptedEngine()
+    engine = recorder.record(inner)
+    inner.tell(engine.submit(Request("Why?")), WORDS * 4)
+    engine.close()
+    assert recorder.close(5.0)
+    ids = set(batch(WORDS * 4, run=1).top_ids.ravel().tolist())
+    assert len(ids) > 256
+    with closing(Store(path)) as store:
+        assert ids <= store.token_string_ids(LOADED.name)
 
 
 def test_every_batch_is_committed_before_the_next_comes(recorder: Recorder) -> None:
