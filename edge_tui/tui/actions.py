@@ -301,6 +301,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("leave", "escape,q", "leave", "Back to the workbench; nothing has run.", "reading"),
     Action("chat", "c", "chat template", "Read the prompt without the chat template, or with it.", "reading"),
     Action("system", "s", "system prompt", "Read it without the system prompt, or with it.", "reading"),
+    Action("answer", "w", "answer", "Read the answer on the screen behind its prompt, or leave it out.",
+           "reading"),
     Action("prompt", "p", "prompt", "From a text back to the prompt.", "reading"),
     Action("load_file", "ctrl+o", "score", "Score a file: perplexity and bits per byte. So does a paste.",
            "reading", priority=True),

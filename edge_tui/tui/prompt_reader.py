@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from edge_tui.engine.port import Request
+from edge_tui.transcript.kept_tokens import with_kept
 from edge_tui.transcript.text_score import score
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from edge_tui.tui.readings import Reading
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.session import Session
+
+_HINT = 70
+"""Cells of the keys in the narrowest terminal with all of them."""
 
 
 class Status(NamedTuple):
@@ -37,6 +41,7 @@ class PromptReader:
         text: A text that is scored in place of the prompt; None reads the prompt.
         raw: True leaves the chat template out.
         with_system: False leaves the system prompt out.
+        with_answer: True adds the answer on the screen to its prompt.
     """
 
     def __init__(
@@ -48,10 +53,11 @@ class PromptReader:
         self.text: str | None = None
         self.raw = False
         self.with_system = True
+        self.with_answer = False
 
     def begin(self) -> None:
         """Goes back to the prompt as the next run would have it."""
-        self.text, self.with_system = None, True
+        self.text, self.with_system, self.with_answer = None, True, False
         self.raw = self.run_params.chat is False and isinstance(self._messages(), str)
 
     def read(self) -> Reading:
@@ -70,9 +76,12 @@ class PromptReader:
                 control_tokens=settings.control_tokens,
                 prompt_logps=True,
             )
-        # A seed that is drawn for each run says nothing of the next one: any does.
-        seed = None if self.run_params.seed is not None else 0
-        request = self.run_params.request(self._messages(), seed=seed)
+        if self.with_answer:
+            request = self._answered()
+        else:
+            # A seed that is drawn for each run says nothing of the next one: any does.
+            seed = None if self.run_params.seed is not None else 0
+            request = self.run_params.request(self._messages(), seed=seed)
         settings_chat = None if request.chat is False else request.chat
         return replace(
             request,
@@ -82,6 +91,27 @@ class PromptReader:
             stop=(),
             prompt_logps=True,
         )
+
+    def _answered(self) -> Request:
+        """Builds the request that goes on from the answer on the screen."""
+        run = self.session.current
+        assert run is not None
+        assert run.transcript is not None, "`refusal` says so"
+        ids = run.transcript.ids()
+        if ids and ids[-1] in run.transcript.started.end_ids:
+            ids = ids[:-1]
+        request = self.run_params.request(run.request.prompt, ids, run.seed)
+        return with_kept(request, run.transcript, run.request, self.run_params.decoder)
+
+    @property
+    def refusal(self) -> str:
+        """Says why the answer cannot be read; "" where it can."""
+        run, loaded = self.session.current, self.session.main(self.run_params.decoder.name)
+        if run is None or run.transcript is None or not len(run.transcript):
+            return "There is no answer on the screen yet."
+        if run.model and loaded is not None and loaded.name != run.model:
+            return f"{run.model} wrote the answer on the screen: load it to read that."
+        return ""
 
     @property
     def has_template(self) -> bool | None:
@@ -100,11 +130,14 @@ class PromptReader:
         if decoder.takes_argmax or decoder.kind == "search":
             return f"{decoder.title} takes"
         seed = reading.started.seed if reading.started is not None else None
-        return f"{decoder.title} with seed {seed} takes" if self.run_params.seed is not None else ""
+        known = self.run_params.seed is not None or self.with_answer
+        return f"{decoder.title} with seed {seed} takes" if known else ""
 
     def title(self, read: PromptRead | None) -> str:
         """Names what is shown, with its length."""
         what = "score of a text" if self.text is not None else "what the model reads"
+        if self.with_answer:
+            what += " and wrote"
         if self.text is None and (self.raw or self.has_template is False):
             what += ", raw"
         if read is None:
@@ -126,7 +159,10 @@ class PromptReader:
             if self.run_params.system and not self.raw:
                 keys.insert(0, f"s system {'off' if self.with_system else 'on'}")
             keys.insert(0, f"c chat {'on' if self.raw else 'off'}")
-        return " · ".join(keys)
+        if self.text is None and not self.refusal:
+            keys.insert(-3, f"w answer {'off' if self.with_answer else 'on'}")
+        line = " · ".join(keys)
+        return line if len(line) <= _HINT else line.replace("←→ token · ", "")
 
     def facts(self, read: PromptRead) -> str:
         """Sums up the surprise of the user's own tokens."""

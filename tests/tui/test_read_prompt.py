@@ -149,7 +149,7 @@ def assert_coloured(screen: Any) -> None:
 async def test_a_large_terminal_has_the_strategys_numbers_beside_the_prompt(
     picture: Callable[..., EdgeApp],
 ) -> None:
-    app, _ = fixed(picture)
+    app, engine = fixed(picture)
     async with app.run_test(size=LARGE) as pilot:
         screen = await read(pilot)
         assert_drawn(app)
@@ -157,11 +157,21 @@ async def test_a_large_terminal_has_the_strategys_numbers_beside_the_prompt(
         assert "final" in line_with(app, "the model's own")
         assert "cut" in line_with(app, "“ word9”")
         assert "takes “" not in text(app), "another seed takes another token"
+        await pilot.press("w")
+        assert "There is no answer on the screen yet." in text(app)
         await pilot.press("escape")
         app.workbench.run_params.set("seed", 7)
         await read(pilot, prompt="")
         assert "top-p with seed 7 takes “<|im_start|>”" in text(app)
         assert "● “<|im_start|>”" in text(app)
+        engine.parts = [(f"line {number}\n", "user") for number in range(200)]
+        await pilot.press("c")
+        await until(pilot, lambda: shown(app.screen) == 200)
+        await settle(pilot)
+        region = app.screen.tokens.region
+        ends = lines(app)[region.y], lines(app)[region.bottom - 2]
+        assert f"line {201 - region.height}↵" in ends[0], "the last page is full"
+        assert "line 199↵" in ends[1]
 
 
 async def test_hostile_tokens_are_made_harmless_and_a_refusal_is_a_sentence(
@@ -211,10 +221,17 @@ async def test_a_run_that_goes_on_is_waited_for_and_leaving_stops_a_reading(
         engine.tell()
         await until(pilot, lambda: shown(screen))
         assert bench.session.run.finished.reason == "eos", "the run was left alone"
+        await pilot.press("w")
+        request = engine.requests[-1]
+        assert (request.prompt, request.seed) == ("Why?", bench.session.run.seed)
+        assert request.prefix == bench.session.run.transcript.ids()
+        engine.tell()
+        await until(pilot, lambda: "what the model reads and wrote · 6 tokens" in text(app))
+        assert "w answer off" in text(app)
         await pilot.press("c")
         assert "The capital" in text(app), "the prompt stays until the next one is read"
         await pilot.press("escape")
-        await until(pilot, lambda: engine.cancelled == [3])
+        await until(pilot, lambda: engine.cancelled == [4])
 
 
 async def test_a_model_that_loads_on_demand_reads_a_prompt_and_a_text(reader: Callable[..., EdgeApp]) -> None:

@@ -166,6 +166,15 @@ class ReadPromptScreen(Dialog[None]):
             reader.with_system = not reader.with_system
             self._begin()
 
+    def action_answer(self) -> None:
+        """Reads the answer on the screen behind its prompt, or leaves it out again."""
+        reader = self.reader
+        if reader.refusal:
+            self._say(reader.refusal)
+        elif reader.text is None:
+            reader.with_answer = not reader.with_answer
+            self._begin()
+
     def action_prompt(self) -> None:
         """Goes back from a text to the prompt."""
         if self.reader.text is not None:

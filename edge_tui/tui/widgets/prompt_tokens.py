@@ -24,6 +24,7 @@ class PromptTokens(TokenPane):
         texts_of: Gives the names of control tokens.
     """
 
+    grows = False
     COMPONENT_CLASSES: ClassVar[set[str]] = {_TEMPLATE}
     DEFAULT_CSS = """
     PromptTokens > .prompt-tokens--template { color: $text-disabled; }

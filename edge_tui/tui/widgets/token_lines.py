@@ -86,6 +86,8 @@ class TokenLines(ScrollView):
     }
     """
 
+    grows: ClassVar[bool] = True
+    """True where tokens may follow: the pane keeps lines free for them."""
     show_final: reactive[bool] = reactive(False, repaint=False)
     """Colour by the probability that was drawn from, rather than the model's own."""
     colour_by: reactive[ColourBy] = reactive[ColourBy]("probability", repaint=False)
@@ -206,7 +208,8 @@ class TokenLines(ScrollView):
         at = round(self.scroll_y) if top is None else top
         if self.following:
             if lines > at + height or lines <= at:
-                at = max(lines - (height + 1) // 2, 0) if lines > height else 0
+                shown = (height + 1) // 2 if self.grows else height
+                at = max(lines - shown, 0) if lines > height else 0
             total = at + height
         else:
             total = self.virtual_size.height

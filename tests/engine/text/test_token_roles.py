@@ -13,6 +13,7 @@ from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Message, Request
 from edge_tui.engine.text.token_roles import cut, marks_of, roles_of
 from tests.engine.random_checkpoints import CHAT_TEMPLATE, EOS_ID, IM_END_ID, IM_START_ID, make_checkpoint
+from tests.engine.text.test_control_tokens import START, TOKENIZERS
 from tests.engine.watch import watch
 
 END = "<|im_end|>"
@@ -147,3 +148,25 @@ def test_a_token_over_an_edge_is_the_turns() -> None:
 def test_every_byte_of_a_character_is_the_turns() -> None:
     parts = [("", "a"), ("user", "é"), ("", "b")]
     assert roles_of(parts, [(0, 1), (1, 2), (1, 2), (2, 3)]) == ["", "user", "user", ""]
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("text", ["the he", "  th  e ", "a\nb", f"he {END}\nhe", " "])
+def test_positions_hold_with_every_kind_of_tokenizer(kind: str, text: str) -> None:
+    """Normalizers and pre-tokenizers prepend, replace and lower what a text has; offsets see through all."""
+    tokenizer = TOKENIZERS[kind]()
+    masked = tokenizer.mask([text], "") if tokenizer.control_in([text]) else None
+    hidden = masked.hide(text) if masked is not None else text
+    parts = [("", f"{START}user\n"), ("user", hidden), ("", f"{END}\n{START}assistant\n")]
+    texts, ids, spans = tokenizer.spans([part for _, part in parts], masked)
+    roles = roles_of([(role, part) for (role, _), part in zip(parts, texts, strict=True)], spans)
+    own = [token for token, role in zip(ids, roles, strict=True) if role]
+    assert tokenizer.special.isdisjoint(own)
+    spelled = b"".join(map(tokenizer.token_bytes, own)).decode()
+    assert spelled.replace("<0x0A>", "\n").split() == text.split()
+    if kind == "byte-level":
+        assert spelled == text
+    template = [token for token, role in zip(ids, roles, strict=True) if not role]
+    assert [token for token in template if token in tokenizer.special] == [
+        tokenizer.control[name] for name in (START, END, START)
+    ]
