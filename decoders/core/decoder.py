@@ -51,6 +51,8 @@ class Step:
             `Decoder.columns` and with rows as in `final`; recorded of the alternatives. May be empty.
         margin: float32 `[R]`, the best sum of a logit and its luck less the second (nats), +inf where one
             candidate is left; after proposals `[R, K]`. None where it has no meaning, or was not computed.
+        removing_stage: int8 `[R, V]`, the number of the link that removed each token, or what stands for it
+            in `step_log`; None where that is in the step's log. Fused steps give it.
     """
 
     chosen: Tensor
@@ -62,6 +64,7 @@ class Step:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     candidates: Mapping[str, Tensor] = field(default_factory=dict)
     margin: Tensor | None = None
+    removing_stage: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def check_step(decoder: Decoder, step: Step, rows: int, width: int, positions: i
     if step.parent is not None and not positions and not decoder.owns_eos:
         raise fault(at, "gave Step.parent, which only a strategy with owns_eos may.")
     places = (rows, positions) if positions else (rows,)
-    unread = ("parent", "done", "candidates") if positions else ("accepted", "tokens")
+    unread = ("parent", "done", "candidates", "removing_stage") if positions else ("accepted", "tokens")
     for name in unread:
         if getattr(step, name) not in (None, {}):
             raise fault(at, f"gave Step.{name}, which nothing reads of it.")
@@ -48,9 +48,12 @@ def check_step(decoder: Decoder, step: Step, rows: int, width: int, positions: i
         ("tokens", places, torch.int64),
         ("parent", (rows,), torch.int64),
         ("done", (rows,), torch.bool),
+        ("margin", places, torch.float32),
+        ("removing_stage", (rows, width), torch.int8),
     ):
         value = getattr(step, name)
-        if name not in unread and (value is not None or name not in ("parent", "done")):
+        may_lack = name in ("parent", "done", "margin", "removing_stage")
+        if name not in unread and (value is not None or not may_lack):
             check_tensor(at, f"Step.{name}", value, shape, dtype, device)
     for name, shape in (("extras", places), ("candidates", (rows, width))):
         columns: Mapping[str, Tensor] = getattr(step, name)

@@ -96,8 +96,11 @@ def sample(
 
 
 def margin_of(decoder: Decoder, step: Step, log: StepLog) -> Tensor | None:
-    """Returns the margin of a step, and that of the logits where no luck decided; None of a search."""
-    if decoder.kind == "search":
+    """Returns the margin of a step, and that of the logits where no luck decided.
+
+    A search has none, and neither has a strategy whose verdict on proposals is no sum.
+    """
+    if decoder.kind == "search" or (decoder.kind == "propose" and step.margin is None):
         return None
     positions = step.final.shape[1] if step.final.ndim == 3 else 1
     leads = [log.lead(position) for position in range(positions)]
@@ -184,4 +187,5 @@ def build_record(
     buffers.step.add_(1)
     rows_permuted = step.parent is not None
     decision = step.final, step.chosen, parent, done, buffers.block[-1], extras
-    return record(sampled.raw, *decision, rows_permuted, candidates, step.margin, sampled.removals)
+    choice = step.margin, sampled.removals, step.removing_stage
+    return record(sampled.raw, *decision, rows_permuted, candidates, *choice)

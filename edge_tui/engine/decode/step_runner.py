@@ -244,7 +244,7 @@ class StepRunner:
         choose = self._fused or self._inspector.step
         sampled = sample(self.decoder, choose, outs, self._state, self.table.params, self.buffers)
         if self._fused is not None:
-            sampled = replace(sampled, raw=self._fused.raw, removals=(None,))  # kernels log nothing
+            sampled = replace(sampled, raw=self._fused.raw)
         elif keep_logits:
             sampled = clone_logits_views(sampled, outs)
         self._sampled = sampled

@@ -13,6 +13,11 @@ from edge_tui.decoders.registry.chain_text import ChainStrategy
 from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.decoders.temperature import ORDER, Temperature
 
+EARLY_TEMPERATURE = 1
+"""Number of the link that is the temperature before the filters: it follows the penalties in every plan."""
+FIRST_CUT = 2
+"""Number of the first filter's link."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:
@@ -52,6 +57,13 @@ class Plan:
     switch: str | None = None
     middle: Middle | None = None
     combines: Decoder | None = None
+
+    @property
+    def late_temperature(self) -> int:
+        """Number of the link that is the temperature after the filters, where there is one."""
+        if self.combines is not None:
+            return len(self.combines.before.links)
+        return FIRST_CUT + len(self.cuts) if self.middle is None else self.middle.last
 
     @property
     def is_one_chain(self) -> bool:

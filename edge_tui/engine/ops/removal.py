@@ -45,7 +45,11 @@ def _in_order(logged: Sequence[tuple[int, Tensor]], rows: int) -> Removals | Non
 
 
 def removing_stages(
-    ids: Tensor, final: Tensor, removals: Removals | None, parent: Tensor | None = None
+    ids: Tensor,
+    final: Tensor,
+    removals: Removals | None,
+    parent: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> Tensor:
     """Finds the link that removed each token.
 
@@ -54,6 +58,8 @@ def removing_stages(
         final: float32 `[R, V]`, the logits that the choice was made from.
         removals: What the links left; None where that is not known.
         parent: int64 `[R]`, the row of `removals` that each row continues; None where that is its own.
+        known: int8 `[R, V]`, the result for each token, `UNKNOWN` where `removals` tell it; None where they
+            tell all.
 
     Returns:
         int64 `[R, N]`: the number of the first link that made it −inf, `KEPT`, `OWN` where no link did, or
@@ -66,5 +72,8 @@ def removing_stages(
     for number, z in reversed(removals or ()):  # the first is written last
         left = z.gather(-1, places) if parent is None else z[parent[:, None], places]
         stages = stages.masked_fill(left == -torch.inf, number)
+    if known is not None:
+        found = known.gather(-1, places).long()
+        stages = stages.where(found == UNKNOWN, found)
     stages = stages.masked_fill(final.gather(-1, places) > -torch.inf, KEPT)
     return stages.masked_fill(ids < 0, UNKNOWN)

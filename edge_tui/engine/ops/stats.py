@@ -84,6 +84,7 @@ def record(
     candidates: Sequence[Tensor] = (),
     margin: Tensor | None = None,
     removals: Sequence[Removals | None] = ((),),
+    removing_stage: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Records one step.
 
@@ -102,6 +103,8 @@ def record(
         candidates: float32 `[R, V]` each, or none: the extras for every token.
         margin: float32 `[R]`; None where it has no meaning.
         removals: What the step's links left, of all rows together or of each row, which is a position then.
+        removing_stage: int8 `[R, V]`, the link that removed each token, `UNKNOWN` where `removals` tell; None
+            where they tell all.
 
     Returns:
         int32 `[R, len(INTS) + 3·TOP]` and float32
@@ -115,26 +118,30 @@ def record(
     if z.is_cuda and available() is None:
         from edge_tui.engine.ops.triton import stats as stats_triton
 
-        ints, floats = stats_triton.record(z, *decision, moved, candidates, margin)
+        ints, floats = stats_triton.record(z, *decision, moved, candidates, margin, removing_stage)
         if any(each is None or each for each in removals):  # else the kernels have found what there is
-            ints[:, STAGES] = _stages(ints, final, removals, parent if moved else None)
+            ints[:, STAGES] = _stages(ints, final, removals, parent if moved else None, removing_stage)
         return ints, floats
     ints, floats = reference(z.index_select(0, parent) if moved else z, *decision, margin)
-    stages = _stages(ints, final, removals, parent if moved else None)
+    stages = _stages(ints, final, removals, parent if moved else None, removing_stage)
     if candidates:
         floats = torch.cat((floats, *(look_up(column, ints[:, ALTERNATIVES]) for column in candidates)), -1)
     return torch.cat((ints, stages), -1), floats
 
 
 def _stages(
-    ints: Tensor, final: Tensor, removals: Sequence[Removals | None], parent: Tensor | None
+    ints: Tensor,
+    final: Tensor,
+    removals: Sequence[Removals | None],
+    parent: Tensor | None,
+    removing_stage: Tensor | None,
 ) -> Tensor:
     """Finds the links that removed the raw alternatives of a record, int32 `[R, TOP]`."""
     import torch
 
     ids = ints[:, len(INTS) : len(INTS) + TOP]
     if len(removals) == 1:
-        return removing_stages(ids, final, removals[0], parent).int()
+        return removing_stages(ids, final, removals[0], parent, removing_stage).int()
     parts = [
         removing_stages(ids[row : row + 1], final[row : row + 1], each) for row, each in enumerate(removals)
     ]
@@ -168,7 +175,7 @@ def reference(
     final_values, final_ids = top(final)
     final_peak = final_values[:, :1]
     final_lse = final_peak + (final - final_peak).exp_().sum(-1, keepdim=True).log()
-    count = final.gt(-torch.inf).sum(-1)
+    count = final.clone().gt_(-torch.inf).sum(-1).long()  # a sum of floats: that of flags is not vectorised
     lead = torch.stack((chosen, parent, rank, done.long(), version.long(), count), -1)
     ints = torch.cat((lead, ids, final_ids), -1).int()
     margin = torch.full_like(entropy, torch.nan) if margin is None else margin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -17,11 +17,14 @@ from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
 from edge_tui.decoders.base import numbers as numbers_of
 from edge_tui.decoders.core.edge_reference import fits
 from edge_tui.decoders.core.random import Rng, key_of
+from edge_tui.decoders.core.step_log import StepLog, logged
 from edge_tui.decoders.dola import Dola
 from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.decoders.top_p import TopP
+from edge_tui.engine.decode.step_record import margin_of
 from edge_tui.engine.ops.choose import fused_step
 from edge_tui.engine.ops.choose_plan import plan
+from edge_tui.engine.ops.removal import removals_of, removing_stages
 from edge_tui.verify.driver import with_layers
 from tests.decoders.driver import numbers, param_values, table
 
@@ -47,6 +50,14 @@ def some(*names: str) -> pytest.MarkDecorator:
 
 
 PENALTIES = {"repetition_penalty": 1.4, "presence_penalty": 0.3, "frequency_penalty": -0.2}
+
+
+def stages(log: StepLog, step: Step) -> Tensor:
+    """The link that removed each token of the vocabulary, int8 `[R, V]`."""
+    rows, vocab = step.final.shape
+    ids = torch.arange(vocab, device=step.final.device).expand(rows, -1)
+    (removals,) = removals_of(log, rows)
+    return removing_stages(ids, step.final, removals, known=step.removing_stage).to(torch.int8)
 
 
 @dataclass
@@ -93,11 +104,17 @@ class Pair:
             for i, stream in enumerate(self.decoder.streams)
         }
         outs["model"] = with_layers(self.decoder, param_values(self.decoder), outs["model"])
-        expected = self.decoder.step(outs, self.states[0], self.params, rng)
-        found = self.fused(outs, self.states[1], self.params, rng)
+        with logged() as log:
+            expected = self.decoder.step(outs, self.states[0], self.params, rng)
+        margin = margin_of(self.decoder, expected, log)
+        expected = replace(expected, margin=margin, removing_stage=stages(log, expected))
+        with logged() as log:
+            found = self.fused(outs, self.states[1], self.params, rng)
+        found = replace(found, removing_stage=stages(log, found))
         raw = outs["model"].logits[:, -1, : self.fused.width].float()
         assert torch.equal(self.fused.raw.nan_to_num(9e9), raw.nan_to_num(9e9))
-        return expected, Step(found.chosen.clone(), found.final.clone()), rng
+        unread = found.chosen.clone(), found.final.clone()
+        return expected, Step(*unread, margin=found.margin, removing_stage=found.removing_stage), rng
 
     def agree(self, logits: Tensor, number: int = 0, seed: int = 3) -> None:
         """Both decide the same, leave the same distribution and the same counts."""
@@ -105,6 +122,13 @@ class Pair:
         assert found.chosen.tolist() == expected.chosen.tolist()
         assert torch.equal(found.final > -math.inf, expected.final > -math.inf)
         assert torch.allclose(found.final, expected.final, rtol=1e-6, atol=1e-6)
+        assert expected.margin is not None
+        assert found.margin is not None
+        assert expected.removing_stage is not None
+        assert found.removing_stage is not None
+        torch.testing.assert_close(found.margin, expected.margin, rtol=0, atol=1e-4)
+        there = logits[:, -1, : self.fused.width].to(self.device) > -math.inf
+        assert found.removing_stage[there].tolist() == expected.removing_stage[there].tolist()
         for key, tensor in self.states[0].items():
             assert torch.equal(self.states[1][key], tensor), key
 

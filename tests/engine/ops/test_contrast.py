@@ -10,6 +10,8 @@ import torch
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, Params
 from edge_tui.decoders.core.random import Rng
+from edge_tui.decoders.core.step_log import logged
+from edge_tui.engine.decode.step_record import margin_of
 from tests.decoders.driver import numbers, param_values, table
 
 contrast_triton = pytest.importorskip("edge_tui.engine.ops.triton.contrast")
@@ -37,12 +39,17 @@ def agree(rows: int, vocab: int, device: str, steps: int = 2, **values: object) 
         outs = {"model": Output(expert.to(device)), "amateur": Output(amateur.to(device))}
         host = numbers(rows, 4, step)
         rng = Rng(host.key.to(device), host.step.to(device))
-        expected = decoder.step(outs, states[0], params, rng)
+        with logged() as log:
+            expected = decoder.step(outs, states[0], params, rng)
+        margin = margin_of(decoder, expected, log)
         found = fused(outs, states[1], params, rng)
         assert torch.equal(fused.raw, outs["model"].logits[:, -1])
         assert found.chosen.tolist() == expected.chosen.tolist()
         assert torch.equal(found.final > -math.inf, expected.final > -math.inf)
         assert torch.allclose(found.final, expected.final, rtol=1e-4, atol=1e-4)
+        assert margin is not None
+        assert found.margin is not None
+        torch.testing.assert_close(found.margin, margin, rtol=1e-4, atol=1e-4)
         assert found.extras.keys() == expected.extras.keys()
         for name, column in expected.extras.items():
             assert torch.allclose(found.extras[name], column, rtol=1e-4, atol=1e-4), name

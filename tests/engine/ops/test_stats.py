@@ -132,11 +132,17 @@ def agree(z: Tensor, final: Tensor, moved: bool, extras: int = 1, device: str = 
     margin = torch.rand(rows, generator=generator).to(device)
     ints, floats = reference(z[given[1]], final, *given, on_device, margin)
     column = torch.randn(final.shape, generator=generator).to(device)
-    found_ints, found_floats = stats_triton.record(z, final, *given, on_device, moved, [column], margin)
+    removing = torch.randint(-3, 100, final.shape, generator=generator).to(device, torch.int8)
+    known = None if moved else removing  # strategies that move rows remove nothing but by themselves
+    found_ints, found_floats = stats_triton.record(
+        z, final, *given, on_device, moved, [column], margin, known
+    )
     found_floats, told = found_floats[:, : -2 * TOP], found_floats[:, -2 * TOP :]
     assert torch.equal(told.nan_to_num(9.0), look_up(column, found_ints[:, ALTERNATIVES]).nan_to_num(9.0))
     alternatives = found_ints[:, ALTERNATIVES][:, :TOP]
-    assert torch.equal(found_ints[:, STAGES].long(), removing_stages(alternatives, final, ()))
+    logged = () if known is None else None  # kernels leave UNKNOWN as it is
+    expected = removing_stages(alternatives, final, logged, known=known)
+    assert torch.equal(found_ints[:, STAGES].long(), expected)
     assert (found_ints.dtype, found_floats.dtype) == (ints.dtype, floats.dtype)
     assert torch.equal(found_ints[:, : len(INTS)], ints[:, : len(INTS)])
     assert torch.allclose(found_floats, floats, rtol=1e-5, atol=2e-5)

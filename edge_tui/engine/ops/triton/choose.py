@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edge_tui.decoders.base import Step
+from edge_tui.decoders.core.step_log import OWN, UNKNOWN
 from edge_tui.decoders.temperature import GREEDY_BELOW, TEMPERATURE
 from edge_tui.engine.ops.triton.choose_kernels import (
     Temperature,
@@ -55,6 +56,12 @@ class FusedChoice(FusedStep):
         self._searches = Searches(self, max(count, 1), max(len(plan.cuts), 1))
         self._final = self._searches.candidates.z
         self._winner = self.winner()
+        self._removing = self.empty(self.rows, width, dtype=torch.int8) if plan.draws else None
+        self._absent = 0  # the penalties' link
+        if plan.combines is not None:
+            self._absent = OWN
+        elif plan.middle is not None:
+            self._absent = UNKNOWN  # the step's log tells it
         self._after = torch.ones(self.rows, device=self.device)
         """An order that puts the temperature after what is between the kernels."""
 
@@ -80,7 +87,7 @@ class FusedChoice(FusedStep):
                 **self.shape,
                 **self.first,
             )
-        return Step(self.chosen, self._final)
+        return Step(self.chosen, self._final, margin=self._winner.margin, removing_stage=self._removing)
 
     def _prepare(self, logits: Logits, temperature: Temperature, s: State, p: Params) -> None:
         """Launches the kernel of penalties, temperature and the cut by a ratio."""
@@ -150,10 +157,13 @@ class FusedChoice(FusedStep):
             self._searches.found(-1),
             Noise(rng.key, rng.step),
             self._winner,
+            self._removing,
             self.width,
             SURPRISE=bool(cuts) and cuts[-1].edge.key == "surprise",
             EARLIER=len(cuts),
             EDGE_SLOT=edge_slot,
+            LATE=self._plan.late_temperature,
+            ABSENT=self._absent,
             **self.shape,
             **(self.options if self._plan.is_one_chain else self.first),
         )

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+from edge_tui.decoders.core.step_log import KEPT, OWN
 from edge_tui.decoders.temperature import GREEDY_BELOW
+from edge_tui.engine.ops.choose_plan import EARLY_TEMPERATURE, FIRST_CUT
 from edge_tui.engine.ops.triton.choose_parts import (
     INF,
     gumbel,
@@ -22,6 +24,10 @@ from edge_tui.engine.ops.triton.choose_search import BIN_COUNT, edge_of, limit_o
 from edge_tui.engine.ops.triton.launch import after_others
 
 GREEDY_LIMIT = tl.constexpr(GREEDY_BELOW)
+_KEPT = tl.constexpr(KEPT)
+_OWN = tl.constexpr(OWN)
+_EARLY = tl.constexpr(EARLY_TEMPERATURE)
+_FIRST_CUT = tl.constexpr(FIRST_CUT)
 
 
 class Temperature(NamedTuple):
@@ -39,17 +45,24 @@ class Temperature(NamedTuple):
 
 
 @triton.jit
-def _temperatures(temperature, row):
-    """Returns divisors before and after the filters, and two flags: argmax, and argmax before the filters."""
+def _temperatures(temperature, row, LATE: tl.constexpr):
+    """Returns divisors before and after the filters, two flags, and what removes all but one.
+
+    The flags say argmax, and argmax before the filters. The last is the number of the temperature's link,
+    before the filters or after them, or the strategy itself.
+    """
     tau = tl.load(temperature.tau + row)
     greedy = tau < GREEDY_LIMIT
+    off = tau != tau
     if temperature.switch is not None:
-        greedy = greedy | (tl.load(temperature.switch + row) <= 0.0)
+        off = tl.load(temperature.switch + row) <= 0.0
+        greedy = greedy | off
     tau = tl.where(greedy, 1.0, tau)
     early = tau == tau
     if temperature.order is not None:
         early = tl.load(temperature.order + row) == 0.0
-    return tl.where(early, tau, 1.0), tl.where(early, 1.0, tau), greedy, greedy & early
+    remover = tl.where(off, _OWN, tl.where(early, _EARLY, LATE))
+    return tl.where(early, tau, 1.0), tl.where(early, 1.0, tau), greedy, greedy & early, remover
 
 
 @triton.jit
@@ -94,7 +107,7 @@ def prepare_kernel(
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = penalise(load_and_keep(logits, raw, row, ids, V), penalties, row, ids, V)
-    before, _, _, _ = _temperatures(temperature, row)
+    before, _, _, _, _ = _temperatures(temperature, row, 0)
     x = tl.div_rn(x, before)
     tl.store(candidates.z + row * V + ids, x, mask=ids < V)
     peak = tl.max(x, 0)
@@ -135,7 +148,9 @@ def centre_kernel(
 def finish_choice(
     score, ids, winner, logits, final, output, V, row, alone, BLOCK: tl.constexpr, PARTS: tl.constexpr
 ):
-    """Finds the best score, the first of equals; counts it, and leaves it alone in `final` if so asked.
+    """Finds the best score, the first of equals, and its margin.
+
+    Counts the token, and leaves it alone in `final` if so asked.
 
     Returns:
         The program that comes last: the token; the others: −1.
@@ -143,7 +158,9 @@ def finish_choice(
     chose = tl.full((), -1, tl.int32)
     block, count = tl.program_id(0), tl.num_programs(0)
     mine, index = tl.max(score, 0, return_indices=True)
+    rest = tl.max(tl.where(tl.arange(0, BLOCK) == index, -INF, score), 0)
     tl.store(winner.best + row * count + block, mine)
+    tl.store(winner.second + row * count + block, rest)
     tl.store(winner.at + row * count + block, tl.minimum(block * BLOCK + index, V - 1))
     if is_last(winner.arrived + row, count):
         parts = tl.arange(0, PARTS)
@@ -151,6 +168,10 @@ def finish_choice(
         tops = tl.load(tops_at, mask=parts < count, other=-INF, cache_modifier=".cg")
         top, part = tl.max(tops, 0, return_indices=True)
         token = tl.load(winner.at + row * count + part, cache_modifier=".cg")
+        seconds_at = winner.second + row * count + parts
+        seconds = tl.load(seconds_at, mask=parts < count, other=-INF, cache_modifier=".cg")
+        rest = tl.max(tl.where(parts == part, seconds, tops), 0)
+        tl.store(winner.margin + row, tl.where(rest == -INF, INF, top - rest))
         alone = alone | (top == -INF)
         if top == -INF:
             # Every candidate is gone: what was likeliest at the start stays.
@@ -179,30 +200,49 @@ def draw_kernel(
     last,
     noise,
     winner,
+    removing,
     V,
     BLOCK: tl.constexpr,
     PARTS: tl.constexpr,
     SURPRISE: tl.constexpr,
     EARLIER: tl.constexpr,
     EDGE_SLOT: tl.constexpr,
+    LATE: tl.constexpr,
+    ABSENT: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """Cuts at the edges, and takes the best candidate with noise, or without at temperature 0."""
+    """Cuts at the edges, and takes the best candidate with noise, or without at temperature 0.
+
+    It notes the link that removed each candidate: `LATE` is the temperature behind the filters, and `ABSENT`
+    stands for candidates that were gone before.
+    """
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     z = candidates.z
     limit = limit_of(candidates.edges, row, EARLIER, EDGE_SLOT)
-    _, after, greedy, unfiltered = _temperatures(temperature, row)
+    _, after, greedy, unfiltered, remover = _temperatures(temperature, row, LATE)
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(z + row * V + ids, mask=ids < V, other=-INF)
     peak = peak_of(candidates.peaks, row, count, PARTS)
     depth = peak - x
     valid = (x > -INF) & (depth <= tl.where(unfiltered, INF, limit))
+    key, edge = depth, tl.full((), float("inf"), tl.float32)
     if EDGE_SLOT >= 0:
         edge = tl.where(unfiltered, INF, edge_of(last, V, row))
         if SURPRISE:
-            depth = tl.abs(depth - tl.load(candidates.centres + row))
-        valid = valid & ~(depth > edge)  # so put because a filter at its neutral value leaves no centre
+            key = tl.abs(depth - tl.load(candidates.centres + row))
+        valid = valid & ~(key > edge)  # so put because a filter at its neutral value leaves no centre
+    stage = tl.zeros((BLOCK,), tl.int32) + tl.where(greedy, remover, _KEPT)
+    for back in tl.static_range(EARLIER):  # from the last cut to the first, which is written over the others
+        slot = EARLIER - 1 - back
+        if slot == EDGE_SLOT:
+            beyond = key > edge
+        else:
+            bound = tl.load(candidates.edges + slot * tl.num_programs(1) + row)
+            beyond = depth > tl.where(unfiltered, INF, bound)
+        stage = tl.where(beyond, _FIRST_CUT + slot, stage)
+    stage = tl.where(x > -INF, stage, ABSENT)
+    tl.store(removing + row * V + ids, stage.to(tl.int8), mask=ids < V)
     x = tl.where(valid, tl.div_rn(x, after), -INF)
     tl.store(z + row * V + ids, tl.where(greedy, -INF, x), mask=ids < V)
     if not greedy:

@@ -54,12 +54,17 @@ class Noise(NamedTuple):
 
 
 class Winner(NamedTuple):
-    """Holds each program's best candidate, score and id `[R, blocks]`; programs done, and the token `[R]`."""
+    """Holds each program's best candidate, score and id, and its second best score `[R, blocks]`.
+
+    Of a row `[R]`: programs done, the token, and its margin, by how much its score exceeds the second.
+    """
 
     best: Any
     at: Any
+    second: Any
     arrived: Any
     chosen: Any
+    margin: Any
 
 
 @triton.jit
@@ -234,7 +239,8 @@ class FusedStep(Launch):
         """Makes the buffers that a choice passes through on its way into `chosen`."""
         at = self.empty(self.rows, self.blocks, dtype=torch.int32)
         arrived = torch.zeros(self.rows, dtype=torch.int32, device=self.device)
-        return Winner(self.empty(self.rows, self.blocks), at, arrived, self.chosen)
+        best, second = self.empty(2, self.rows, self.blocks)
+        return Winner(best, at, second, arrived, self.chosen, self.empty(self.rows))
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         """Computes `Decoder.step`; `chosen` and `parent` are there at once, the rest of it after `finish`."""

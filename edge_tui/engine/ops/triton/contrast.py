@@ -242,4 +242,5 @@ class FusedContrast(FusedStep):
         )
         extras = dict(zip(names_of(Contrastive.columns), self._extras, strict=True))
         columns = dict(zip(names_of(Contrastive.columns), self._columns, strict=True))
-        return Step(self.chosen, search.candidates.z, extras=extras, candidates=columns)
+        margin = self._winner.margin
+        return Step(self.chosen, search.candidates.z, extras=extras, candidates=columns, margin=margin)

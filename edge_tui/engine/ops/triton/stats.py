@@ -52,13 +52,16 @@ class Sides(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Holds the arguments of `stats.record` with a number for each row; there may be no margin."""
+    """Holds the arguments of `stats.record` with a number for each row, and the link that removed each token
+    int8 `[R, V]`; this and the margin may be None.
+    """
 
     chosen: Any
     parent: Any
     done: Any
     version: Any
     margin: Any
+    removing: Any
 
 
 class Scratch(NamedTuple):
@@ -145,14 +148,17 @@ def _scan(sides, decision, scratch, V, BLOCK: tl.constexpr, PARTS: tl.constexpr)
 
 
 @triton.jit
-def _find_removals(sides, ids, stages, row):
-    """Tells which of a row's raw alternatives were removed, and by which link where that is known."""
+def _find_removals(sides, ids, removing, stages, row, V):
+    """Tells which link removed each of a row's raw alternatives; without a table the strategy did."""
     slots = tl.arange(0, 32)
     shown = slots < _TOP
     token = tl.load(ids + slots, mask=shown, other=-1)
     place = row.to(tl.int64) * sides.final_stride + token
     final = tl.load(sides.final + place, mask=token >= 0, other=-_INF).to(tl.float32)
-    stage = tl.where(final > -_INF, _KEPT, _OWN)
+    stage = tl.full((32,), _OWN, tl.int32)
+    if removing is not None:
+        stage = tl.load(removing + row.to(tl.int64) * V + token, mask=token >= 0, other=0).to(tl.int32)
+    stage = tl.where(final > -_INF, _KEPT, stage)
     tl.store(stages + slots, tl.where(token >= 0, stage, _UNKNOWN), mask=shown)
 
 
@@ -182,7 +188,7 @@ def _pack(sides, decision, scratch, ints, floats, V, floats_stride, BLOCK: tl.co
         tl.store(floats + row * floats_stride + side, logp)
         if side == 0:
             tl.store(floats + row * floats_stride + 2, tl.load(facts + 1))
-            _find_removals(sides, top_ids, head + _LEAD_INTS + 2 * _TOP, row)
+            _find_removals(sides, top_ids, decision.removing, head + _LEAD_INTS + 2 * _TOP, row, V)
             margin = float("nan")
             if decision.margin is not None:
                 margin = tl.load(decision.margin + row)
@@ -246,6 +252,7 @@ def record(
     moved: bool,
     candidates: Sequence[Tensor] = (),
     margin: Tensor | None = None,
+    removing_stage: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Launches `stats.record`. Records of one shape share scratch, so they must follow one another."""
     rows, width = final.shape
@@ -256,7 +263,8 @@ def record(
     scratch = scratch_of(z.device, rows, width)
     block, blocks = cut(width)
     sides = Sides(z, z.stride(0), final, final.stride(0), parent if moved else None)
-    decision = Decision(chosen, parent, done, version, None if margin is None else margin.contiguous())
+    margin = None if margin is None else margin.contiguous()
+    decision = Decision(chosen, parent, done, version, margin, removing_stage)
     ints = torch.empty(rows, _WIDTH.value, dtype=torch.int32, device=z.device)
     columns = _LEAD_FLOATS.value + 2 * TOP
     extras_end = columns + len(extras)
