@@ -84,6 +84,13 @@ def test_a_name_may_be_a_text_here_and_a_number_there(folder: Path) -> None:
         assert "words" in {row.key for row in RunParams(found, decoders.find(name)).rows()}
 
 
+def test_a_text_that_looks_like_a_number_is_none(folder: Path) -> None:
+    (folder / "decoders" / "zoom.py").write_text(NUMBER.replace('"words"', '"start"'))
+    found, notices = settings(folder, 'strategy = "ban"\n[parameters]\nstart = "3"\n')
+    assert notices == []
+    assert (found.values("ban"), found.values("zoom")) == ({"start": "3"}, {})
+
+
 @pytest.mark.parametrize(("high", "other"), [(2, 9), (9, 2)])
 def test_each_strategy_checks_a_common_value_by_its_own_range(folder: Path, high: int, other: int) -> None:
     zoom, zoomed = NUMBER.split("class Zoomed")
