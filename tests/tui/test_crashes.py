@@ -15,7 +15,7 @@ import pexpect
 import pytest
 
 from edge_tui.engine.events import Died
-from edge_tui.engine.local import explain
+from edge_tui.engine.local import failure_of
 from edge_tui.tui import prompt_rescue
 from edge_tui.tui.screens.confirm import ConfirmScreen
 from edge_tui.util import logs
@@ -250,7 +250,7 @@ async def test_an_engine_that_died_is_logged_and_the_prompt_stays(picture: Any) 
 
 
 def test_what_a_run_failed_of_is_said_without_secrets() -> None:
-    failed = explain(RuntimeError("asked with token=c4n4ry-c4n4ry and password='12345678'"), 1)
+    failed = failure_of(RuntimeError("asked with token=c4n4ry-c4n4ry and password='12345678'"), 1)
     assert "asked with token=‹removed›" in failed.message
     assert "12345678" not in failed.message
     said = "eos_token=<|endoftext|> is token=<pad>"
