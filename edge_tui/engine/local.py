@@ -24,7 +24,7 @@ from edge_tui.decoders.registry.registry import UnknownStrategy
 from edge_tui.engine.decode.param_table import Run
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.resolve import find_param
-from edge_tui.engine.events import Died, Event, Explained, Failed, Finished, Loaded, Queued
+from edge_tui.engine.events import Died, Event, Explained, Failed, Finished, Loaded, Queued, Started
 from edge_tui.engine.models.device_memory import memory_of, release_cached_memory
 from edge_tui.engine.models.manager import Loader, ModelManager
 from edge_tui.engine.out_of_memory import is_out_of_memory, release
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _TURN = 4
 """Steps of a run before the one beside it has its turn."""
+_REMEMBERED = 64
+"""Runs of which it is known how their prompts were read."""
 _ENDED = object()
 _SWITCH_INTERVAL = 0.0001
 """Seconds that painting may keep the interpreter while a step waits to be launched (Python: 0.005)."""
@@ -70,6 +72,10 @@ class LocalEngine:
         self._closing = False
         self._wake = wake
         self._prefix_cache, self._question_cache = PrefixCache(), PrefixCache()
+        self._beside_cache = PrefixCache()
+        """Contexts of a run that is compared with another, until the next run begins."""
+        self._reused: dict[int, int] = {}
+        """Positions of the prompt that runs have reused, by their numbers."""
         self._manager = ModelManager(self._post, load, models, self._drop_contexts)
         self._specs = dict(models or {})
         self._thread = threading.Thread(target=self._run_thread, name="engine", daemon=True)
@@ -240,16 +246,24 @@ class LocalEngine:
         All launches go to one stream of the device, in order, and each run has contexts of its own: neither
         sees that there is another.
         """
-        live, paired = [self._steps(run, self._prefix_cache)], False
+        self._clear_beside()
+        caches = [self._prefix_cache, self._beside_cache]
+        if run.beside is not None:
+            caches.reverse()  # what it is compared with stays where it is
+        live = [self._steps(run, caches[0])]
         while live:
             for steps in tuple(live):
                 if next(islice(steps, _TURN - 1, None), _ENDED) is _ENDED:
                     live.remove(steps)
             if len(live) == 1 and run.id in self._runs and (second := self._take_beside(run)) is not None:
-                live.append(self._steps(second, PrefixCache()))
-                paired = True
-        if paired and self.memory().device.startswith("cuda"):
-            release_cached_memory()  # captured graphs of the second lie in cycles
+                live.append(self._steps(second, caches[1]))
+
+    def _clear_beside(self) -> None:
+        """Frees the contexts of the last comparison."""
+        if self._beside_cache:
+            self._beside_cache.clear()
+            if self.memory().device.startswith("cuda"):
+                release_cached_memory()  # captured graphs lie in cycles
 
     def _take_beside(self, run: Run) -> Run | None:
         """Takes the next command if it is a run beside this one that the models can hold as well."""
@@ -269,13 +283,14 @@ class LocalEngine:
         from edge_tui.engine.decode.run import run_request
 
         def post(event: Event) -> None:
+            if isinstance(event, Started):
+                self._reused = dict([*self._reused.items(), (run.id, event.reused_tokens)][-_REMEMBERED:])
             self._post(event, wake=run.request.watched or isinstance(event, Finished | Failed))
 
+        run.reads_again = self._reused.get(run.beside or 0, 0) > 0
         try:
             yield from run_request(run, self._manager, prefix_cache, post, lambda: self._closing)
         except BaseException as error:  # a strategy of the user's may raise any, SystemExit too
-            if is_out_of_memory(error):
-                prefix_cache.clear()
             self._fail(error, run.id)
         finally:
             self._runs.pop(run.id, None)
@@ -286,7 +301,7 @@ class LocalEngine:
         def stopped() -> bool:
             return run.cancelled or self._closing
 
-        caches = self._prefix_cache, self._question_cache
+        caches = (self._prefix_cache, self._beside_cache), self._question_cache
         try:
             self._post(Explained(run.id, explain_token(question, self._manager, *caches, stopped)))
         except Cancelled:
@@ -297,7 +312,7 @@ class LocalEngine:
             self._runs.pop(run.id, None)
 
     def _drop_contexts(self, model: LanguageModel) -> None:
-        for cache in (self._prefix_cache, self._question_cache):
+        for cache in (self._prefix_cache, self._beside_cache, self._question_cache):
             cache.drop_model(model)
 
     def _fail(self, error: BaseException, run: int | None) -> None:
@@ -305,8 +320,8 @@ class LocalEngine:
         self._post(failure_of(error, run))
         if is_out_of_memory(error):
             release(error)
-            self._prefix_cache.clear()
-            self._question_cache.clear()
+            for cache in (self._prefix_cache, self._beside_cache, self._question_cache):
+                cache.clear()
             release_cached_memory()
 
 

@@ -96,4 +96,5 @@ def _cut(side: Side, mine: TokenView, its: TokenView, index: int) -> str | None:
     if any(each.id == its.id and each.logp > -inf for each in mine.final):
         return ""
     listed = sum(each.logp > -inf for each in mine.final)
-    return cutter_of(side, index) if 0 < listed < TOP else None
+    is_whole = 0 < listed < TOP or listed == mine.candidate_count
+    return cutter_of(side, index) if is_whole else None

@@ -12,6 +12,7 @@ import pytest
 from edge_tui.engine.events import Event, Failed, Finished, Loaded, Started, TokenBatch, Unloaded
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Request
+from tests.engine.decode.explaining import explain
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.engine.watch import Watched, watch
 from tests.waiting import until
@@ -28,12 +29,14 @@ def ended(events: Sequence[Event], *runs: int) -> bool:
     return {event.run for event in events if isinstance(event, Finished | Failed)} >= set(runs)
 
 
-def watch_pair(engine: LocalEngine, first: Request, second: Request) -> tuple[Watched, Watched, list[Event]]:
+def watch_pair(
+    engine: LocalEngine, first: Request, second: Request, seconds: float = 60.0
+) -> tuple[Watched, Watched, list[Event]]:
     """Decodes two requests in turn; returns each one's events, and all of them in their order."""
     one = engine.submit(first)
     two = engine.submit(second, beside=one)
     seen: list[Event] = []
-    until(lambda: seen.extend(engine.poll()) or ended(seen, one, two))
+    until(lambda: seen.extend(engine.poll()) or ended(seen, one, two), seconds)
     own = [Watched(run, [e for e in seen if getattr(e, "run", None) == run]) for run in (one, two)]
     return own[0], own[1], seen
 
@@ -79,6 +82,38 @@ def test_two_runs_in_turn_are_what_each_is_alone(
     assert again.ids == first.ids
     assert record(alone(engine, request(one))) == record(first)
     assert record(alone(engine, request(other))) == record(second)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("live", [False, True])
+def test_the_prompt_is_read_as_that_of_the_run_beside_which_it_is(
+    engine: LocalEngine, known: bool, live: bool
+) -> None:
+    if known:
+        watch(engine, request("greedy"))
+    one, other = request("top_p"), request("min_p", min_p=0.0)
+    if live:
+        first, second, _ = watch_pair(engine, one, other)
+    else:
+        first = watch(engine, one)
+        number = engine.submit(other, beside=first.run)
+        seen: list[Event] = []
+        until(lambda: seen.extend(engine.poll()) or ended(seen, number))
+        second = Watched(number, seen)
+    assert (first.started.reused_tokens > 0) is known
+    # To the last bit, up to the parting: their strategies differ, but not the model's numbers.
+    same = common_length(first.ids, second.ids) + 1
+    assert same > 1
+    for name in ("raw_logp", "entropy", "top_logp"):
+        mine, its = (seen.column(name)[: same - (name == "raw_logp")] for seen in (first, second))
+        assert [str(each) for each in mine] == [str(each) for each in its]
+    # Both are explained by their own numbers.
+    for seen, asked in ((first, one), (second, other)):
+        assert explain(engine, asked, seen, same).epsilon == 0
+
+
+def common_length(one: list[int], other: list[int]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
 
 
 def test_a_run_joins_one_that_is_under_way_and_stays_when_that_is_stopped(engine: LocalEngine) -> None:

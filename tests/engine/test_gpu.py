@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from edge_tui.engine.events import Loaded, Unloaded
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Precision, Request
 from tests.engine.random_checkpoints import make_checkpoint
+from tests.engine.test_beside import watch_pair
 from tests.engine.watch import settle, watch
 
 pytestmark = [
@@ -62,6 +64,31 @@ def test_every_precision_decodes_and_gives_its_memory_back(
     sizes = (loaded.weight_bytes, peak, gone.before_bytes, gone.after_bytes)
     print(precision, f"{speed:.0f} tok/s; MB of weights, peak, before and after:", [b >> 20 for b in sizes])
     assert gone.before_bytes - gone.after_bytes >= loaded.weight_bytes * 0.99
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("top_p", "top_k"), ("speculative", "contrastive"), ("beam", "mirostat")]
+)
+def test_two_runs_in_turn_replay_their_own_graphs_and_leave_no_context(
+    open_engine: Callable[..., LocalEngine], middling: Path, one: str, other: str
+) -> None:
+    engine = open_engine()
+    for role in ("model", "amateur", "draft"):
+        engine.assign(role, ModelSpec(str(middling), "float32", "cuda:0"))
+    requests = [Request(PROMPT, strategy, seed=5, max_length=48) for strategy in (one, other)]
+    own = []
+    for each in requests:
+        # Of a prompt that is known the last token alone is read, which is another product.
+        watch(engine, replace(each, prompt="0", max_length=1), timeout=COMPILING)
+        own.append(watch(engine, each, timeout=COMPILING).ids)
+    allocated = []
+    for _ in range(3):
+        watch(engine, replace(requests[0], prompt="0", max_length=1), timeout=COMPILING)
+        first, second, _ = watch_pair(engine, *requests, COMPILING)
+        assert [first.ids, second.ids] == own
+        watch(engine, replace(requests[0], prompt="0", max_length=1), timeout=COMPILING)
+        allocated.append(torch.cuda.memory_allocated(0))
+    assert allocated[2] - allocated[1] < 2**20
 
 
 def test_rounds_of_load_run_unload_leave_no_trace(

@@ -121,8 +121,7 @@ def test_records_and_explanations_agree(
     parting = parting_at(*explained(engine, (one, other), index), index)
     assert parting.comparable
     assert parting.sentence.startswith("They part because ")
-    of_records = parting_at(one, other, index).sentence
-    assert of_records in (
-        parting.sentence,
-        "They part because a stage of one cut the token that the other took.",
-    )
+    # A record may know of one cut where there are two; it never names another one.
+    of_records = parting_at(one, other, index).sentence.removeprefix("They part because ").rstrip(".")
+    if of_records != "a stage of one cut the token that the other took":
+        assert all(part in parting.sentence for part in of_records.split(", and "))

@@ -34,10 +34,17 @@ async def test_a_duel_is_decoded_in_turn_kept_and_taken(demo: Any) -> None:
         await until(pilot, lambda: [pane.cursor for pane in screen.panes] == [common, common])
         assert screen.has_class("-at-parting")
         assert "They part because top-k 50 cut “" in screen.shown_reason
+        # The engine tells luck and sums of both sides once they have ended, and each token's ladder.
+        await until(pilot, lambda: "luck" in screen.shown_reason and "● takes it" in screen.shown_reason)
+        assert "They part because top-k 50 cut “" in screen.shown_reason
+        await until(pilot, lambda: all(each.ladder.why is not None for each in screen.inspectors))
+        assert [each.ladder.why.token for each in screen.inspectors] == [each[common] for each in ids]
         # Both cursors move, and stay in sight at another size.
         await press(pilot, "tab", "right")
         await until(pilot, lambda: [pane.cursor for pane in screen.panes] == [common + 1, common + 1])
         assert not screen.has_class("-at-parting")
+        await until(pilot, lambda: all(each.ladder.why is not None for each in screen.inspectors))
+        assert [each.ladder.why.token for each in screen.inspectors] == [each[common + 1] for each in ids]
         await pilot.resize_terminal(160, 45)
         await until(pilot, lambda: screen.has_class("-beside") and screen.panes[0].shows_cursor)
         await pilot.resize_terminal(60, 16)

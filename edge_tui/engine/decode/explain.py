@@ -24,7 +24,7 @@ from edge_tui.engine.decode.stage_trace import follow_step
 from edge_tui.errors import Cancelled, CannotExplain, EdgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.decode.prefix_cache import PrefixCache
@@ -43,7 +43,7 @@ COARSE_EPSILON = 0.15
 def explain_token(
     question: Question,
     manager: ModelManager,
-    prefix_cache: PrefixCache,
+    run_caches: Sequence[PrefixCache],
     question_cache: PrefixCache,
     stopped: Callable[[], bool],
 ) -> Explanation:
@@ -52,7 +52,7 @@ def explain_token(
     Args:
         question: The question.
         manager: The models; none is loaded.
-        prefix_cache: Contexts of runs, which are read where they hold the step's own keys and values, and
+        run_caches: Contexts of runs, which are read where they hold the step's own keys and values, and
             left as they are.
         question_cache: Contexts of questions; updated.
         stopped: True ends the work.
@@ -68,7 +68,7 @@ def explain_token(
     try:
         plan = _plan(question, manager, stopped)
         with torch.inference_mode():
-            return _explain(question, plan, prefix_cache, question_cache, stopped)
+            return _explain(question, plan, run_caches, question_cache, stopped)
     except (EdgeError, ParamError, UnknownStrategy) as error:
         raise CannotExplain(str(error)) from error
 
@@ -105,13 +105,14 @@ def _model(manager: ModelManager, role: str, decoder: Decoder) -> LoadedModel:
 def _explain(
     question: Question,
     plan: RunPlan,
-    prefix_cache: PrefixCache,
+    run_caches: Sequence[PrefixCache],
     question_cache: PrefixCache,
     stopped: Callable[[], bool],
 ) -> Explanation:
     decoder, generation = plan.decoder, Generation(plan, captures=False)
-    is_own = not plan.learns_by_decoding and generation.is_held(prefix_cache, stepped=True)
-    cache = prefix_cache if is_own else question_cache
+    held = (each for each in run_caches if generation.is_held(each, stepped=True))
+    cache = question_cache if plan.learns_by_decoding else next(held, question_cache)
+    is_own = cache is not question_cache
     ids = {key: generation.ids[stream] for stream, key in generation.keys().items()}
     with cache.later_ids_kept(ids):
         generation.prefill(cache, lambda done, total: None, stopped)

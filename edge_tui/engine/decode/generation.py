@@ -67,6 +67,8 @@ class Generation:
         cache: PrefixCache,
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
+        *,
+        again: bool = False,
     ) -> int:
         """Reads the prompt into every stream.
 
@@ -74,6 +76,8 @@ class Generation:
             cache: Contexts of earlier runs; updated.
             progress: Called with (done, total) tokens of the main stream.
             cancelled: Called between chunks; True ends the reading.
+            again: Read the last token of a prompt once more where all of it was read: a run whose prompt is
+                known reads that alone, by other products, whose last digits differ.
 
         Returns:
             Positions of the main stream that were reused.
@@ -92,6 +96,8 @@ class Generation:
                 report = progress if position == 0 else _silent
                 ids, needs = self.ids[stream], self.plan.needs if position == 0 else Needs()
                 length, outputs[stream] = self._read(model, key, ids, needs, cache, report, cancelled)
+                if again and not length:
+                    _, outputs[stream] = self._read(model, key, ids, needs, cache, _silent, cancelled)
                 reused = length if position == 0 else reused
             self._begin_runner(cache, keys, outputs)
         return reused

@@ -141,7 +141,8 @@ class Run:
     Attributes:
         id: Its number.
         request: What is decoded.
-        beside: The run that it is decoded in turn with; None for most.
+        beside: The run that it is compared with, and decoded in turn with where that goes on; None for most.
+        reads_again: True reads the end of the prompt twice, as a run does whose prompt is known already.
         cancelled: True once it is to stop.
         table: Its parameters, once it has begun.
     """
@@ -149,5 +150,6 @@ class Run:
     id: int
     request: Request
     beside: int | None = None
+    reads_again: bool = False
     cancelled: bool = False
     table: ParamTable | None = None

@@ -12,9 +12,10 @@ from textual.widgets import Static
 
 from edge_tui.history.compare import compare
 from edge_tui.transcript.agreement import agreement_strip, cell_of_token, partings
-from edge_tui.transcript.draw_conditions import Side
+from edge_tui.transcript.draw_conditions import Side, cutter_of
 from edge_tui.transcript.parting import parting_at
 from edge_tui.tui.actions import bindings
+from edge_tui.tui.pair_reasons import PairReasons
 from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.services import services
 from edge_tui.tui.widgets.inspector import Inspector
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from textual import events
     from textual.widget import Widget
 
+    from edge_tui.engine.explanation import Explanation
     from edge_tui.history.compare import Comparison
     from edge_tui.tui.session import Run, Session
     from edge_tui.tui.widgets.token_pane import TokenPane
@@ -81,9 +83,12 @@ class CompareScreen(Dialog[Taken]):
         self._reason = Static(id="reason")
         self.found: Comparison | None = None
         """What the runs have in common; None before both have begun."""
+        self._reasons = PairReasons(session, self._runs)
+        self._whys: tuple[Explanation | None, Explanation | None] = (None, None)
+        """Why either run took its token at the parting."""
+        self._shown: list[object] = [None, None]
+        """The reasons that the inspectors show."""
         self._seen: tuple[object, ...] = ()
-        self._moved = False
-        """True once the user has moved the cursor."""
 
     def content(self) -> Iterable[Widget]:
         """Lists strip, differing settings, the two panes, the reason, and the numbers of the token."""
@@ -115,9 +120,12 @@ class CompareScreen(Dialog[Taken]):
             (run.transcript, run.phase, run.transcript.record_count if run.transcript else 0)
             for run in self._runs
         )
-        if seen == self._seen:
-            return
-        self._seen = seen
+        if seen != self._seen:
+            self._seen = seen
+            self._follow_tokens()
+        self._follow_reasons()
+
+    def _follow_tokens(self) -> None:
         for run, pane, inspector in zip(self._runs, self.panes, self.inspectors, strict=True):
             if run.transcript is not pane.transcript:
                 pane.show(run.transcript)
@@ -126,6 +134,8 @@ class CompareScreen(Dialog[Taken]):
                 pane.refresh_tail()
                 inspector.refresh_tail()
             refusal = run.failed.message if run.failed is not None else ""
+            if not run.active:
+                pane.refresh()  # the way back leads to the end now, not to the newest token
             pane.empty_text = refusal or _WAITING.get(run.phase, "No token yet.")
         self._compare()
         self._paint()
@@ -133,8 +143,8 @@ class CompareScreen(Dialog[Taken]):
     def sides(self) -> tuple[Side, Side] | None:
         """The runs as sides of a comparison; None before both have begun."""
         one, other = (
-            Side(run.request, run.transcript, run.models) if run.transcript is not None else None
-            for run in self._runs
+            Side(run.request, run.transcript, run.models, why) if run.transcript is not None else None
+            for run, why in zip(self._runs, self._whys, strict=True)
         )
         return (one, other) if one is not None and other is not None else None
 
@@ -147,12 +157,33 @@ class CompareScreen(Dialog[Taken]):
         self.found = compare(*sides)
         for pane in self.panes:
             pane.shared_length = self.found.common_length
-        if self.found.diverges and not self._moved:
-            if not any(run.active for run in self._runs):
-                self.call_after_refresh(self._go_to, self.found.common_length)
-            elif not parted:
-                for pane in self.panes:
-                    pane.put_cursor(self.found.common_length)
+        common = self.found.common_length
+        if not self.found.diverges or self.index not in (None, common):
+            return  # the user leads
+        if not any(run.active for run in self._runs):
+            self.call_after_refresh(self._go_to, common)
+        elif not parted:
+            for pane in self.panes:
+                pane.put_cursor(common)
+
+    def _follow_reasons(self) -> None:
+        """Asks why the tokens at the parting and under the cursors were taken, and shows what is known."""
+        if self.found is None:
+            return
+        common = self.found.common_length
+        transcripts = [run.transcript for run in self._runs if run.transcript is not None]
+        ids = tuple(each.token(common).id for each in transcripts) if self.found.diverges else ()
+        if ids:
+            first, second = (self._reasons.reason(side, common, ids)[0] for side in range(2))
+            if (whys := (first, second)) != self._whys and None not in whys:
+                self._whys = whys
+                self._paint()
+        for side, inspector in enumerate(self.inspectors):
+            at = inspector.index
+            why, note = self._reasons.reason(side, at, ids if at == common else ())
+            if (why is not None or note) and self._shown[side] != (at, id(why), note):
+                self._shown[side] = at, id(why), note
+                inspector.show_reason(why, note)
 
     # Painting.
 
@@ -177,11 +208,15 @@ class CompareScreen(Dialog[Taken]):
         return f"seed{'s' if len(seeds) > 1 else ''} {' and '.join(seeds)}"
 
     def _title(self, run: Run) -> str:
-        side = Side(run.request, run.transcript, run.models) if run.transcript is not None else None
-        parts = [side.title if side is not None else one_line(run.request.strategy)]
-        if run.transcript is not None:
-            parts.append(f"{len(run.transcript):,} tokens")
+        if run.transcript is None:
+            parts = [one_line(run.request.strategy)]
+        else:
+            parts = [self._label(Side(run.request, run.transcript)), f"{len(run.transcript):,} tokens"]
         return " · ".join([*parts, *([run.phase] if run.active else [])])
+
+    def _label(self, side: Side) -> str:
+        """Names a run by the stage that removes tokens, with its value, or by its strategy."""
+        return cutter_of(side, self.found.common_length if self.found is not None else 0)
 
     def _agreement(self, width: int) -> Content:
         one, other = (pane.transcript.ids() if pane.transcript else () for pane in self.panes)
@@ -206,7 +241,7 @@ class CompareScreen(Dialog[Taken]):
         if not self.found.diverges or sides is None:
             return Content.styled(self.found.verdict, "$success")
         parting = parting_at(*sides, self.found.common_length)
-        return parting_content(parting, (sides[0].title, sides[1].title), width)
+        return parting_content(parting, (self._label(sides[0]), self._label(sides[1])), width)
 
     def _settings(self, width: int) -> Content:
         assert self.found is not None
@@ -239,10 +274,6 @@ class CompareScreen(Dialog[Taken]):
         for number, inspector in enumerate(self.inspectors):
             inspector.set_class(number != self._side, "-other")
 
-    def on_key(self, event: events.Key) -> None:
-        """Notes that the user leads from now on."""
-        self._moved = self._moved or event.key not in ("tab", "shift+tab")
-
     def on_token_pane_cursor_moved(self, event: TokenPane.CursorMoved) -> None:
         """Moves the other cursor too, and shows the numbers of both tokens."""
         event.stop()
@@ -250,6 +281,8 @@ class CompareScreen(Dialog[Taken]):
         self.panes[1 - self._side].go_to(index)
         for pane, inspector in zip(self.panes, self.inspectors, strict=True):
             inspector.show(pane.transcript, pane.cursor if pane.cursor == index else None)
+        self._shown = [None, None]
+        self._follow_reasons()
         self._paint()
 
     def _go_to(self, index: int) -> None:
