@@ -30,8 +30,6 @@ def learn_prefix(runner: StepRunner, env: Env, plan: RunPlan) -> None:
     Raises:
         RequestError: the tokens must be decoded again, and the strategy decides in one piece.
     """
-    import torch
-
     if plan.learns_by_decoding and type(plan.decoder).step is not Decoder.step:
         raise RequestError(
             f"{name_of(plan.decoder.step)} learns from each token, and the numbers of the kept ones are not"
@@ -42,18 +40,28 @@ def learn_prefix(runner: StepRunner, env: Env, plan: RunPlan) -> None:
     prompt = env.prompt[:, : env.prompt.shape[1] - env.prefix]
     runner.restart_state(replace(env, prompt=prompt, prefix=0))
     runner.buffers.step.fill_(0)
+    tokens = [] if plan.learns_by_decoding else _tokens(plan, runner.device)
     for index, token in enumerate(plan.request.prefix):
-        runner.table.restart(values[index])
-        runner.table.refresh()
-        if plan.learns_by_decoding:
+        if not index or values[index] is not values[index - 1]:
+            runner.table.restart(values[index])
+            runner.table.refresh()
+        if tokens:
+            runner.observe(tokens[index])
+        else:
             runner.force(token)
-            continue
-        raw, final = (torch.full((plan.rows,), logp) for logp in plan.request.prefix_logps[index])
-        ids = torch.full((plan.rows,), token)
-        step = torch.tensor([index])
-        runner.observe(Token(*(each.to(runner.device) for each in (ids, raw, final, step))))
     runner.buffers.step.fill_(env.prefix)
     runner.table.restart(env.values)
+
+
+def _tokens(plan: RunPlan, device: str) -> list[Token]:
+    """Lists the kept tokens with the log-probabilities that their run recorded."""
+    import torch
+
+    ids = torch.tensor(plan.request.prefix, device=device)[:, None].expand(-1, plan.rows)
+    logps = torch.tensor(plan.request.prefix_logps, device=device)[:, :, None].expand(-1, -1, plan.rows)
+    steps = torch.arange(len(ids), device=device)[:, None]
+    raw, final = logps.unbind(1)
+    return [Token(*each) for each in zip(ids, raw, final, steps, strict=True)]
 
 
 def _values(plan: RunPlan) -> list[dict[str, float]]:
