@@ -136,9 +136,6 @@ class Contrastive(Decoder):
         below, bound = head(expert, p)
         return Criterion("p/p₁", (-below).exp(), (-bound).exp())
 
-    def luck(self, ids: Tensor, p: Params, rng: Rng) -> Tensor | None:
-        return super().luck(ids, p, rng) if bool(p["sample"].all()) else None
-
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         """Draws from the scores at the temperature, or takes their argmax where `sample` is 0."""
         raw = last_logits(outs["model"], s)

@@ -96,7 +96,7 @@ class Speculative(Decoder):
         target = self.shape(outs["model"].logits[:, 0], s, p, rng).softmax(-1)
         return Criterion("p/q", target / s["q"][:, 0], rng.lane(0)[:, None])
 
-    def luck(self, ids: Tensor, p: Params, rng: Rng) -> Tensor | None:
+    def luck(self, ids: Tensor, rng: Rng) -> Tensor:
         """Gives the noise of a token that the target draws: that of a draw made the proposal."""
         return rng.redraw().gumbel(ids)
 

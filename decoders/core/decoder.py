@@ -310,21 +310,17 @@ class Decoder(Declaration, ABC):
         """
         return None
 
-    def luck(self, ids: Tensor, p: Params, rng: Rng) -> Tensor | None:
-        """Gives the noise that is added to the logits of tokens where it draws; None where it takes the best.
-
-        For readers alone, who ask why a token was taken: no step calls it. A search is asked about the luck
-        of a draw, and has none.
+    def luck(self, ids: Tensor, rng: Rng) -> Tensor:
+        """Gives the noise that a draw adds to the logits of tokens, for readers who ask why one was taken.
 
         Args:
             ids: int64 `[R, N]`.
-            p: The parameters.
             rng: The step's random numbers.
 
         Returns:
             float32 `[R, N]`.
         """
-        return None if self.takes_argmax or self.owns_eos else rng.gumbel(ids)
+        return rng.gumbel(ids)
 
     def observe(self, s: State, p: Params, token: Token) -> None:
         """Counts the token taken, and tells it to the stages that learn.

@@ -123,7 +123,7 @@ def _explain(
         trace = follow_step(decoder, outs, state, params, rng, values)
         proposal = check_proposal(decoder, outs, state, params, rng) if decoder.kind == "propose" else None
         others = other_choices(question, plan, trace.raw, rng)
-    choice = ExplainedChoice.of(question, plan, trace, proposal, params, rng)
+    choice = ExplainedChoice.of(question, plan, trace, proposal, rng)
     precision = plan.main.model.info.precision
     explanation = replace(
         choice.explanation(),
@@ -131,6 +131,4 @@ def _explain(
         exactness="own" if is_own or precision in EPSILON else "near",
         epsilon=0.0 if is_own else EPSILON.get(precision, COARSE_EPSILON),
     )
-    verdict, proposed = choice.verdict
-    sentence = sentence_of(explanation, decoder, verdict, proposed)
-    return replace(explanation, sentence=sentence, note=note_of(explanation, decoder))
+    return replace(explanation, sentence=sentence_of(explanation, choice), note=note_of(explanation, decoder))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from edge_tui.decoders.base import Params, Rng
+    from edge_tui.decoders.base import Rng
     from edge_tui.engine.decode.proposal_check import ProposalCheck, Verdict
     from edge_tui.engine.decode.run_plan import RunPlan
     from edge_tui.engine.decode.stage_trace import Passage, Trace
@@ -49,7 +49,6 @@ class ExplainedChoice:
         plan: RunPlan,
         trace: Trace,
         proposal: ProposalCheck | None,
-        p: Params,
         rng: Rng,
     ) -> ExplainedChoice:
         """Adds the luck, which the strategy knows.
@@ -59,20 +58,12 @@ class ExplainedChoice:
             plan: The run's facts.
             trace: The step.
             proposal: See the class.
-            p: The parameters.
             rng: The step's random numbers.
         """
         choice = cls(question, plan, trace, proposal, None)
-        if plan.decoder.owns_eos or choice.is_by_ratio:
+        if plan.decoder.owns_eos or choice.is_by_ratio or trace.took_best:
             return choice
-
-        def luck(ids: Tensor) -> Tensor:
-            noise = plan.decoder.luck(ids[None], p, rng)
-            assert noise is not None, "it was there"
-            return noise[0]
-
-        draws = plan.decoder.luck(trace.step.chosen[:1, None], p, rng) is not None
-        return replace(choice, luck=luck) if draws else choice
+        return replace(choice, luck=lambda ids: plan.decoder.luck(ids[None], rng)[0])
 
     @property
     def verdict(self) -> tuple[Verdict, str]:
@@ -130,16 +121,13 @@ class ExplainedChoice:
         )
 
     def _margin(self, sums: Tensor, left: int) -> float:
-        """Computes by how much the best sum is ahead; the record's number where no sum decided."""
+        """Gives by how much the best sum was ahead; the record's number where no sum of these decided."""
         if self.plan.decoder.owns_eos or self.is_by_ratio:
             return self.question.margin
-        if left == 1:
-            cut = next((each for each in reversed(self.trace.passages) if each.removed), None)
-            if cut is None or cut.criterion is not None:
-                return inf
-            sums = cut.before[0]  # the best of these was taken, whatever the luck
-        first, second = sums.topk(2).values.tolist()
-        return float(first - second)
+        if isnan(self.trace.margin) and left > 1:  # a draw that tells none
+            first, second = sums.topk(2).values.tolist()
+            return float(first - second)
+        return self.trace.margin
 
     def _candidates(self, ids: Sequence[int], raw: Tensor, sums: Tensor) -> tuple[Candidate, ...]:
         """Follows some tokens through the stages."""

@@ -11,19 +11,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edge_tui.decoders.base import Decoder
-    from edge_tui.engine.decode.proposal_check import Verdict
+    from edge_tui.engine.decode.explained_choice import ExplainedChoice
     from edge_tui.engine.explanation import Candidate, Explanation, StageView
 
 
-def sentence_of(explanation: Explanation, decoder: Decoder, verdict: Verdict, proposed: str) -> str:
+def sentence_of(explanation: Explanation, choice: ExplainedChoice) -> str:
     """Writes the reason.
 
     Args:
         explanation: All but the sentence.
-        decoder: The strategy.
-        verdict: What became of a proposal in the token's place, where p/q decided; else "none".
-        proposed: Its text.
+        choice: What decided.
     """
+    decoder, (verdict, proposed) = choice.plan.decoder, choice.verdict
     token, winner = (_find(explanation, each) for each in (explanation.token, explanation.winner))
     quoted, cuts = _quoted(token), [stage for stage in explanation.stages if stage.removed]
     if decoder.owns_eos:
@@ -37,7 +36,9 @@ def sentence_of(explanation: Explanation, decoder: Decoder, verdict: Verdict, pr
         return f"The draft proposed {_quote(proposed)}; the model rejected it and drew {quoted} in its place."
     if explanation.drawn:
         return f"{explanation.candidate_count:,} tokens were left; {_luck(explanation, token)}: {often}"
-    return f"{quoted} {_best(cuts, decoder)}" if _is_best(cuts, explanation) else _only(quoted, cuts)
+    if choice.trace.took_best or not cuts:
+        return f"{quoted} {_best(cuts, decoder)}, and nothing is drawn."
+    return _only(quoted, cuts)
 
 
 def note_of(explanation: Explanation, decoder: Decoder) -> str:
@@ -62,14 +63,10 @@ def _only(quoted: str, cuts: Sequence[StageView]) -> str:
     return f"Only {quoted} was left: {by} cut the rest."
 
 
-def _is_best(cuts: Sequence[StageView], explanation: Explanation) -> bool:
-    """Tells whether the best was taken because nothing is drawn, and not because one token alone was left."""
-    return explanation.candidate_count > 1 or not cuts or not cuts[-1].criterion
-
-
 def _best(cuts: Sequence[StageView], decoder: Decoder) -> str:
+    """Says in what the token was the best: by the score that the strategy makes, or by the model."""
     scored = any(cut.name == decoder.name and cut.criterion for cut in cuts)
-    return f"{'had the best score' if scored else 'was the likeliest'}, and nothing is drawn."
+    return "had the best score" if scored else "was the likeliest"
 
 
 def _luck(explanation: Explanation, token: Candidate) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, nan
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Chain, Decoder, last_logits
+from edge_tui.decoders.base import Chain, Decoder
+from edge_tui.decoders.core.step_log import logged
 from edge_tui.decoders.registry.description import acting_links, is_off, stage_title
+from edge_tui.engine.decode.step_record import margin_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,12 +55,16 @@ class Trace:
         passages: Its stages, first to last; a strategy's own part is one of them where it changes logits.
         raw: float32 `[R, V]`, the main model's logits.
         final: float32 `[R, V]`, those that the token was chosen from.
+        margin: Of the first row (nats), as the record has it; NaN where it has no meaning.
+        took_best: True where the best was taken without luck.
     """
 
     step: Step
     passages: tuple[Passage, ...]
     raw: Tensor
     final: Tensor
+    margin: float
+    took_best: bool
 
 
 class FollowedChain(Chain):
@@ -117,20 +123,23 @@ def follow_step(
 
     Args:
         decoder: The strategy.
-        outs: Logits by stream.
+        outs: Logits by stream, float32 `[R, 1, V]`.
         s: The state, left as it is.
         p: The parameters.
         rng: The step's random numbers.
         values: The parameters by name, as the step uses them.
     """
-    raw = last_logits(outs[decoder.streams[0].name], s)
+    raw = outs[decoder.streams[0].name].logits[:, -1]
     before, after = (
         FollowedChain(chain, links, values)
         for chain, links in zip((decoder.before, decoder.after), acting_links(decoder, values), strict=True)
     )
     followed = copy(decoder)
     followed.before, followed.after = before, after
-    step = followed.step(outs, _copy(s), p, rng)
+    with logged() as log:
+        step = followed.step(outs, _copy(s), p, rng)
+    margin, lead = margin_of(decoder, step, log), log.lead()
+    took_best = lead is not None and not bool(lead[0].isnan())
     final = step.final[:, 0] if step.final.ndim == 3 else step.final
     passages, z = list(before.passages), raw if before.after is None else before.after
     if after.before is not None and after.after is not None:
@@ -138,7 +147,8 @@ def follow_step(
         passages += [*_own_part(decoder, z, after.before, criterion), *after.passages]
         z = after.after
     passages += _own_part(decoder, z, final)
-    return Trace(step, tuple(passages), raw, final)
+    first = nan if margin is None else float(margin.flatten()[0])
+    return Trace(step, tuple(passages), raw, final, first, took_best)
 
 
 def _own_part(

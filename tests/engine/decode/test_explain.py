@@ -39,9 +39,9 @@ CHAINS = ["dry+typical+temperature+min_p", "top_k+xtc+xtc#2", "cad:dry+min_p"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds two models of one vocabulary that never end an answer."""
+    """Holds three models of one vocabulary that never end an answer."""
     folder = tmp_path_factory.mktemp("models")
-    for role, std in (("model", 0.2), ("amateur", 0.198)):
+    for role, std in (("model", 0.2), ("amateur", 0.198), ("draft", 0.15)):
         endless = {"eos_token_id": TOKENS + 9}
         make_checkpoint(folder / role, context=1280, std=std, seed=9, generation=endless, extra=endless)
         (folder / role / "tokenizer_config.json").write_text("{}")
@@ -50,11 +50,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def specs(folder: Path) -> dict[str, ModelSpec]:
-    return {role: ModelSpec(str(folder / role), "float32", "cpu") for role in ("model", "amateur")}
+    return {role: ModelSpec(str(folder / role), "float32", "cpu") for role in ("model", "amateur", "draft")}
 
 
 @pytest.fixture
-def open_pair(specs: dict[str, ModelSpec]) -> Iterator[Callable[[], LocalEngine]]:
+def open_engine(specs: dict[str, ModelSpec]) -> Iterator[Callable[[], LocalEngine]]:
     engines: list[LocalEngine] = []
 
     def open_one() -> LocalEngine:
@@ -66,7 +66,7 @@ def open_pair(specs: dict[str, ModelSpec]) -> Iterator[Callable[[], LocalEngine]
 
 
 @pytest.fixture(scope="module")
-def pair(specs: dict[str, ModelSpec]) -> Iterator[LocalEngine]:
+def engine(specs: dict[str, ModelSpec]) -> Iterator[LocalEngine]:
     engine = LocalEngine(specs)
     yield engine
     assert engine.close(10.0)
@@ -90,20 +90,22 @@ def check_run(engine: LocalEngine, strategy: str, length: int, seed: int) -> Non
         assert why.exactness == "own"
         assert abs(why.candidates[0].raw_logp - run.column("raw_logp")[index]) < 1e-3
         assert abs(why.chance - exp(run.column("final_logp")[index])) < 1e-3
+        assert why.margin == pytest.approx(run.column("margin")[index], abs=1e-3)
+        assert why.candidate_count == run.column("candidate_count")[index]
         assert abs(why.entropy - run.column("entropy")[index]) < 1e-3
 
 
 @pytest.mark.parametrize("strategy", [*SAMPLERS, *CHAINS])
-def test_the_token_taken_has_the_best_sum(strategy: str, pair: LocalEngine) -> None:
-    check_run(pair, strategy, 8, 11)
+def test_the_token_taken_has_the_best_sum(strategy: str, engine: LocalEngine) -> None:
+    check_run(engine, strategy, 8, 11)
 
 
 @pytest.mark.proof
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("strategy", [*SAMPLERS, *CHAINS])
-def test_every_token_of_long_runs_has_the_best_sum(strategy: str, pair: LocalEngine) -> None:
+def test_every_token_of_long_runs_has_the_best_sum(strategy: str, engine: LocalEngine) -> None:
     for seed in range(10):
-        check_run(pair, strategy, 1000, seed)
+        check_run(engine, strategy, 1000, seed)
 
 
 def forced(engine: LocalEngine, request: Request, run: Watched, index: int, strategy: str) -> int:
@@ -115,41 +117,41 @@ def forced(engine: LocalEngine, request: Request, run: Watched, index: int, stra
     return watch(engine, replace(asked, strategy=strategy, values=values, max_length=1)).ids[0]
 
 
-def test_others_take_what_they_take_in_a_run_that_goes_on(pair: LocalEngine) -> None:
+def test_others_take_what_they_take_in_a_run_that_goes_on(engine: LocalEngine) -> None:
     names = [name for name in SAMPLERS if len(decoders.find(name).streams) == 1]
     request = request_of("top_k", 12)
-    run = watch(pair, request)
+    run = watch(engine, request)
     told: set[str] = set()
     for index in (0, 5, 11):
-        why = explain(pair, request, run, index, others=tuple(names))
+        why = explain(engine, request, run, index, others=tuple(names))
         for other in why.others:
-            assert other.id == forced(pair, request, run, index, other.strategy), other
+            assert other.id == forced(engine, request, run, index, other.strategy), other
             told.add(other.strategy)
     learners = {name for name in names if decoders.find(name).learns}
     layered = {"dola"}
     assert told == set(names) - learners - layered - {"top_k"}
     digits = [each.name for each in decoders.strategies()[:9]]
-    assert [other.strategy for other in explain(pair, request, run, 3).others] == [
+    assert [other.strategy for other in explain(engine, request, run, 3).others] == [
         name for name in digits if name in told
     ]
 
 
-def test_a_later_run_goes_on_where_it_would_have_without_questions(pair: LocalEngine) -> None:
+def test_a_later_run_goes_on_where_it_would_have_without_questions(engine: LocalEngine) -> None:
     request = request_of("top_p", 40)
-    run = watch(pair, request)
+    run = watch(engine, request)
     for index in (39, 3, 20, 0, 39):
-        explain(pair, request, run, index)
+        explain(engine, request, run, index)
     other = request_of("min_p", 30, seed=2)
     longer = replace(request, prefix=tuple(run.ids), max_length=4)
-    assert ask(pair, question_at(other, run, 7)).exactness == "own"  # type: ignore[union-attr]
-    assert watch(pair, longer).started.reused_tokens == len(PROMPT) + 39
+    assert ask(engine, question_at(other, run, 7)).exactness == "own"  # type: ignore[union-attr]
+    assert watch(engine, longer).started.reused_tokens == len(PROMPT) + 39
 
 
 @pytest.mark.parametrize("strategy", ["top_p", "mirostat"])
 def test_a_question_gives_the_runs_own_numbers_while_its_context_is_there(
-    strategy: str, open_pair: Callable[[], LocalEngine]
+    strategy: str, open_engine: Callable[[], LocalEngine]
 ) -> None:
-    one, other = open_pair(), open_pair()
+    one, other = open_engine(), open_engine()
     request = request_of(strategy, 30)
     run = watch(one, request)
     watch(other, replace(request, ids=(7,), max_length=1))  # loads the model
@@ -165,19 +167,19 @@ def test_a_question_gives_the_runs_own_numbers_while_its_context_is_there(
     assert explain(one, request, run, 0).epsilon > 0  # the prompt was read at once
 
 
-def test_a_sample_of_several_is_explained_by_its_own_seed(pair: LocalEngine) -> None:
+def test_a_sample_of_several_is_explained_by_its_own_seed(engine: LocalEngine) -> None:
     request = replace(request_of("top_p", 12), samples=3)
-    run = watch(pair, request)
+    run = watch(engine, request)
     for row in range(3):
         for index in (0, 11):
-            why = ask(pair, question_at(request, run, index, row))
+            why = ask(engine, question_at(request, run, index, row))
             assert isinstance(why, Explanation)
             add_up(why)
 
 
-def test_asked_tokens_and_the_likeliest_are_followed(pair: LocalEngine) -> None:
+def test_asked_tokens_and_the_likeliest_are_followed(engine: LocalEngine) -> None:
     request = request_of("top_k", 3)
-    why = explain(pair, request, watch(pair, request), 2, ids=(250, 251))
+    why = explain(engine, request, watch(engine, request), 2, ids=(250, 251))
     assert {250, 251} <= {each.id for each in why.candidates}
     ranks = {each.rank for each in why.candidates}
     assert set(range(20)) <= ranks
@@ -201,11 +203,11 @@ def test_asked_tokens_and_the_likeliest_are_followed(pair: LocalEngine) -> None:
     ],
 )
 def test_one_sentence_says_why(
-    strategy: str, values: dict[str, float], sentence: str, pair: LocalEngine
+    strategy: str, values: dict[str, float], sentence: str, engine: LocalEngine
 ) -> None:
     request = Request("", strategy, values, seed=5, ids=PROMPT, max_length=3)
-    run = watch(pair, request)
-    why = explain(pair, request, run, 1)
+    run = watch(engine, request)
+    why = explain(engine, request, run, 1)
     assert sentence in why.sentence
     assert why.drawn == ("tokens were left" in why.sentence)
     if strategy == "beam":
@@ -216,13 +218,88 @@ def test_one_sentence_says_why(
         assert why.margin == inf if values.get("top_k") == 1 else 0 < why.margin < inf
 
 
-def test_a_token_that_was_put_there_is_not_explained_away(pair: LocalEngine) -> None:
+CRITERIA = {
+    "top_p": "Σp",
+    "min_p": "p/p₁",
+    "typical": "|s−H|",
+    "top_n_sigma": "σ",
+    "top_h": "ΣH",
+    "top_a": "p",
+    "epsilon": "p",
+    "eta": "p",
+    "p_less": "p",
+    "tfs": "p",
+    "mirostat": "bits",
+    "contrastive": "p/p₁",
+    "dola": "p/p₁",
+}
+
+
+@pytest.mark.parametrize("strategy", CRITERIA)
+def test_a_stage_tells_the_number_by_which_it_decided(strategy: str, engine: LocalEngine) -> None:
+    request = request_of(strategy, 3)
+    why = explain(engine, request, watch(engine, request), 2, ids=tuple(range(100, 140)))
+    place, cut = next((i, stage) for i, stage in enumerate(why.stages) if stage.name == strategy)
+    assert cut.criterion == CRITERIA[strategy]
+    own = {each.id: each.criteria[place] for each in why.candidates}
+    left = {each.id for each in why.candidates if each.removing_stage < 0}
+    assert left
+    assert cut.removed
+    # Tokens up to the edge stay, in the one direction or the other.
+    inside = [own[token] for token in left]
+    outside = [own[token] for token in own.keys() - left]
+    least, most = min(inside) >= cut.edge - 1e-5, max(inside) <= cut.edge + 1e-5
+    assert least or most
+    assert all(value < cut.edge + 1e-5 for value in outside) if least else True
+    assert all(value > cut.edge - 1e-5 for value in outside) if most else True
+
+
+def test_a_proposal_is_told_with_what_became_of_it(engine: LocalEngine) -> None:
+    request = request_of("speculative", 40)
+    run = watch(engine, request)
+    names = run.started.columns
+    verdicts = set()
+    for index in range(40):
+        extras = run.column("extras")[index]
+        recorded = {name: float(value) for name, value in zip(names, extras, strict=True)}
+        why = explain(engine, request, run, index, recorded=recorded)
+        assert why.winner == why.token, why.sentence
+        if recorded["drafted"]:
+            verdicts.add("accepted")
+            assert "the model accepted it" in why.sentence
+        elif recorded["rejected"] >= 0:
+            verdicts.add("rejected")
+            assert "the model rejected it" in why.sentence
+            assert "rejected" in dict(why.facts)
+        else:
+            verdicts.add("none")
+            add_up(why)
+            assert why.drawn
+        assert ("p/q" in dict(why.facts)) == ("model" in why.sentence)
+    assert verdicts == {"accepted", "rejected", "none"}
+    without = explain(engine, request, run, 1)  # of an old record: by the numbers alone
+    assert without.winner == without.token
+
+
+@pytest.mark.parametrize("strategy", ["beam", "diverse_beam", "stochastic_beam", "contrastive_search"])
+def test_a_search_tells_what_was_recorded(strategy: str, engine: LocalEngine) -> None:
+    request = replace(request_of(strategy, 3), values={})
+    run = watch(engine, request)
+    recorded = {"parent": 1.0, decoders.find(strategy).all_columns[0].name: -4.5}
+    why = explain(engine, request, run, 1, recorded=recorded)
+    assert dict(why.facts) == {"parent": "row 2", decoders.find(strategy).all_columns[0].name: "-4.5"}
+    assert (why.drawn, why.winner) == (False, why.token)
+    assert all(isnan(each.luck) for each in why.candidates)
+    assert why.note
+
+
+def test_a_token_that_was_put_there_is_not_explained_away(engine: LocalEngine) -> None:
     request = request_of("top_k", 3)
-    run = watch(pair, request)
+    run = watch(engine, request)
     question = question_at(request, run, 1)
-    likeliest = explain(pair, request, run, 1).candidates
+    likeliest = explain(engine, request, run, 1).candidates
     other = next(each.id for each in likeliest if each.id != question.token)
-    why = ask(pair, replace(question, token=other))
+    why = ask(engine, replace(question, token=other))
     assert isinstance(why, Explanation)
     assert (why.token, why.winner) == (other, question.token)
     assert "computed again" in why.sentence
@@ -237,10 +314,10 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_question_that_fits_no_model_is_refused(name: str, pair: LocalEngine) -> None:
+def test_a_question_that_fits_no_model_is_refused(name: str, engine: LocalEngine) -> None:
     sentence, changes = REFUSALS[name]
     request = request_of("top_k", 2)
-    answer = ask(pair, replace(question_at(request, watch(pair, request), 1), **changes))
+    answer = ask(engine, replace(question_at(request, watch(engine, request), 1), **changes))
     assert isinstance(answer, Failed)
     assert answer.code == "cannot_explain"
     assert sentence in answer.message
@@ -255,18 +332,18 @@ CHANGES: dict[str, tuple[str, dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_request_that_cannot_be_computed_again_is_refused(name: str, pair: LocalEngine) -> None:
+def test_a_request_that_cannot_be_computed_again_is_refused(name: str, engine: LocalEngine) -> None:
     sentence, changes = CHANGES[name]
     request = request_of("top_k", 2)
-    question = question_at(request, watch(pair, request), 1)
-    answer = ask(pair, replace(question, request=replace(question.request, **changes)))
+    question = question_at(request, watch(engine, request), 1)
+    answer = ask(engine, replace(question, request=replace(question.request, **changes)))
     assert isinstance(answer, Failed)
     assert answer.code == "cannot_explain"
     assert sentence in answer.message
 
 
-def test_no_question_loads_a_model(open_pair: Callable[[], LocalEngine]) -> None:
-    engine = open_pair()
+def test_no_question_loads_a_model(open_engine: Callable[[], LocalEngine]) -> None:
+    engine = open_engine()
     answer = ask(engine, Question(request_of("contrastive", 2), 60))
     assert isinstance(answer, Failed)
     assert answer.code == "cannot_explain"
@@ -274,16 +351,16 @@ def test_no_question_loads_a_model(open_pair: Callable[[], LocalEngine]) -> None
     assert engine.loaded() == {}
 
 
-def test_a_question_waits_for_the_run_before_it_and_can_be_taken_back(pair: LocalEngine) -> None:
+def test_a_question_waits_for_the_run_before_it_and_can_be_taken_back(engine: LocalEngine) -> None:
     short = request_of("top_p", 2)
-    question = question_at(short, watch(pair, short), 1)
-    run = pair.submit(request_of("top_p", 1000))
-    answered, taken_back = pair.explain(question), pair.explain(question)
-    pair.cancel(taken_back)
+    question = question_at(short, watch(engine, short), 1)
+    run = engine.submit(request_of("top_p", 1000))
+    answered, taken_back = engine.explain(question), engine.explain(question)
+    engine.cancel(taken_back)
     events: list[Event] = []
-    until(lambda: events.extend(pair.poll()) or any(isinstance(each, TokenBatch) for each in events))
-    pair.cancel(run)
-    until(lambda: events.extend(pair.poll()) or any(isinstance(each, Failed) for each in events))
+    until(lambda: events.extend(engine.poll()) or any(isinstance(each, TokenBatch) for each in events))
+    engine.cancel(run)
+    until(lambda: events.extend(engine.poll()) or any(isinstance(each, Failed) for each in events))
     ends = [each for each in events if isinstance(each, Finished | Explained | Failed)]
     assert [type(each) for each in ends] == [Finished, Explained, Failed]
     assert isinstance(ends[1], Explained)
