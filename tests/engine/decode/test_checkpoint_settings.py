@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -16,7 +17,7 @@ from tests.engine.watch import watch
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROMPT, STEPS = "the quick brown fox jumps", 24
+PROMPT, STEPS = "the quick brown fox jumps", 16
 
 
 def runs(folder: Path, **settings: Any) -> tuple[list[int], list[int], tuple[str, ...]]:
@@ -36,16 +37,20 @@ def runs(folder: Path, **settings: Any) -> tuple[list[int], list[int], tuple[str
     return ours.ids, theirs[0, prompt.shape[1] :].tolist(), ours.started.notices
 
 
-def test_auto_decodes_by_the_settings_of_the_checkpoint(tmp_path: Path) -> None:
-    plain, _, _ = runs(tmp_path / "plain")
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[int]:
+    """Decodes on a checkpoint that sets nothing."""
+    return runs(tmp_path_factory.mktemp("models") / "plain")[0]
+
+
+def test_auto_decodes_by_the_settings_of_the_checkpoint(tmp_path: Path, plain: list[int]) -> None:
     settings = {"no_repeat_ngram_size": 1, "bad_words_ids": [[plain[0]], [plain[2], plain[3]]]}
     ours, theirs, notices = runs(tmp_path / "set", min_new_tokens=9, **settings)
     assert ours == theirs != plain
     assert notices == ()
 
 
-def test_guidance_of_a_checkpoint_is_named_and_not_followed(tmp_path: Path) -> None:
-    plain, _, _ = runs(tmp_path / "plain")
+def test_guidance_of_a_checkpoint_is_named_and_not_followed(tmp_path: Path, plain: list[int]) -> None:
     ours, _, notices = runs(tmp_path / "set", guidance_scale=2.0)
     assert ours == plain
     assert notices == ("generation_config.json sets guidance_scale = 2.0, which auto does not follow.",)
