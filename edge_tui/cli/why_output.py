@@ -47,6 +47,7 @@ class WhyPrinter:
             out.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
         )
         self._width = min(max(_width(out, environment), _NARROWEST), _WIDEST)
+        self._notes: set[str] = set()
 
     def ladder(self, why: Explanation, place: str) -> None:
         """Prints the whole ladder under a heading."""
@@ -55,13 +56,13 @@ class WhyPrinter:
             self._line(*line.parts)
 
     def line(self, why: Explanation, place: str) -> None:
-        """Prints a token and the sentence about it, and what is not sure of that."""
+        """Prints a token and the sentence about it; in front of that a note, unless it was told before."""
         token: Role = "taken" if why.winner == why.token else "cut"
         text = next(each.text for each in why.candidates if each.id == why.token)
-        note = f" {one_line(why.note)}" if why.note else ""
-        self._line(
-            (f"{place:<6} ", "head"), (visible(text), token), (f"  {one_line(why.sentence)}{note}", "")
-        )
+        if why.note and why.note not in self._notes:
+            self._notes.add(why.note)
+            self._line((one_line(why.note), "muted"))
+        self._line((f"{place:<6} ", "head"), (visible(text), token), (f"  {one_line(why.sentence)}", ""))
 
     def _line(self, *parts: tuple[str, Role]) -> None:
         if self._is_coloured:

@@ -212,15 +212,16 @@ class Transcript:
     def sample(self, row: int) -> Transcript:
         """Copies the tokens of one of several samples to the run that its seed alone would have written.
 
-        A run of one row, and a search, whose path is the answer, is its own row 0.
+        Sample 0 is the transcript itself: its path is that of the first row, or a search's answer.
 
         Raises:
             IndexError: the run has no such row.
         """
         self._follow_front()
-        if row == 0 and (self.started.rows == 1 or self._front.is_ranked):
+        if row == 0:
             return self
-        leaf = None if self._front.is_ranked else self._front.leaf(row)
+        searches = self._front.is_ranked or (self.finished is not None and self.finished.answer is not None)
+        leaf = None if searches else self._front.leaf(row)
         if leaf is None:
             raise IndexError(f"Row {row} was asked for, which the run does not have.")
         begun = replace(self.started, rows=1, seed=seeds.of_sample(self.started.seed, row))

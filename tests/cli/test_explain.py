@@ -122,6 +122,15 @@ def test_the_documented_commands_are_commands() -> None:
         assert parsed.command in ("run", "history")
 
 
+def test_a_note_of_several_tokens_is_told_once() -> None:
+    out = StringIO()
+    printer = WhyPrinter(out, {})
+    for number, note in enumerate(["Near.", "Near.", "Gone."]):
+        printer.line(replace(WHY, note=note), f"#{number}")
+    starts = [line.split()[0] for line in out.getvalue().splitlines()]
+    assert starts == ["Near.", "#0", "#1", "Gone.", "#2"]
+
+
 class Terminal(StringIO):
     def isatty(self) -> bool:
         return True

@@ -55,8 +55,9 @@ def test_each_sample_is_the_run_of_its_own_seed() -> None:
         question_of(transcript, request, 0, row=3)
 
 
-def test_of_a_search_the_answer_is_asked_for() -> None:
-    details = (Column("score", role="sum"),)
+@pytest.mark.parametrize("role", ["sum", ""])
+def test_of_a_search_the_answer_is_asked_for(role: str) -> None:
+    details = (Column("score", role=role),)
     start = replace(begun("beam", rows=2), columns=("score",), column_details=details)
     transcript = Transcript(start)
     transcript.extend(
