@@ -13,8 +13,8 @@ from textual.binding import Binding
 
 Scope = Literal[
     "app", "main", "tokens", "inspector", "turns", "parameters", "models", "presets", "history", "settings",
-    "chain", "list", "value", "explain", "compare", "side", "reading", "confirm",
-    "name", "help",
+    "chain", "list", "value", "explain", "compare", "side", "reading", "prompt",
+    "confirm", "name", "help",
 ]  # fmt: skip
 
 SCOPES: dict[Scope, str] = {
@@ -35,6 +35,7 @@ SCOPES: dict[Scope, str] = {
     "compare": "Two runs side by side (tab goes to the other)",
     "side": "Tokens of one of the two",
     "reading": "The prompt as the model reads it",
+    "prompt": "Tokens of the prompt",
     "confirm": "Questions",
     "name": "Typing a name",
     "help": "Help",
@@ -44,7 +45,7 @@ INNER: dict[Scope, frozenset[Scope]] = {
     "main": frozenset({"tokens", "inspector", "turns", "parameters"}),
     "list": frozenset({"models", "presets", "settings"}),
     "compare": frozenset({"side"}),
-    "reading": frozenset({"tokens"}),
+    "reading": frozenset({"prompt"}),
 }
 """Scopes that are heard together with a scope around them."""
 
@@ -307,6 +308,14 @@ ACTIONS: tuple[Action, ...] = (
     Action("load_file", "ctrl+o", "score", "Score a file: perplexity and bits per byte. So does a paste.",
            "reading", priority=True),
     Action("show_help", "f1,question_mark", "help", "The keys of where you are.", "reading"),
+    Action("cursor_left", "left,h", "token ←", "The token before.", "prompt"),
+    Action("cursor_right", "right,l", "token →", "The token after.", "prompt"),
+    Action("cursor_up", "up,k", "line ↑", "The token above.", "prompt"),
+    Action("cursor_down", "down,j", "line ↓", "The token below.", "prompt"),
+    Action("cursor_first", "home", "first", "The first token.", "prompt"),
+    Action("live", "end", "next token", "Leave the cursor: what comes next.", "prompt"),
+    Action("surprise(1)", "n", "surprise →", "The next token that the model found unlikely.", "prompt"),
+    Action("surprise(-1)", "N", "surprise ←", "The previous token that the model found unlikely.", "prompt"),
     Action("answer(True)", "enter,y", "yes", "Do it.", "confirm"),
     Action("answer(False)", "escape,n", "no", "Leave it.", "confirm"),
     Action("leave", "escape", "leave", "Save nothing.", "name"),

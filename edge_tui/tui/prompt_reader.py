@@ -136,7 +136,7 @@ class PromptReader:
     def title(self, read: PromptRead | None) -> str:
         """Names what is shown, with its length."""
         what = "score of a text" if self.text is not None else "what the model reads"
-        if self.with_answer:
+        if self.text is None and self.with_answer:
             what += " and wrote"
         if self.text is None and (self.raw or self.has_template is False):
             what += ", raw"

@@ -26,6 +26,7 @@ from edge_tui.tui.screens.read_prompt import ReadPromptScreen
 from edge_tui.tui.screens.settings import SettingsScreen
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.parameters import ParameterTable, ValueInput
+from edge_tui.tui.widgets.prompt_tokens import PromptTokens
 from edge_tui.tui.widgets.side_pane import SidePane
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.turns import Turns
@@ -54,6 +55,7 @@ CLASSES: dict[Scope, type] = {
     "compare": CompareScreen,
     "side": SidePane,
     "reading": ReadPromptScreen,
+    "prompt": PromptTokens,
     "confirm": ConfirmScreen,
     "name": NameScreen,
     "help": HelpScreen,

@@ -175,7 +175,7 @@ async def test_a_large_terminal_has_the_strategys_numbers_beside_the_prompt(
 
 
 async def test_hostile_tokens_are_made_harmless_and_a_refusal_is_a_sentence(
-    picture: Callable[..., EdgeApp],
+    picture: Callable[..., EdgeApp], tmp_path: Path
 ) -> None:
     bad = "\x1b]0;owned\x07\x1b[31m[red]x\u202e"
     parts = [("", ""), (bad, "user"), ("b", "user")]
@@ -193,8 +193,15 @@ async def test_hostile_tokens_are_made_harmless_and_a_refusal_is_a_sentence(
         assert_harmless(app)
         assert "next token" not in text(app)
         engine.failure = ""
-        await pilot.press("c")
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: "score a file" in text(app))
+        app.screen.dismiss(tmp_path / "missing")
+        await until(pilot, lambda: "missing cannot be read" in text(app))
+        (tmp_path / "file").write_text("A text.", encoding="utf-8")
+        await pilot.press("ctrl+o")
+        app.screen.dismiss(tmp_path / "file")
         await until(pilot, lambda: shown(screen))
+        assert (engine.requests[-1].prompt, engine.requests[-1].chat) == ("A text.", False)
 
 
 def assert_harmless(app: EdgeApp) -> None:

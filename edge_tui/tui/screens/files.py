@@ -68,3 +68,9 @@ class FilesScreen(FilterListScreen[Path]):
         folder, slash, _ = self.field.value.rpartition("/")
         self.field.value = f"{folder}{slash}{path.name}/"
         self.field.cursor_position = len(self.field.value)
+
+
+class ScoreFileScreen(FilesScreen):
+    """Chooses a file to be scored."""
+
+    heading = "score a file"

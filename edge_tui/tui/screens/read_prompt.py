@@ -183,9 +183,9 @@ class ReadPromptScreen(Dialog[None]):
 
     def action_load_file(self) -> None:
         """Scores a file."""
-        from edge_tui.tui.screens.files import FilesScreen
+        from edge_tui.tui.screens.files import ScoreFileScreen
 
-        self.app.push_screen(FilesScreen(), self._score_file)
+        self.app.push_screen(ScoreFileScreen(), self._score_file)
 
     def _score_file(self, path: Path | None) -> None:
         if path is None:

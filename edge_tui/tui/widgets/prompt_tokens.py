@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from edge_tui.transcript.read_prompt import transcript_of
+from edge_tui.tui.actions import bindings
 from edge_tui.tui.widgets.token_pane import TokenPane
 
 if TYPE_CHECKING:
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 _TEMPLATE = "prompt-tokens--template"
 
 
-class PromptTokens(TokenPane):
+class PromptTokens(TokenPane, inherit_bindings=False):
     """Shows a prompt with a cursor; without one the place after the last token is meant.
 
     Args:
         texts_of: Gives the names of control tokens.
     """
+
+    BINDINGS = bindings("prompt")
 
     grows = False
     COMPONENT_CLASSES: ClassVar[set[str]] = {_TEMPLATE}
