@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_tui import decoders
 from edge_tui.cli import main
 from edge_tui.engine.events import ParamChanged, Resolved
 from edge_tui.engine.port import Message, Request
@@ -21,8 +23,6 @@ from edge_tui.history.formats.facts import facts
 from edge_tui.history.reproduce import quote, reproduction
 from edge_tui.history.restore import transcript_of
 from edge_tui.history.runs import Entry, StoredRun
-from edge_tui.history.schema import default_path
-from edge_tui.history.store import Store
 from tests.history.runs import LOADED, batch, started
 
 
@@ -134,27 +134,53 @@ def test_every_format_has_the_command_and_the_machine(kind: str) -> None:
         assert part in written, part
 
 
-def test_an_exported_run_is_made_again_by_its_command(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+Call = Callable[..., str]
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Call:
+    """Runs the command line in this process, and returns what it wrote."""
+
+    def go(*args: str) -> str:
+        capfd.readouterr()
+        assert main.main(list(args)) == 0
+        return capfd.readouterr().out
+
+    return go
+
+
+def exported(call: Call, file: Path) -> dict[str, Any]:
+    call("history", "export", "last", "-o", str(file))
+    data: dict[str, Any] = json.loads(file.read_text())
+    return data
+
+
+def made_again(call: Call, run: dict[str, Any]) -> list[int]:
+    """Runs the command of an exported run; returns the ids of all rows."""
+    program, command, *flags = run["reproduce"]["arguments"]
+    assert (program, command) == ("edge-tui", "run")
+    lines = [json.loads(line) for line in call(command, "--json", "-q", *flags).splitlines()]
+    return [line["id"] for line in lines if line["type"] == "token"]
+
+
+def test_an_exported_run_is_made_again_by_its_command(call: Call, tmp_path: Path) -> None:
     flags = ["--set", "temperature=1.3", "--max-new-tokens", "24", "--stop", "\n\n\n", "--system", "Talk."]
-    assert main.main(["run", *flags, "--strategy", "min_p", "it's <b>\nso"]) == 0
-    file = tmp_path / "run.json"
-    assert main.main(["history", "export", "last", "-o", str(file)]) == 0
-    exported = json.loads(file.read_text())
-    capfd.readouterr()
-    program, *arguments = exported["reproduce"]["arguments"]
-    assert program == "edge-tui"
-    threads, _, _ = exported["reproduce"]["line"].partition(" ")
-    assert threads == f"OMP_NUM_THREADS={exported['started']['threads']}"
-    assert main.main([*arguments[:1], "--json", "-q", *arguments[1:]]) == 0
-    tokens = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    ids = [token["id"] for token in tokens if token["type"] == "token"]
+    call("run", *flags, "--strategy", "min_p", "it's <b>\nso")
+    run = exported(call, tmp_path / "run.json")
+    threads, _, _ = run["reproduce"]["line"].partition(" ")
+    assert threads == f"OMP_NUM_THREADS={run['started']['threads']}"
+    ids = made_again(call, run)
     assert len(ids) > 4
-    assert ids == [token["id"] for token in exported["tokens"]]
-    again = Store(default_path()).runs()[0]
-    made = Store(default_path()).load(again.id).started
-    assert made is not None
-    assert made.version
-    assert made.device_name
-    assert made.kernels == "one compiled call"
+    assert ids == [token["id"] for token in run["tokens"]]
+    started = exported(call, tmp_path / "again.json")["started"]
+    assert started["version"]
+    assert started["device_name"]
+    assert started["kernels"] == "one compiled call"
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("strategy", [each.name for each in decoders.strategies()])
+def test_the_command_of_every_strategy_makes_its_run_again(strategy: str, call: Call, tmp_path: Path) -> None:
+    call("run", "--strategy", strategy, "--max-new-tokens", "10", "--n", "1", "def f(x):")
+    run = exported(call, tmp_path / "run.json")
+    assert made_again(call, run) == [token["id"] for token in run["tokens"]]
