@@ -210,6 +210,20 @@ def verified() -> str:
     return "\n\n".join([command, table, "Known disagreements:", "\n".join(known)])
 
 
+def architectures() -> str:
+    """Renders what each architecture of transformers can do here."""
+    measured = json.loads((MEASURED / "architectures.json").read_text(encoding="utf-8"))
+    runs = [each for each in measured["rows"] if each["tier"]]
+    refused = len(measured["rows"]) - len(runs)
+    count = f"transformers {measured['transformers']}: {len(runs)} run, {refused} are refused."
+    lines = ["| model type | class | tier | greedy | beams | what to know |", "|---|---|---|---|---|---|"]
+    for each in sorted(measured["rows"], key=lambda row: (not row["tier"], row["kind"])):
+        cells = (each["kind"], each["architecture"], each["tier"] or "refused", each["greedy"] or "–")
+        lines.append(f"| {' | '.join(cells)} | {each['beams'] or '–'} | {' '.join(each['notices'])} |")
+    large = f"Not measured, because no tiny one could be made: {', '.join(measured['not_tiny'])}."
+    return "\n\n".join([count, "\n".join(lines), large])
+
+
 def fill(text: str, name: str, content: str) -> str:
     """Replaces the text between a document's markers.
 
@@ -224,8 +238,8 @@ def fill(text: str, name: str, content: str) -> str:
 
 def documents() -> dict[Path, str]:
     """Generates every document, by its path."""
-    keys, configuration, benchmarks, verify = (
-        DOCS / f"{name}.md" for name in ("keys", "configuration", "benchmarks", "verify")
+    keys, configuration, benchmarks, verify, models = (
+        DOCS / f"{name}.md" for name in ("keys", "configuration", "benchmarks", "verify", "architectures")
     )
     tables = [
         (README, "strategies", strategies_table()),
@@ -233,6 +247,7 @@ def documents() -> dict[Path, str]:
         (configuration, "settings", settings()),
         *((benchmarks, kind, measured(kind)) for kind in TABLES),
         (verify, "findings", verified()),
+        (models, "architectures", architectures()),
     ]
     written = {path: path.read_text(encoding="utf-8") for path, *_ in tables}
     for path, name, content in tables:

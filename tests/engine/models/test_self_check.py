@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import transformers
 from transformers import GPT2Model
 from transformers.cache_utils import DynamicLayer
 
@@ -15,6 +18,7 @@ from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models.groups import GroupedContext
 from edge_tui.engine.models.transformers_tier import TransformersModel, load_transformers
 from edge_tui.engine.port import Request
+from tests.engine.models import architecture_table
 from tests.engine.models.architectures import NotTiny, make_tiny
 from tests.engine.models.references import deviation, one_by_one, random_ids, reference, source
 from tests.engine.random_checkpoints import save_tokenizer
@@ -168,6 +172,21 @@ def test_every_architecture_is_right_or_refused(tmp_path: Path) -> None:
     print(f"\nright {right}\nrefused {refused}\nnot tiny {large}")
     assert len(right) >= 60
     assert {"rwkv", "bert", "openai-gpt"} <= set(refused)
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(1800)
+def test_the_table_of_architectures_is_what_is_measured() -> None:
+    shown = json.loads(architecture_table.FILE.read_text(encoding="utf-8"))
+    if shown["transformers"] != transformers.__version__:
+        pytest.skip(f"the table is of transformers {shown['transformers']}")
+    measured = [asdict(row) for row in architecture_table.rows() if isinstance(row, architecture_table.Row)]
+    assert measured == [row | {"notices": tuple(row["notices"])} for row in shown["rows"]]
+    decoded = [row for row in measured if row["tier"]]
+    assert len(decoded) >= 60
+    right = {"equal", "equal without its cache", "generate() fails"}
+    assert {row["greedy"] for row in decoded} <= right
+    assert {row["beams"] for row in decoded} <= right | {"one row"}
 
 
 def test_what_keeps_a_running_state_cannot_take_proposals_back(
