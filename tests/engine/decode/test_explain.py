@@ -144,7 +144,11 @@ def test_a_later_run_goes_on_where_it_would_have_without_questions(engine: Local
     other = request_of("min_p", 30, seed=2)
     longer = replace(request, prefix=tuple(run.ids), max_length=4)
     assert ask(engine, question_at(other, run, 7)).exactness == "own"  # type: ignore[union-attr]
-    assert watch(engine, longer).started.reused_tokens == len(PROMPT) + 39
+    continued = watch(engine, longer)
+    assert continued.started.reused_tokens == len(PROMPT) + 39
+    uninterrupted = watch(engine, replace(request, max_length=44))
+    assert continued.ids == uninterrupted.ids[40:]
+    assert continued.column("raw_logp") == pytest.approx(uninterrupted.column("raw_logp")[40:], abs=1e-4)
 
 
 @pytest.mark.parametrize("strategy", ["top_p", "mirostat"])
@@ -189,6 +193,16 @@ def test_asked_tokens_and_the_likeliest_are_followed(engine: LocalEngine) -> Non
     for each in why.candidates:
         assert each.criteria[place] == each.rank + 1
         assert (each.removing_stage == place) == (each.rank >= 50)
+
+
+def test_the_mass_of_a_cut_is_that_of_the_distribution_before_it(engine: LocalEngine) -> None:
+    request = Request("", "top_k", {"top_k": 5, "temperature": 2.0}, seed=5, ids=PROMPT, max_length=2)
+    why = explain(engine, request, watch(engine, request), 1)
+    place = next(i for i, stage in enumerate(why.stages) if stage.name == "top_k")
+    left = [each for each in why.candidates if each.removing_stage < 0]
+    assert len(left) == 5
+    assert why.stages[place].mass == pytest.approx(1 - sum(exp(each.logps[place - 1]) for each in left))
+    assert why.stages[place].mass != pytest.approx(1 - sum(exp(each.raw_logp) for each in left), abs=0.01)
 
 
 @pytest.mark.parametrize(
