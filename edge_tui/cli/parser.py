@@ -90,6 +90,13 @@ def _add_run(commands: Any, argv: Sequence[str] | None) -> argparse.ArgumentPars
     run.add_argument("--json", action="store_true", help="one JSON object per token, then a summary")
     likeliest = "with --json: the N likeliest tokens of each step, up to 20"
     add_value(run, "--logprobs", "N", likeliest, kind=_count)
+    add_value(
+        run,
+        "--proposing-ends",
+        "STEP",
+        "the step from which on a speculative strategy proposes nothing, as an earlier run did; -1 is never",
+        kind=_step,
+    )
     add_value(run, "--n", "N", "so many answers: samples in one batch, or a search's best", kind=_count)
     run.add_argument(
         "--explain",
@@ -187,6 +194,12 @@ def add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
 def _count(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= _MOST:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {_MOST}, not {text!r}")
+    return int(text)
+
+
+def _step(text: str) -> int:
+    if text != "-1" and (not text.isdigit() or int(text) > _MOST_CASES):
+        raise argparse.ArgumentTypeError(f"must be a whole number from -1 to {_MOST_CASES:,}, not {text!r}")
     return int(text)
 
 

@@ -56,6 +56,7 @@ class Options:
         quiet: Nothing on standard error but errors.
         n: Answers: samples of one batch, or the best of a search.
         logprobs: Alternatives written for each token.
+        proposing_ends: The step from which on nothing is proposed; None leaves it to the run.
         explain: Tokens to explain (`why.read_tokens`); the prompt, where it came behind a bare `--explain`.
     """
 
@@ -66,6 +67,7 @@ class Options:
     n: int = 1
     logprobs: int = 0
     explain: str = ""
+    proposing_ends: int | None = None
 
 
 def run(flags: dict[str, Any]) -> int:
@@ -104,6 +106,7 @@ def run(flags: dict[str, Any]) -> int:
         system=settings.system,
         template=settings.template,
         control_tokens=settings.control_tokens,
+        proposing_ends=options.proposing_ends,
         samples=1 if searches else options.n,
     )
     return _decode(request, settings, options)

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
 SEPARATOR = "---"
 """The line between two samples."""
-_END_FIELDS = ("new_tokens", "time_to_first_token", "seconds", "tokens_per_second", "score", "peak_bytes")
+_END_FIELDS = (
+    "new_tokens",
+    "time_to_first_token",
+    "seconds",
+    "tokens_per_second",
+    "score",
+    "peak_bytes",
+    "proposing_ended",
+)
 """Fields of `Finished` that the summary has under their own names."""
 
 

@@ -279,6 +279,9 @@ class Finished:
         reasons: `reason` of each sample, by row; empty before anything was decoded.
         tails: `tail` of each sample, by row.
         ranked: For strategies that choose among rows: the finished sequences, best first.
+        proposing_ended: For strategies that propose tokens: the step of the run (a forward of the main model,
+            counted from 0) from which on nothing was proposed; −1 where that never came. None where it is not
+            known, and for other strategies.
     """
 
     run: int
@@ -294,6 +297,7 @@ class Finished:
     reasons: tuple[FinishReason, ...] = ()
     tails: tuple[str, ...] = ()
     ranked: tuple[Ranked, ...] = ()
+    proposing_ended: int | None = None
 
     @property
     def tokens_per_second(self) -> float:

@@ -75,6 +75,9 @@ class Request:
             its state anew of them; without them it decodes the kept tokens again.
         prefix_values: Parameters that the kept tokens were taken under, where they are others than `values`:
             from a kept token's index on, in order.
+        proposing_ends: The step of the run from which on nothing is proposed, as an earlier run's
+            `Finished.proposing_ended` has it; −1 proposes to the end. None ends it where proposing loses,
+            which depends on time. Strategies that propose nothing ignore it.
         samples: Answers decoded side by side in one batch; sample `r` is the run of seed `seed + r`.
         ids: The prompt as token ids, in place of `prompt`.
         prompt_logps: True adds the log-probabilities of the prompt's own tokens (`PromptRead`). With it
@@ -97,6 +100,7 @@ class Request:
     prefix: tuple[int, ...] = ()
     prefix_logps: tuple[tuple[float, float], ...] = ()
     prefix_values: tuple[tuple[int, Mapping[str, float | str]], ...] = ()
+    proposing_ends: int | None = None
     samples: int = 1
     ids: tuple[int, ...] = ()
     prompt_logps: bool = False

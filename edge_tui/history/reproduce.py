@@ -60,8 +60,19 @@ def reproduction(stored: StoredRun) -> Reproduction:
     for name, resolved in started.values.items():
         values = resolved.value if isinstance(resolved.value, tuple) else (resolved.value,)
         arguments += [part for value in values or ("",) for part in ("--set", f"{name}={_written(value)}")]
+    if (ended := proposing_ended(stored)) is not None:
+        arguments += [f"--proposing-ends={ended}"]
     arguments += ["--seed", str(started.seed), *_prompt(stored)]
     return Reproduction(tuple(arguments), started.threads, tuple(_notes(stored, started)))
+
+
+def proposing_ended(stored: StoredRun) -> int | None:
+    """Returns the step at which a run ended proposing, as `Request.proposing_ends` takes it.
+
+    None where that is not known, or where the run's steps begin behind kept tokens.
+    """
+    finished = stored.finished
+    return finished.proposing_ended if finished is not None and not stored.request.prefix else None
 
 
 def _refusal(stored: StoredRun) -> str:
@@ -143,7 +154,7 @@ def _notes(stored: StoredRun, started: Started) -> Iterator[str]:
     except decoders.UnknownStrategy:
         yield f"The strategy {started.strategy} is not installed here."
     else:
-        if proposes:
+        if proposes and proposing_ended(stored) is None:
             yield "When proposing ends depends on time, and the draws behind that with it."
     if _is_long(_text(stored) or ""):
         yield "prompt.txt is the prompt and a line break."

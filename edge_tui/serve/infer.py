@@ -183,6 +183,8 @@ def _details(answer: ResponseAccumulator, slot: QueueSlot) -> dict[str, Any]:
         "tokens_per_second": finished.tokens_per_second,
         "notices": answer.notices,
     }
+    if finished.proposing_ended is not None:
+        facts["proposing_ended"] = finished.proposing_ended
     if finished.ranked:
         facts["scores"] = [choice.score for choice in answer.choices]
     if started is not None:

@@ -134,6 +134,7 @@ class RequestBuilder:
             prefix=tuple(fields.get("prefix", ())),
             prefix_logps=_logps(fields.get("prefix_logps", ())),
             prefix_values=tuple(fields.get("prefix_values", ())),
+            proposing_ends=fields.get("proposing_ends"),
             samples=1 if is_search else body.n,
             ids=ids,
             prompt_logps=prompt_logps,

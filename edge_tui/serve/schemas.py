@@ -192,6 +192,11 @@ class Generation(StrictModel):
         description="Parameters that the prefix was taken under where they were others: [from which of its"
         " tokens on, values].",
     )
+    proposing_ends: Annotated[int, Field(ge=-1)] | None = Field(
+        None,
+        description="The step from which on a speculative strategy proposes nothing, as `proposing_ended` of"
+        " an earlier run tells it; -1 proposes to the end. Without it that depends on time.",
+    )
 
 
 class Infer(Generation):

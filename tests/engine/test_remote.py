@@ -785,7 +785,7 @@ def test_template_variables_go_along_in_the_field_that_servers_know() -> None:
         Noticed(3, "Look."),
         Progress("prefill", 1, 2, "name", 3),
         Finished(
-            3, "stop", 5, 0.1, 0.2, (1,), "a", -1.5, 10, "t", ("stop",), ("t",), (Ranked((1,), "a", -1.5),)
+            3, "stop", 5, 0.1, 0.2, (1,), "a", -1.5, 10, "t", ("stop",), ("t",), (Ranked((1,), "a", -1.5),), 7
         ),
     ],
     ids=lambda event: type(event).__name__,
@@ -839,6 +839,13 @@ def test_what_is_recorded_of_a_choice_crosses_the_wire(tokens: list[tuple[float,
     assert np.isnan(older.margin).all()
     assert (older.candidate_count == -1).all()
     assert (older.removing_stage == UNKNOWN).all()
+
+
+def test_the_step_where_proposing_ends_goes_along_where_it_is_set() -> None:
+    request = Request("a", "speculative")
+    assert "proposing_ends" not in codec.write_request(request), "an older server refuses it"
+    for step in (-1, 0, 7):
+        assert codec.write_request(replace(request, proposing_ends=step))["proposing_ends"] == step
 
 
 def test_every_field_of_a_request_is_sent_or_left_here_on_purpose() -> None:

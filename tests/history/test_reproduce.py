@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edge_tui import decoders
 from edge_tui.cli import main
-from edge_tui.engine.events import ParamChanged, Resolved
+from edge_tui.engine.events import Finished, ParamChanged, Resolved
 from edge_tui.engine.port import Message, Request
 from edge_tui.history import formats
 from edge_tui.history.formats.facts import facts
@@ -115,6 +115,20 @@ def test_what_the_command_lacks_is_its_comment() -> None:
     assert far.arguments[7:9] == ("cuda:0", "--strategy")
     assert "far.example, which decoded" in far.line
     assert "no command" in reproduction(replace(run, models={})).line
+
+
+def test_the_command_ends_proposing_where_the_run_did() -> None:
+    run = stored(begun={"strategy": "speculative"})
+    assert "proposing ends depends on time" in reproduction(run).line
+    ended = Finished(1, "eos", 3, 0.1, 0.2, proposing_ended=77)
+    again = reproduction(replace(run, finished=ended))
+    assert "--proposing-ends=77" in again.arguments
+    assert "depends on time" not in again.line
+    assert (
+        "--proposing-ends=-1" in reproduction(replace(run, finished=replace(ended, proposing_ended=-1))).line
+    )
+    other = replace(stored(), finished=replace(ended, proposing_ended=None))
+    assert "proposing" not in reproduction(other).line
 
 
 def test_old_runs_say_that_the_machine_is_not_recorded() -> None:

@@ -306,6 +306,7 @@ def test_template_variables_are_checked_before_anything_waits(server: Running, p
 def test_requests_reach_the_engine_whole(server: Running) -> None:
     body = {"prompt": "a", "max_length": 2, "mode": "focused", "system": "be brief", "chat": True, "seed": 5}
     body |= {"strategy": "top_p", "stop": ["x", "y"], "chat_template_kwargs": {"enable_thinking": False}}
+    body["proposing_ends"] = 0
     server.stream("/infer/stream", body)
     server.post("/infer", body)
     streamed, request = server.engine.requests[-2:]
@@ -320,6 +321,7 @@ def test_requests_reach_the_engine_whole(server: Running) -> None:
         chat=True,
         system="be brief",
         template={"enable_thinking": False},
+        proposing_ends=0,
         values=request.values,
         sources=request.sources,
         watched=False,

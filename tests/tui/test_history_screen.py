@@ -7,6 +7,7 @@ import shlex
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from edge_tui.tui.clipboard import Clipboard
 from edge_tui.tui.screens.compare import CompareScreen
 from edge_tui.tui.screens.history import HistoryScreen
 from edge_tui.tui.screens.history import _write as export
-from tests.history.runs import batch, keep
+from tests.history.runs import batch, finished, keep
 from tests.tui.engines import WORDS, PictureEngine
 from tests.tui.kept import PROMPTS, fill, keeping
 from tests.tui.rendered import was_said
@@ -85,6 +86,18 @@ async def test_running_again_takes_prompt_settings_and_seed() -> None:
         assert engine.requests[0].prompt == PROMPTS[2]
         assert engine.requests[0].strategy == "beam"
         assert engine.requests[0].seed == 7
+
+
+async def test_running_again_ends_proposing_where_the_run_did() -> None:
+    store = Store(default_path())
+    entry = keep(store, "a", strategy="speculative")
+    store.finish_run(entry.id, "finished", "", replace(finished(entry.id, 6), proposing_ended=77))
+    engine = PictureEngine()
+    async with keeping(engine).run_test(size=SIZE) as pilot:
+        await opened(pilot, 1)
+        await press(pilot, "ctrl+g")
+        await until(pilot, lambda: engine.requests)
+        assert engine.requests[0].proposing_ends == 77
 
 
 async def test_two_runs_are_compared_at_their_first_differing_token() -> None:

@@ -62,6 +62,11 @@ class DecodeLoop:
         return self._generation.runner.table.changes_between(0, self._version)
 
     @property
+    def proposing_ended(self) -> int | None:
+        """The step from which on nothing was proposed, as `Finished` has it."""
+        return self._generation.proposing_ended
+
+    @property
     def cached_ids(self) -> list[int]:
         """New tokens whose keys and values the contexts hold for certain."""
         generation, processor = self._generation, self._processor
@@ -119,7 +124,8 @@ class DecodeLoop:
             generation.uncaptured_reason = ""
             self._notify(f"{generation.plan.decoder.title} runs uncaptured, and so slower: {reason}.")
         if generation.plan.num_draft_tokens and generation.launched == _WARM:
-            self._gate = SpeculationGate(*generation.costs())
+            imposed = generation.plan.request.proposing_ends is not None
+            self._gate = SpeculationGate(*((1.0, 1.0) if imposed else generation.costs()))
 
     def _read(self, wait: bool) -> None:
         """Takes the records that have arrived, and posts what is due."""

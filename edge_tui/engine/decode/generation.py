@@ -38,8 +38,9 @@ class Generation:
         self.launched = 0
         self.steps_read = 0
         """Steps whose records have been read, for a strategy that proposes."""
-        self._draft_until = 0
-        """The step from which on nothing is proposed; 0 while that is not decided."""
+        imposed = plan.request.proposing_ends if plan.num_draft_tokens else None
+        self._proposes_until = None if imposed is not None and imposed < 0 else imposed
+        """The step from which on nothing is proposed; None while that is not decided."""
         self.uncaptured_reason = ""
         """Why steps are launched one operation at a time although the models could be captured."""
         self._models = {role: loaded.model for role, loaded in plan.models.items()}
@@ -210,7 +211,7 @@ class Generation:
         import torch
 
         runner = self.runner
-        if self._draft_until and self.launched >= self._draft_until:
+        if self._proposes_until is not None and self.launched >= self._proposes_until:
             runner.proposing = False
         with torch.inference_mode():
             if self._capture and self.launched >= 2 and runner.graphs is None:
@@ -259,12 +260,20 @@ class Generation:
 
     @property
     def is_draft_stopped(self) -> bool:
-        """True once `stop_draft` was called."""
-        return self._draft_until > 0
+        """True once it is decided where proposing ends."""
+        return self._proposes_until is not None
 
     def stop_draft(self) -> None:
         """Ends proposing, from a step on that does not depend on how far the host is ahead."""
-        self._draft_until = self.steps_read + DEPTH + 1
+        self._proposes_until = self.steps_read + DEPTH + 1
+
+    @property
+    def proposing_ended(self) -> int | None:
+        """The step from which on nothing was proposed, as `Finished` has it."""
+        if not self.plan.num_draft_tokens:
+            return None
+        until = self._proposes_until
+        return until if until is not None and until < self.launched else -1
 
     def remember(self, cache: PrefixCache, new_ids: list[int]) -> None:
         """Notes in the cache which new tokens its one-row contexts now hold as well, and keeps the runner."""

@@ -137,6 +137,7 @@ def _finished(
         reasons=processor.reasons,
         tails=processor.tails,
         ranked=ranked,
+        proposing_ended=loop.proposing_ended,
     )
 
 

@@ -66,8 +66,9 @@ def write_request(request: Request) -> dict[str, Any]:
         prompt = [asdict(turn) for turn in prompt]
     body = {REQUEST_KEYS.get(name, name): getattr(request, name) for name in REQUEST_FIELDS}
     body["prefix_logps"] = [[None if isnan(x) else x for x in pair] for pair in request.prefix_logps]
-    for name in ("chat_template_kwargs", "prefix_logps", "prefix_values", "prompt_logps"):
-        if not body[name]:  # an older server refuses fields that it does not know
+    for name in ("chat_template_kwargs", "prefix_logps", "prefix_values", "proposing_ends", "prompt_logps"):
+        # An older server refuses fields that it does not know. A step may be 0.
+        if body[name] is None or (name != "proposing_ends" and not body[name]):
             del body[name]
     return {"prompt": prompt, **body}
 

@@ -99,6 +99,7 @@ class DuelController(Controller[DuelView]):
             prefix=(),
             prefix_logps=(),
             prefix_values=(),
+            proposing_ends=None,
             samples=1,
         )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_tui.decoders.base import ParamError, numbers
 from edge_tui.engine.events import Loaded, Unloaded
+from edge_tui.history.reproduce import proposing_ended
 from edge_tui.transcript.kept_tokens import with_kept
 from edge_tui.tui import run_messages
 from edge_tui.tui.stored_runs import conversation_of, run_of, values_of
@@ -183,7 +184,13 @@ class RunController(Controller[RunView]):
         if again:
             seed = stored.started.seed if stored.started is not None else stored.request.seed
             sources = dict.fromkeys(stored.request.sources, f"run {stored.entry.id}")
-            fresh = replace(stored.request, prefix=(), prefix_logps=(), prefix_values=())
+            fresh = replace(
+                stored.request,
+                prefix=(),
+                prefix_logps=(),
+                prefix_values=(),
+                proposing_ends=proposing_ended(stored),
+            )
             self.start(replace(fresh, seed=seed, sources=sources))
             if other:
                 self.say(f"It was {stored.model} then; it is {other} now.", "warning")

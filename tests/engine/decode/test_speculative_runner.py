@@ -111,6 +111,33 @@ def test_a_run_goes_on_where_the_draft_rests(demo: LocalEngine, monkeypatch: pyt
     assert all("Speculation is off" in run.all(Noticed)[0].message for run in runs)
     assert runs[0].ids == greedy.ids
     assert runs[1].ids == runs[2].ids
+    assert len({run.finished.proposing_ended for run in runs[1:]}) == 1
     looked_up = watch(demo, Request("import os\n", "ngram", {"temperature": 0}, seed=1, max_length=48))
     assert "Speculation is off" in looked_up.all(Noticed)[0].message
     assert looked_up.ids == greedy.ids
+
+
+def test_a_run_made_again_ends_proposing_where_it_did(
+    demo: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end is on record, and a request that names it is the same run however long steps take."""
+    request = Request("import os\n", "speculative", {"lookahead": 2}, seed=4, max_length=64)
+    monkeypatch.setattr(generation_module, "DEPTH", 3)
+    monkeypatch.setattr(Generation, "costs", lambda generation: (1.0, 100.0))
+    slow = watch(demo, request)
+    ended = slow.finished.proposing_ended
+    assert ended is not None
+    assert ended > 0
+    monkeypatch.setattr(Generation, "costs", lambda generation: (100.0, 1.0))
+    fast = watch(demo, request)
+    assert fast.finished.proposing_ended == -1
+    assert fast.ids != slow.ids, "where proposing ends decides on what is drawn"
+    again = watch(demo, replace(request, proposing_ends=ended))
+    assert (again.ids, again.finished.proposing_ended) == (slow.ids, ended)
+    monkeypatch.setattr(Generation, "costs", lambda generation: (1.0, 100.0))
+    whole = watch(demo, replace(request, proposing_ends=-1))
+    assert (whole.ids, whole.finished.proposing_ended) == (fast.ids, -1)
+    never = watch(demo, replace(request, proposing_ends=0))
+    assert never.finished.proposing_ended == 0
+    assert not any(never.column("extras")[step][0] for step in range(len(never.ids)))
+    assert watch(demo, Request("import os\n", "top_p", max_length=3)).finished.proposing_ended is None
