@@ -27,9 +27,9 @@ UNKNOWN = -1
 """Height of a cell of which no number is known."""
 _NATS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
 _COUNTS = (2.0, 4.0, 11.0, 31.0, 101.0, 301.0, 1001.0)
-_COUNT_SCALE = "one token, up to 3, 10, 30, 100, 300, 1,000, more"
+_COUNT_SCALE = "1, up to 3, 10, 30, 100, 300, 1,000, or more tokens"
 _MARGINS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-_MARGIN_SCALE = "the least of each cell, below .01, .03, .1, .3, 1, 3, 10 nats; low is a near miss"
+_MARGIN_SCALE = "steps at .01 .03 .1 .3 1 3 10 nats; low: near miss"
 
 
 @dataclass(frozen=True, slots=True)
