@@ -20,7 +20,7 @@ from edge_tui.engine import events
 from edge_tui.engine.port import ModelSpec, Precision
 from edge_tui.engine.remote.explanation_json import write_explanation
 from edge_tui.errors import UsageError
-from edge_tui.history.explain_limits import differences, refusal, unknown_file
+from edge_tui.history.explain_limits import compare, refusal
 from edge_tui.transcript.run_state import EngineState
 from edge_tui.util.json_text import json_line
 
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from edge_tui.cli.why import Tokens
-    from edge_tui.engine.events import Loaded
     from edge_tui.engine.explanation import Explanation
     from edge_tui.history.runs import StoredRun
-    from edge_tui.transcript.token_table import TokenView
     from edge_tui.transcript.transcript import Transcript
 
 _SETTINGS = ("config", "decoder_folders")
@@ -95,7 +93,7 @@ def explanations(
             answer = asker.of_record(row, index, reason) if reason else asker.explain(row, index)
             assert answer is not None, "nobody takes a question back here"
             if answer.exactness != "record":
-                answer = _compare(answer, stored, transcript.sample(row).token(index), models.state.loaded)
+                answer = compare(answer, stored, transcript.sample(row).token(index), models.state.loaded)
             yield index, answer
 
 
@@ -153,21 +151,6 @@ class _Models:
                     case events.Failed() | events.Died():
                         return event.message
             time.sleep(POLL_SECONDS)
-
-
-def _compare(
-    answer: Explanation, stored: StoredRun, token: TokenView, loaded: Mapping[str, Loaded]
-) -> Explanation:
-    """Adds to an explanation how far its numbers are off the record, where something is not as it was."""
-    changes = differences(stored, loaded)
-    notes = [answer.note, unknown_file(stored)]
-    if changes:
-        recorded = {each.id: each.logp for each in token.top}
-        errors = [abs(each.raw_logp - recorded[each.id]) for each in answer.candidates if each.id in recorded]
-        error = max(errors, default=0.0)
-        notes.append(f"{'; '.join(changes)}: log-probabilities are up to {error:.2g} off the record.")
-        answer = replace(answer, exactness="near", epsilon=max(answer.epsilon, error))
-    return replace(answer, note=" ".join(filter(None, notes)))
 
 
 def _write(answer: Explanation, index: int, flags: Mapping[str, Any], alone: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_tui import decoders
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edge_tui.engine.events import Loaded, Started
+    from edge_tui.engine.explanation import Explanation
     from edge_tui.history.runs import StoredRun
+    from edge_tui.transcript.token_table import TokenView
 
 
 def refusal(stored: StoredRun) -> str:
@@ -41,20 +44,37 @@ def _changed(started: Started, before: Mapping[str, str]) -> str:
     return ""
 
 
-def unknown_file(stored: StoredRun) -> str:
+def compare(
+    answer: Explanation, stored: StoredRun, token: TokenView, loaded: Mapping[str, Loaded]
+) -> Explanation:
+    """Adds to an explanation how far its numbers are off the record, where something is not as it was.
+
+    Args:
+        answer: The explanation.
+        stored: The run; its tokens are not read.
+        token: Its record.
+        loaded: The models here, by role.
+    """
+    changes = _differences(stored, loaded)
+    notes = [answer.note, _unknown_file(stored)]
+    if changes:
+        recorded = {each.id: each.logp for each in token.top}
+        errors = [abs(each.raw_logp - recorded[each.id]) for each in answer.candidates if each.id in recorded]
+        error = max(errors, default=0.0)
+        notes.append(f"{'; '.join(changes)}: log-probabilities are up to {error:.2g} off the record.")
+        answer = replace(answer, exactness="near", epsilon=max(answer.epsilon, error))
+    return replace(answer, note=" ".join(filter(None, notes)))
+
+
+def _unknown_file(stored: StoredRun) -> str:
     """Says that nothing tells whether a user's file has changed since a run; "" where that is known."""
     files = decoders.current().file_versions(decoders.find(stored.entry.strategy))
     unknown = [name for name in files if name not in stored.versions]
     return f"Whether the {unknown[0]} has changed since this run was not recorded." if unknown else ""
 
 
-def differences(stored: StoredRun, loaded: Mapping[str, Loaded]) -> list[str]:
-    """Lists what is not as it was when a run was written: precision and device by role, programs' versions.
-
-    Args:
-        stored: The run.
-        loaded: The models here, by role.
-    """
+def _differences(stored: StoredRun, loaded: Mapping[str, Loaded]) -> list[str]:
+    """Lists what is not as it was when a run was written: precision, device, programs' versions."""
     found = []
     for role, then in stored.models.items():
         now = loaded.get(role)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.events import Event, Loaded
     from edge_tui.engine.port import Engine, ModelSpec, Request
     from edge_tui.history.recorder import Recorder
+    from edge_tui.history.runs import StoredRun
 
 
 class Meter:
@@ -108,6 +109,7 @@ class Run(RunState):
         token_strings: Texts of ids, for a run from the history; the engine's model may be another one.
         model: Name of the model that wrote it.
         models: The models that took part, by role, the main one first; empty where they are not known.
+        stored: A run from the history, without its tokens: what it was written by.
     """
 
     id: int
@@ -120,6 +122,7 @@ class Run(RunState):
     token_strings: Mapping[int, str] | None = None
     model: str = ""
     models: Mapping[str, Loaded] = field(default_factory=dict)
+    stored: StoredRun | None = None
 
     @property
     def seed(self) -> int | None:

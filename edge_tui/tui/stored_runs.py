@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_tui.config.precedence import TEMPERATURE
@@ -46,6 +47,7 @@ def run_of(stored: StoredRun, transcript: Transcript, token_strings: dict[int, s
     run.meter.total = finished.new_tokens
     run.uid, run.model, run.token_strings = stored.entry.uid, stored.model, token_strings
     run.models = stored.models
+    run.stored = replace(stored, batches=(), prefix=None)
     return run
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 from edge_tui.decoders.registry.registry import UnknownStrategy
 from edge_tui.engine.events import Explained, Loaded
 from edge_tui.engine.port import Question
+from edge_tui.history import explain_limits
 from edge_tui.transcript.fitting import visible
 from edge_tui.transcript.kept_tokens import with_kept
 from edge_tui.transcript.question import question_of
+from edge_tui.transcript.values_at import strategy_of
 from edge_tui.tui.workbench.ports import Messages
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.events import Event
     from edge_tui.engine.explanation import Explanation
+    from edge_tui.history.runs import StoredRun
+    from edge_tui.transcript.token_table import TokenView
     from edge_tui.transcript.transcript import Transcript
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.session import Run, Session
@@ -54,6 +58,8 @@ class WhyController:
     """Texts of the tokens that every ladder lists, by id."""
     _shown: object = None
     _model: str = ""
+    _compared: tuple[Explanation, Explanation] | None = None
+    """The newest answer about a stored run, and what became of it."""
 
     def follow(self) -> None:
         """Shows the reason of the inspected token once it is known, and asks for it before."""
@@ -80,6 +86,8 @@ class WhyController:
             why, note = self._answer(key, lambda: question_of(transcript, run.request, index, ids=ids))
         except UnknownStrategy:
             return None, f"There is no strategy {run.request.strategy!r} here any more.", True
+        if why is not None and run.stored is not None:
+            why = self._compare(why, run.stored, transcript.token(index))
         return why, note, why is not None or bool(note)
 
     def turned(self, transcript: Transcript, index: int, was: Explanation) -> tuple[Explanation | None, str]:
@@ -137,11 +145,24 @@ class WhyController:
         run = self.session.current
         return run if run is not None and run.transcript is transcript else None
 
+    def _compare(self, why: Explanation, stored: StoredRun, token: TokenView) -> Explanation:
+        """Adds what is not as it was when a stored run was written; the same object for the same answer."""
+        if self._compared is None or self._compared[0] is not why:
+            self._compared = why, explain_limits.compare(why, stored, token, self.session.loaded)
+        return self._compared[1]
+
     def _refusal(self, run: Run | None) -> str:
         """Says why the engine cannot be asked; "" if it can."""
         if self.session.dead or self.session.engine is None:
             return _DEAD
-        return _LIVE if run is None or run.active else ""
+        if run is None or run.active:
+            return _LIVE
+        if run.stored is not None:
+            return explain_limits.refusal(run.stored)
+        now = strategy_of(run.transcript) if run.transcript is not None else None
+        if now is not None and run.decoder is not None and now is not run.decoder:
+            return f"{now.title} has changed since this run, so it may decide otherwise now."
+        return ""
 
     def _answer(self, key: Hashable, question: Callable[[], Question]) -> tuple[Explanation | None, str]:
         questions = self.session.questions
