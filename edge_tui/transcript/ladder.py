@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from rich.cells import cell_len
 
 from edge_tui.transcript.fitting import fit_start, pad, visible, wrap_words
-from edge_tui.transcript.why_text import criterion_text, share, signed
+from edge_tui.transcript.why_text import criterion_text, final_logp, share, signed
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ def ladder_lines(why: Explanation, width: int, options: LadderOptions | None = N
         missing = [each for each in _missing(why, found) if each.removing_stage == stage]
         if (rest := why.stages[stage].removed - len(found)) > 0:
             lines.append(_more(width, rest, "more cut", bool(missing)))
-    lines += _listed([f"{one_line(name)} {one_line(fact)}" for name, fact in _facts(why)], width, "muted")
+    lines += _listed(
+        [f"{one_line(name)} {one_line(fact)}" for name, fact in _facts(why, options)], width, "muted"
+    )
     if not options.brief:
         lines += _listed(_others(why), width, "")
     return lines + _wrapped(why.note, width, "muted")
@@ -135,18 +137,13 @@ def _missing(why: Explanation, listed: Sequence[Candidate]) -> list[Candidate]:
     return [each for each in why.candidates if each.id not in ids]
 
 
-def _final(candidate: Candidate) -> float:
-    """Reads the log-probability that the last stage left."""
-    return candidate.logps[-1] if candidate.logps else candidate.raw_logp
-
-
 def _groups(
     why: Explanation, options: LadderOptions
 ) -> tuple[list[Candidate], list[tuple[int, list[Candidate]]]]:
     """Selects the tokens to list: those that were left, then what each stage removed, the last one first."""
     by_sum = _has_luck(why) and options.order == "sum"
     left = [each for each in why.candidates if _is_kept(each)]
-    left.sort(key=lambda each: each.sum if by_sum else _final(each), reverse=True)
+    left.sort(key=lambda each: each.sum if by_sum else final_logp(each), reverse=True)
     kept = [
         each
         for i, each in enumerate(left)
@@ -167,14 +164,14 @@ def _groups(
     return kept, groups
 
 
-def _facts(why: Explanation) -> list[tuple[str, str]]:
-    """Lists what is told of the draw beside the table."""
+def _facts(why: Explanation, options: LadderOptions) -> list[tuple[str, str]]:
+    """Lists what is told of the draw and stands in no column."""
     facts = [("rank", f"{why.candidates[0].rank + 1:,}")]
     if why.drawn and why.margin < inf:
         facts.append(("margin", f"{why.margin:.2f}"))
     if not isnan(why.entropy):
         facts.append(("H", f"{why.entropy:.2f}"))
-    return [*facts, *why.facts]
+    return [*facts, *(fact for fact in why.facts if fact[0] not in options.own)]
 
 
 # Columns.
@@ -239,7 +236,7 @@ def _luck_columns(why: Explanation, *, wide: bool) -> list[_Column]:
     """Makes the columns of log p, luck, sum and place; log p and place alone where the best is taken."""
     digits, cells = (2, 8) if wide else (1, 5)
     last = [each for each in why.candidates if _is_kept(each)]
-    last.sort(key=lambda each: each.sum if _has_luck(why) else _final(each), reverse=True)
+    last.sort(key=lambda each: each.sum if _has_luck(why) else final_logp(each), reverse=True)
     places = {each.id: _place(i) for i, each in enumerate(last)}
 
     def column(head: str, cells: int, value: Callable[[Candidate], float], role: Role) -> _Column:
@@ -251,7 +248,7 @@ def _luck_columns(why: Explanation, *, wide: bool) -> list[_Column]:
 
         return _Column(head, cells, write, 4)
 
-    columns = [column("log p", 9, _final, "number")] if wide else []
+    columns = [column("log p", 9, final_logp, "number")] if wide else []
     if _has_luck(why):
         columns += [
             column("luck", cells, lambda each: each.luck, "luck"),
@@ -269,7 +266,7 @@ def _place(i: int) -> str:
 
 def _write_short(candidate: Candidate) -> tuple[str, Role]:
     """Writes the probability that the last stage left, in four cells."""
-    return (share(exp(_final(candidate)), 4), "number") if _is_kept(candidate) else ("cut", "cut")
+    return (share(exp(final_logp(candidate)), 4), "number") if _is_kept(candidate) else ("cut", "cut")
 
 
 # Lines.
@@ -345,8 +342,8 @@ def _listed(parts: Iterable[str], width: int, role: Role) -> list[LadderLine]:
         if lines and cell_len(f"{lines[-1]} · {part}") <= width:
             lines[-1] += f" · {part}"
         else:
-            lines.append(part)
-    return [LadderLine(((fit_start(line, width), role),)) for line in lines]
+            lines += wrap_words(part, width)
+    return [LadderLine(((pad(line, width), role),)) for line in lines]
 
 
 def _wrapped(text: str, width: int, role: Role) -> list[LadderLine]:

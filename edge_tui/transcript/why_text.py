@@ -23,14 +23,17 @@ def candidate_sentence(why: Explanation, token: int) -> str:
         own, edge = (criterion_text(stage.criterion, number) for number in (found.criteria[at], stage.edge))
         limits = f": {own}, the edge is {edge}" if own and edge else ""
         return f"{one_line(stage.title)} cut it{limits}."
-    if not why.drawn:
-        return f"{name} is left; the best is taken." if found.id != why.winner else f"{name} is the best."
-    if found.id == why.winner:
-        return f"{name} has the largest sum, by {why.margin:.2f}." if why.margin < inf else ""
     best = find(why, why.winner)
-    if found.sum > best.sum:
-        return f"{name} has the largest sum, and yet {visible(best.text)} is taken."
-    return f"{name} lacked {best.sum - found.sum:.2f} to the sum of {visible(best.text)}."
+    if found.id == best.id:
+        has = f" has the largest sum, by {why.margin:.2f}." if why.drawn else " is the best."
+        return name + has if why.margin < inf or not why.drawn else ""
+    ours, theirs = (each.sum if why.drawn else final_logp(each) for each in (found, best))
+    if not ours <= theirs:
+        # A search compares whole texts, and a sum that was computed again may tie with the draw's own.
+        return ""
+    return (
+        f"{name} lacked {theirs - ours:.2f} to {'the sum' if why.drawn else 'log p'} of {visible(best.text)}."
+    )
 
 
 def criterion_text(criterion: str, value: float) -> str:
@@ -72,3 +75,8 @@ def signed(value: float, digits: int, cells: int, sign: str = "") -> str:
 def find(why: Explanation, token: int) -> Candidate:
     """Finds a token; the first one is the one that was taken."""
     return next((each for each in why.candidates if each.id == token), why.candidates[0])
+
+
+def final_logp(candidate: Candidate) -> float:
+    """Reads the log-probability that the last stage left."""
+    return candidate.logps[-1] if candidate.logps else candidate.raw_logp

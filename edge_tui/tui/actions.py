@@ -160,6 +160,8 @@ ACTIONS: tuple[Action, ...] = (
            "The same prompt and seed under another strategy too, both in turn, side by side."),
     Action("toggle_final", "f", "raw/final",
            "Colour by the model's own probabilities, or by those the strategy drew from."),
+    Action("colours", "F", "colours",
+           "Colour by rank, by entropy, by margin (where another token was nearly taken), or by p again."),
     Action("inspector", "i", "inspect", "Show or hide why the token under the cursor was taken."),
     Action("widen", "W", "widen", "Give that more room: a column for each stage; once more takes it back."),
     Action("sidebar", "b", "sidebar", "Fold the sidebar away, or bring it back."),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from edge_tui.engine.events import Explained
+from edge_tui.engine.events import Explained, Resolved
 from edge_tui.engine.port import Question
+from edge_tui.engine.token_fields import KEPT
+from edge_tui.transcript.transcript import Transcript
 from tests.transcript.explanations import of_top_p
 from tests.tui.engines import WORDS, PictureEngine
 from tests.tui.rendered import notices, settle, until
 from tests.tui.test_inspector import InspectorApp, drawn, sky
+from tests.tui.transcripts import batch, started
 
 if TYPE_CHECKING:
     from edge_tui.engine.explanation import Explanation
@@ -177,6 +182,38 @@ async def test_the_marked_line_stays_in_sight(height: int) -> None:
             assert any(part.style is not None and part.style.reverse for line in lines for part in line)
             await pilot.press("down")
         assert "…" not in "".join(drawn(app.inspector))
+
+
+async def test_colours_go_round_the_numbers_of_a_token(picture: Any) -> None:
+    app = picture()
+    async with app.run_test(size=(80, 24)) as pilot:
+        bench = await opened(pilot)
+        legends = []
+        for _ in range(5):
+            legends.append(str(bench.view.output.border_subtitle).split()[0])
+            await pilot.press("F")
+        assert legends == ["raw", "rank", "nats", "margin", "raw"]
+
+
+async def test_a_record_tells_margin_kept_and_what_cut_a_token() -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(80, 24)):
+        tokens = batch(["sky"], probabilities=[0.5])
+        removing = np.full(tokens.top_ids.shape, KEPT, np.int32)
+        removing[0, 2] = 2
+        whole = replace(
+            tokens,
+            margin=np.array([0.25], np.float32),
+            candidate_count=np.array([5], np.int32),
+            removing_stage=removing,
+        )
+        transcript = Transcript(replace(started(), strategy="top_p", values={"top_p": Resolved(0.9, "user")}))
+        transcript.extend(whole)
+        app.inspector.show(transcript, 0)
+        text = "\n".join(drawn(app.inspector))
+        assert "margin 0.25  kept 5" in text
+        (cut,) = [line for line in drawn(app.inspector) if "cut by" in line]
+        assert "cut by top-p" in cut
 
 
 # On the real engine.

@@ -58,11 +58,16 @@ class HelpScreen(Dialog[None]):
 
     @staticmethod
     def _colours() -> Content:
-        _, steps = LEGENDS["probability"]
-        parts: list[tuple[str, str]] = [("\nProbability of a token\n", "$primary bold"), ("  ", "")]
-        for i, step in enumerate(steps):
-            parts += [("█ ", f"$token-{i}"), (f"{step}  ", "$foreground")]
-        kinds = "\n  raw: under the model itself; final: in the distribution the strategy drew from\n"
+        parts: list[tuple[str, str]] = [("\nColours of a token\n", "$primary bold")]
+        for name, steps in LEGENDS.values():
+            parts.append((f"  {name:<8}", "$text-muted"))
+            for i, step in enumerate(steps):
+                parts += [("█ ", f"$token-{i}"), (f"{step:<7}", "$foreground")]
+            parts.append(("\n", ""))
+        kinds = (
+            "  raw: p under the model itself; final: p in the distribution the strategy drew from\n"
+            "  nats: entropy of the model; margin: best sum less the second, in nats\n"
+        )
         parts.append((kinds, "$text-muted"))
         return Content.assemble(*parts)
 

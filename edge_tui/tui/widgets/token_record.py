@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.cells import cell_len
 
+from edge_tui.engine.token_fields import KEPT, UNKNOWN
 from edge_tui.transcript.fitting import fit_start, visible
-from edge_tui.transcript.values_at import strategy_of, values_at
+from edge_tui.transcript.values_at import remover_at, strategy_of, values_at
 from edge_tui.util.formatting import bar, compact_float, percent
 from edge_tui.util.sanitise import one_line, sanitise
 
@@ -42,6 +43,8 @@ class Row(NamedTuple):
     taken: bool
     own: tuple[float, ...] = ()
     """The strategy's numbers, in the order of its columns."""
+    cut_by: str = ""
+    """The stage that removed it; "" where none did, or that is not known."""
 
 
 class TokenRecord:
@@ -84,6 +87,11 @@ class TokenRecord:
             decoder = strategy_of(transcript)
             self._cut_by = decoder.cut_by(values_at(transcript, index)) if decoder is not None else ""
             numbers[token.id] = self._numbers_of(token)
+        removers = {
+            other.id: remover_at(transcript, stage, index)
+            for other, stage in zip(token.top, token.removing_stage, strict=False)
+            if stage not in (KEPT, UNKNOWN)
+        }
         listed = [other.id for other in others]
         if token.id not in listed:
             listed.append(token.id)
@@ -91,7 +99,8 @@ class TokenRecord:
         texts += [""] * (len(listed) - len(texts))
         for id, text in zip(listed, texts, strict=True):
             shares = exp(raw.get(id, nan)), exp(final.get(id, nan))
-            self.rows.append(Row(id, visible(text), *shares, id == token.id, numbers.get(id, ())))
+            cut_by = removers.get(id, "")
+            self.rows.append(Row(id, visible(text), *shares, id == token.id, numbers.get(id, ()), cut_by))
 
     @property
     def first_other(self) -> int:
@@ -153,10 +162,14 @@ class TokenRecord:
             self._fact(width, "raw", raw, "final", final),
             self._fact(width, "rank", rank, "H", _entropy(token)),
         ]
+        if token.candidate_count >= 0:
+            margin = f"{token.margin:.2f}" if token.margin < inf else "n/a"
+            lines.append(self._fact(width, "margin", margin, "kept", f"{token.candidate_count:,}"))
+        facts = len(lines)
         for change in transcript.changes_at(token.index):
             sentence = f"▸ {sanitise(change.name)} = {change.value:.4g} from here"
             lines.append(((fit_start(sentence, width), "$warning"),))
-        lines[3:3] = self._own_facts(width, height - len(lines))
+        lines[facts:facts] = self._own_facts(width, height - len(lines))
         return lines
 
     def _own_facts(self, width: int, height: int) -> list[Line]:
@@ -233,13 +246,17 @@ class TokenRecord:
             share = row.final if self.show_final else row.raw
             here = i == marked
             style = "reverse" if here else "bold" if row.taken else ""
-            drawn_bar = bar(0.0 if isnan(share) else share, bar_width)
+            shape, paint = bar(0.0 if isnan(share) else share, bar_width), "$primary"
+            if row.cut_by and not row.own:
+                shape, paint = _cut_in(row.cut_by, bar_width), "$error"
+            elif here:
+                # On the highlight a bar would be a hole: without colours it is in the background's.
+                shape = " " * bar_width
             lines.append(
                 (
                     (("●" if row.taken else "▸" if here else " ") + " ", style),
                     (fit_start(row.text, text_width) + " ", style),
-                    # On the highlight a bar would be a hole: without colours it is in the background's.
-                    (" " * bar_width, style) if here else (drawn_bar, "$primary"),
+                    (shape, style if here else paint),
                     ("".join(f" {percent(each)}" for each in shares), style),
                     (self._own_numbers(row, cells), style),
                 )
@@ -258,6 +275,12 @@ class TokenRecord:
             visible_columns -= 1
             room += cells[visible_columns]
         return shown[: sum(cells[:visible_columns])] + f"{cut:>{room}}"[:room]
+
+
+def _cut_in(stage: str, cells: int) -> str:
+    """Writes what removed a token, without the stage's values where they do not fit."""
+    texts = (f"cut by {stage}", f"cut by {stage.partition(' ')[0]}", "cut")
+    return fit_start(next((text for text in texts if cell_len(text) <= cells), texts[-1]), cells)
 
 
 def _entropy(token: TokenView) -> str:

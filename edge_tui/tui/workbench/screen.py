@@ -242,6 +242,10 @@ class WorkbenchScreen(DialogActions, SizedScreen):
         """Colours by the other probabilities."""
         self.view.toggle_final()
 
+    def action_colours(self) -> None:
+        """Colours by another number."""
+        self.view.cycle_colours()
+
     def action_inspector(self) -> None:
         """Opens or closes the inspector."""
         self._inspect = not self.has_class("-inspecting")

@@ -8,7 +8,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
 from edge_tui.engine.events import Finished, Started
-from edge_tui.transcript.colour_buckets import BUCKETS
+from edge_tui.transcript.colour_buckets import BUCKETS, LEGENDS
 from edge_tui.transcript.curve import QUANTITIES
 from edge_tui.tui import run_messages
 from edge_tui.tui.widgets.beam_board import BeamBoard
@@ -234,6 +234,12 @@ class WorkbenchView:
         self.pane.show_final = self.inspector.show_final = not self.pane.show_final
         self.title_output()
 
+    def cycle_colours(self) -> None:
+        """Colours by the next number of a token."""
+        order = list(LEGENDS)
+        self.pane.colour_by = order[(order.index(self.pane.colour_by) + 1) % len(order)]
+        self.title_output()
+
     def toggle_board(self) -> None:
         """Shows the board of beams, or the text alone."""
         if self.transcript is not None and self.transcript.is_ranked:
@@ -272,13 +278,15 @@ class WorkbenchView:
     def title_output(self) -> None:
         """Names the strategy of the tokens, and their colours."""
         run = self._session.current
-        kind = "final" if self.pane.show_final else "raw"
+        name, steps = LEGENDS[self.pane.colour_by]
+        if self.pane.colour_by == "probability":
+            name = f"{'final' if self.pane.show_final else 'raw'} {name}"
         title = "tokens"
         if run is not None and run.started is not None and self.transcript is not None:
             title = f"tokens · {self.title_of(run.started.strategy)}"
         self.output.border_title = Content(title)
         ladder = [("━━", f"$token-{step}") for step in range(BUCKETS)]
-        self.output.border_subtitle = Content.assemble(f"{kind} p <1% ", *ladder, " ≥90%")
+        self.output.border_subtitle = Content.assemble(f"{name} {steps[0]} ", *ladder, f" {steps[-1]}")
 
     # The gauge.
 
