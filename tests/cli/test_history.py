@@ -37,6 +37,7 @@ def test_list_search_show_diff(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = history(capsys, "diff", str(first.id), "last")
     assert status == 1
     assert "seed               1  →  2" in out
+    assert "The numbers differ before the draw: the prompts are not the same." in out
     assert history(capsys, "diff", "last", "last")[0] == 0
 
 

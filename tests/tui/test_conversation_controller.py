@@ -147,3 +147,30 @@ def test_a_repeated_message_leaves_what_came_after_behind(talk: Talk) -> None:
     assert position is not None
     assert (position.turn, position.parent) == (0, "")
     assert talk.exchanges == ["a"]
+
+
+def test_a_run_that_is_adopted_answers_its_message_and_leaves_those_after_it(talk: Talk) -> None:
+    talk.say("a")
+    first = talk.session.run
+    talk.say("b")
+    assert first is not None
+    second = talk.session.start_beside(first, replace(first.request, strategy="greedy"))
+    talk.session.pump()
+    assert talk.exchanges == ["a", "b"]
+    assert second is not None
+    recorder = talk.session.recorder = Turns()  # type: ignore[assignment]
+    talk.controller.adopt(second)
+    assert talk.exchanges == ["a"]
+    assert talk.controller.talk is not None
+    assert talk.controller.talk.exchanges[0].run is second
+    assert recorder.turns == [(second.id, talk.controller.talk.uid, 0, "")]
+
+
+class Turns:
+    """Notes the turns that runs become."""
+
+    def __init__(self) -> None:
+        self.turns: list[tuple[int, str, int, str]] = []
+
+    def set_turn(self, *turn: object) -> None:
+        self.turns.append(turn)  # type: ignore[arg-type]

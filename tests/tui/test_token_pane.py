@@ -396,6 +396,25 @@ async def test_resizing_while_streaming_keeps_the_place() -> None:
         assert app.pane.laid_out == len(transcript)
 
 
+async def test_a_cursor_in_sight_stays_in_sight_at_another_size() -> None:
+    app = PaneApp()
+    async with app.run_test(size=(60, 20)) as pilot:
+        pane = app.pane
+        pane.show(transcript_of(PROSE * 60))
+        await laid_out(pane, pilot)
+        pane.cursor = 330
+        await pilot.pause()
+        for size in ((24, 8), (100, 30), (30, 30), (30, 6)):
+            await pilot.resize_terminal(*size)
+            await laid_out(pane, pilot)
+            assert pane.shows_cursor, size
+        pane.scroll_to(y=0, animate=False, immediate=True)
+        await pilot.resize_terminal(80, 12)
+        await laid_out(pane, pilot)
+        assert not pane.shows_cursor  # who has scrolled away looks at something else
+        assert round(pane.scroll_y) == 0
+
+
 async def test_a_long_transcript_is_laid_out_a_part_at_a_time() -> None:
     """`python -m tools.bench_screen` measures the frames of a hundred thousand tokens."""
     app = PaneApp()

@@ -16,10 +16,3 @@ class SidePane(TokenPane, inherit_bindings=False):
         length = len(self.transcript) if self.transcript is not None else 0
         self.cursor = min(index, length - 1) if index is not None and length else None
         self.show_cursor()
-
-    @property
-    def shows_cursor(self) -> bool:
-        """True where the token under the cursor is in sight."""
-        if self.cursor is None or self.cursor >= self.laid_out:
-            return False
-        return 0 <= self._wrap.line_of(self.cursor) - round(self.scroll_y) < self._height

@@ -125,6 +125,13 @@ class TokenPane(TokenLines, can_focus=True):
         """Finds the first and last line on which a token is drawn, or marked."""
         return self._wrap.line_of(token), self._wrap.line_of(min(token + 2, self._wrap.wrapped_count))
 
+    @property
+    def shows_cursor(self) -> bool:
+        """True where the token under the cursor is in sight."""
+        if self.cursor is None or self.cursor >= self.laid_out:
+            return False
+        return 0 <= self._wrap.line_of(self.cursor) - round(self.scroll_y) < self._height
+
     def show_cursor(self) -> None:
         """Scrolls to the cursor, if there is one."""
         if self.cursor is not None and self.cursor < self.laid_out and self.size:

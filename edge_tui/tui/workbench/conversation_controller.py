@@ -127,9 +127,13 @@ class ConversationController:
 
     def adopt(self, run: Run) -> None:
         """Makes a run the answer of its exchange; those after it are left behind."""
-        if self.talk is not None and self.talk.begin(run.request.prompt) is not None:
-            self.talk.attach_run(run)
-            self._paint()
+        position = self.talk.begin(run.request.prompt) if self.talk is not None else None
+        if self.talk is None or position is None:
+            return
+        self.talk.attach_run(run)
+        if (recorder := self._session.recorder) is not None:
+            recorder.set_turn(run.id, position.conversation, position.turn, position.parent)
+        self._paint()
 
     # Looking back.
 
