@@ -59,7 +59,7 @@ def draft(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 PAIRS = [
     ("top_k", "top_p"),
-    ("beam", "mirostat"),
+    pytest.param("beam", "mirostat", marks=pytest.mark.proof),
     pytest.param("top_p", "top_p", marks=pytest.mark.proof),
     pytest.param("speculative", "contrastive", marks=pytest.mark.proof),
     pytest.param("cfg", "dola", marks=pytest.mark.proof),
@@ -84,8 +84,15 @@ def test_two_runs_in_turn_are_what_each_is_alone(
     assert record(alone(engine, request(other))) == record(second)
 
 
-@pytest.mark.parametrize("known", [False, True])
-@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize(
+    ("known", "live"),
+    [
+        (False, False),
+        (True, True),
+        pytest.param(False, True, marks=pytest.mark.proof),
+        pytest.param(True, False, marks=pytest.mark.proof),
+    ],
+)
 def test_the_prompt_is_read_as_that_of_the_run_beside_which_it_is(
     engine: LocalEngine, known: bool, live: bool
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from edge_tui.history.recorder import Recorder
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
@@ -62,6 +64,7 @@ async def test_a_duel_is_decoded_in_turn_kept_and_taken(demo: Any) -> None:
         assert {entry.strategy: entry.tokens for entry in store.runs()} == {"top_p": LENGTH, "top_k": LENGTH}
 
 
+@pytest.mark.proof
 async def test_esc_leaves_a_duel_that_goes_on_with_the_first_run_alone(demo: Any) -> None:
     app = demo(max_length=1500, strategy="top_p", seed=2)
     async with app.run_test(size=(80, 24)) as pilot:
