@@ -304,7 +304,10 @@ class Session(EngineState):
 
     def _is_apart(self, event: Event) -> bool:
         """Hands an event to those that ask the engine beside its runs; False where it is none of theirs."""
-        return self.readings.apply(event) or self.questions.apply(event)
+        if self.readings.apply(event):
+            self.apply(event)  # a model that could not be loaded for it is not loading any more
+            return True
+        return self.questions.apply(event)
 
     def _apply(self, event: Event) -> None:
         self.apply(event)

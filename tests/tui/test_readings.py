@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_tui.engine.events import Died, Loaded
+from edge_tui.engine.events import Died, Loaded, Loading
 from edge_tui.engine.port import Request
 from tests.tui.parts import session
 from tests.tui.prompts import ReadingEngine
@@ -54,6 +54,20 @@ def test_a_failed_reading_is_tried_again() -> None:
     again = shown.readings.read(REQUEST)
     shown.pump()
     assert again.prompt is not None
+
+
+def test_a_model_that_cannot_be_loaded_for_a_reading_is_not_loading_any_more() -> None:
+    engine = ReadingEngine(PARTS)
+    engine.waits = True
+    engine.failure = "The model cannot be loaded."
+    shown = session(engine)
+    shown.readings.read(REQUEST)
+    engine.events.append(Loading("expert", "big"))
+    shown.pump()
+    assert shown.loading
+    engine.tell()
+    shown.pump()
+    assert not shown.loading
 
 
 def test_a_reading_gives_way_to_the_next_and_what_comes_late_is_dropped() -> None:
