@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from textual import work
 from textual.content import Content
+from textual.worker import get_current_worker
 
 from edge_tui.decoders.base import numbers
 from edge_tui.engine.port import ModelSpec
@@ -77,7 +78,7 @@ class ModelsScreen(FilterListScreen[None]):
         self.options.loading = True
         self._scan()
 
-    @work(thread=True)
+    @work(thread=True, exclusive=True, group="scan")
     def _scan(self) -> None:
         from edge_tui.hub import recent_models
         from edge_tui.hub.listing import describe_local, local_models
@@ -90,7 +91,8 @@ class ModelsScreen(FilterListScreen[None]):
         listings += [describe_local(name, "cache") for name in others]
         listings.sort(key=lambda listing: last.index(listing.name) if listing.name in last else len(last))
         names = ["auto", *(device.name for device in devices())]
-        self.app.call_from_thread(self._show_listings, listings, names)
+        if not get_current_worker().is_cancelled:  # a later scan may have seen more, and ended before
+            self.app.call_from_thread(self._show_listings, listings, names)
 
     def _show_listings(self, listings: Sequence[Listing], devices: list[str]) -> None:
         if not self.opened:

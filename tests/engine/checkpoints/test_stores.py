@@ -93,7 +93,11 @@ def test_what_ollama_has_damaged_is_said_in_a_sentence(home: Path, gguf: Path) -
     pulled(store, f"{root}/away/1b", gguf, **{MODEL: "sha256:../../../../etc/passwd"})
     for word, text in (("broken", "{"), ("empty", "{}"), ("list", "[]"), ("null", '{"layers": null}')):
         pulled(store, f"{root}/{word}/1b", gguf).write_text(text)
+    outside = pulled(store, f"{root}/outside/1b", gguf).rename(home / "outside.json")
+    (store.parent / "outside").mkdir()
+    outside.rename(store.parent / "outside" / "json")
     for name, kind, words in (
+        ("../../outside:json", CheckpointError, "no model"),
         ("none:1b", CheckpointError, "it has ollama:adapter:1b"),
         ("whole", CheckpointError, "no model 'whole'"),
         ("adapter:1b", CheckpointError, "an adapter on another model"),
