@@ -143,7 +143,7 @@ class QueueSlot:
         Raises:
             ApiError: the engine cannot tell.
         """
-        async for (answer,) in self.run(question):
+        async for *_, answer in self.run(question):
             if isinstance(answer, events.Explained):
                 return answer.explanation
             if isinstance(answer, events.Failed) and not self.timed_out:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import signal
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from edge_tui.cli.main import main
 from edge_tui.cli.parser import make_parser
 from edge_tui.cli.why_output import WhyPrinter
-from edge_tui.engine.events import Explained
+from edge_tui.engine.events import Event, Explained, Failed
 from edge_tui.engine.explanation import Candidate, Explanation, StageView
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Question, Request
@@ -162,3 +164,26 @@ def test_colours_come_where_the_terminal_can(environment: dict[str, str], colour
     stripped = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
     assert [line.rstrip() for line in stripped.splitlines()] == plain.getvalue().splitlines()
     assert "\x1b[31ma" not in out.getvalue()
+
+
+def test_ctrl_c_ends_the_reasons_and_leaves_the_summary(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupts(LocalEngine):
+        def explain(self, question: Question) -> int:
+            if len(question.request.prefix) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+                return 10**6  # an answer that does not come
+            return super().explain(question)
+
+        def cancel(self, run: int | None = None) -> None:
+            super().cancel(run)
+            self.late = [Failed("The question was taken back.", run, code="cancelled")]
+
+        def poll(self) -> list[Event]:
+            late, self.late = getattr(self, "late", []), []
+            return [*super().poll(), *late]
+
+    monkeypatch.setattr("edge_tui.engine.local.LocalEngine", Interrupts)
+    status, out, told = run("Hello", "--explain", "--json")
+    kinds = [json.loads(line)["type"] for line in out.splitlines()]
+    assert (status, told) == (130, "")
+    assert kinds == ["token"] * 4 + ["explanation"] * 2 + ["summary"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edge_tui.engine.events import Event, Failed
 from edge_tui.serve.explain import MOST
 from edge_tui.serve.schemas import MAX_CANDIDATES
 from tests.engine.explanations import assert_alike
@@ -143,3 +144,16 @@ def test_the_documented_limits_hold() -> None:
     text = (ROOT / "docs" / "why.md").read_text(encoding="utf-8")
     assert f"one request may\nask of {MOST} tokens" in text
     assert f"up to {MAX_CANDIDATES:,} ids" in text
+
+
+def test_a_question_that_takes_too_long_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(seconds=1) as running, monkeypatch.context() as patch:
+        poll, late = running.engine.poll, list[Event]()
+        patch.setattr(running.engine, "explain", lambda question: 10**6)
+        patch.setattr(running.engine, "cancel", lambda run: late.append(Failed("Taken back.", run)))
+        patch.setattr(running.engine, "poll", lambda: [*poll(), *(late.pop() for _ in list(late))])
+        answer = running.post("/explain", {**BODY, "token": 5})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "time")
+        assert answer.json()["error"]["message"] == "The explanation took longer than this server lets it."
+        patch.undo()
+        assert running.post("/explain", {**BODY, "token": 5}).status_code == 200
