@@ -14,8 +14,9 @@ from typing import Literal
 Exactness = Literal["own", "near", "record"]
 """Codes of how far an explanation's numbers are those of the draw.
 
-"own": they are the draw's own. "near": they were computed again in another way, and each sum is within
-`Explanation.epsilon`. "record": nothing was computed; they are what was recorded with the token.
+"own": they are the draw's own; where a float32 model has read the text anew, up to its rounding. "near":
+they were computed again in another way. In both, `Explanation.epsilon` bounds the error of each sum.
+"record": nothing was computed; they are what was recorded with the token.
 """
 
 
@@ -100,7 +101,7 @@ class Explanation:
         facts: What the strategy recorded beside, a name and a text each: parent, Σ log p, p/q, the verdict.
         sentence: The reason in plain words.
         exactness: How far the numbers are those of the draw.
-        epsilon: Bound of the error of a sum (nats); 0 where they are the draw's own.
+        epsilon: Bound of the error of a sum (nats); 0 where the step's own keys and values were read.
         note: One sentence on exactness, or on what cannot be told; "" where there is nothing to say.
     """
 

@@ -125,10 +125,12 @@ def _explain(
         others = other_choices(question, plan, trace.raw, rng)
     choice = ExplainedChoice.of(question, plan, trace, proposal, rng)
     precision = plan.main.model.info.precision
+    explanation = choice.explanation()
+    is_same = precision in EPSILON and explanation.winner == explanation.token
     explanation = replace(
-        choice.explanation(),
+        explanation,
         others=others,
-        exactness="own" if is_own or precision in EPSILON else "near",
+        exactness="own" if is_own or is_same else "near",
         epsilon=0.0 if is_own else EPSILON.get(precision, COARSE_EPSILON),
     )
     return replace(explanation, sentence=sentence_of(explanation, choice), note=note_of(explanation, decoder))

@@ -17,8 +17,10 @@ from edge_tui.engine.explanation import Explanation
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Question, Request
 from tests.engine.decode.explaining import add_up, ask, explain, question_at
-from tests.engine.random_checkpoints import TOKENS, make_checkpoint
+from tests.engine.models.test_transformers_tier import make_other
+from tests.engine.random_checkpoints import TOKENS, make_checkpoint, save_tokenizer
 from tests.engine.watch import Watched, watch
+from tests.learner import LEARNER
 from tests.waiting import until
 
 PROMPT = (*range(40, 60), *range(40, 52))
@@ -134,6 +136,45 @@ def test_others_take_what_they_take_in_a_run_that_goes_on(engine: LocalEngine) -
     assert [other.strategy for other in explain(engine, request, run, 3).others] == [
         name for name in digits if name in told
     ]
+
+
+def test_a_learner_is_explained_where_its_numbers_are_not_known(engine: LocalEngine) -> None:
+    request = request_of("mirostat", 12)
+    run = watch(engine, request)
+    question = question_at(request, run, 9)
+    known, unknown = (
+        ask(engine, question),
+        ask(engine, replace(question, request=replace(question.request, prefix_logps=()))),
+    )
+    assert isinstance(known, Explanation)
+    assert isinstance(unknown, Explanation)
+    add_up(unknown)
+    assert unknown.stages[-1].edge == pytest.approx(known.stages[-1].edge, abs=1e-3)
+
+
+def test_a_users_strategy_is_explained(engine: LocalEngine, tmp_path: Path) -> None:
+    (tmp_path / "learner.py").write_text(LEARNER)
+    decoders.load([tmp_path])
+    try:
+        check_run(engine, "learner", 8, 11)
+    finally:
+        decoders.load([])
+
+
+@pytest.mark.proof
+def test_a_model_whose_contexts_cannot_resume_reads_the_text_anew(tmp_path: Path) -> None:
+    path = make_other(tmp_path / "other", "bloom")
+    save_tokenizer(path)
+    engine = LocalEngine({"model": ModelSpec(str(path), "float32", "cpu")})
+    request = replace(request_of("top_p", 8), ids=tuple(range(40, 50)))
+    run = watch(engine, request)
+    for index in (7, 2, 0, 7):
+        why = explain(engine, request, run, index)
+        add_up(why)
+        assert why.epsilon > 0
+    longer = replace(request, prefix=tuple(run.ids), max_length=1)
+    assert watch(engine, longer).started.reused_tokens == 10 + 7
+    assert engine.close(10.0)
 
 
 def test_a_later_run_goes_on_where_it_would_have_without_questions(engine: LocalEngine) -> None:
