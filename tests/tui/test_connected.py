@@ -20,7 +20,7 @@ from tests.tui.engines import PictureEngine
 pytest.importorskip("fastapi", reason="the server's libraries are not installed")
 
 from tests.serve.serving import Running, serving
-from tests.tui.rendered import until
+from tests.tui.rendered import lines, until
 from tests.tui.test_end_to_end import Terminal
 
 
@@ -47,6 +47,23 @@ async def test_what_an_engine_refuses_is_grey_and_says_why() -> None:
         await pilot.pause()
         assert bench.run_params.decoder.name == before
         assert "no beams" in str(bench.view.messages.render())
+
+
+@pytest.mark.proof
+async def test_a_prompt_is_read_by_a_server_of_ours(server: Running) -> None:
+    app = EdgeApp(
+        lambda: RemoteEngine(base_url(server.url)),
+        replace(Settings(), strategy="greedy"),
+        theme_folders=[resources.themes()],
+    )
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.session.loaded)
+        app.workbench.prompt.insert("def main(")
+        app.workbench.action_read_prompt()
+        await until(pilot, lambda: "H after this point" in "\n".join(lines(app)))
+        shown = "\n".join(lines(app))
+        assert "def main(" in shown
+        assert "greedy takes “" in shown
 
 
 async def test_a_run_over_a_server_of_ours(server: Running) -> None:
