@@ -66,17 +66,24 @@ class ExplainedChoice:
         return replace(choice, luck=lambda ids: plan.decoder.luck(ids[None], rng)[0])
 
     @property
-    def verdict(self) -> tuple[Verdict, str]:
-        """What became of a proposal in the token's place, and its text; "none" where p/q decided nothing."""
-        if self.proposal is None or isnan(self.proposal.ratio):
-            return "none", ""
-        verdict = self.proposal.verdict(self.question.token, self.question.recorded)
-        return verdict, self.plan.main.tokenizer.token_strings([self.proposal.proposed])[0]
+    def verdict(self) -> Verdict:
+        """What became of a proposal in the token's place."""
+        if self.proposal is None:
+            return "none"
+        is_first = not self.plan.request.prefix
+        return self.proposal.verdict(self.question.token, self.question.recorded, is_first)
+
+    @property
+    def proposed(self) -> str:
+        """The text of the proposal; "" where none was made."""
+        if self.proposal is None or self.verdict == "none":
+            return ""
+        return self.plan.main.tokenizer.token_strings([self.proposal.proposed])[0]
 
     @property
     def is_by_ratio(self) -> bool:
         """True where p/q of a proposal decided, and not the luck of a draw."""
-        return self.verdict[0] != "none"
+        return self.proposal is not None and self.verdict != "none" and not isnan(self.proposal.ratio)
 
     @property
     def winner(self) -> int:
@@ -176,13 +183,8 @@ class ExplainedChoice:
             is_token = column.role == "token"
             text = tokenizer.token_strings([int(value)])[0] if is_token else column.text(value)
             facts.append((column.name.replace("_", " "), text))
-        if self.proposal is not None and "drafted" not in numbers:
-            verdict = self.proposal.verdict(token, numbers)
-            if verdict != "none":
-                facts += [
-                    ("proposed", tokenizer.token_strings([self.proposal.proposed])[0]),
-                    ("verdict", verdict),
-                ]
+        if self.proposed and "drafted" not in numbers:
+            facts += [("proposed", self.proposed), ("verdict", self.verdict)]
         if self.is_by_ratio and self.proposal is not None:
             facts.append(("p/q", f"{self.proposal.ratio:.3g}, needed {self.proposal.bound:.3g}"))
         return tuple(facts)

@@ -33,7 +33,7 @@ class ProposalCheck:
     ratio: float = nan
     bound: float = nan
 
-    def verdict(self, token: int, recorded: Mapping[str, float]) -> Verdict:
+    def verdict(self, token: int, recorded: Mapping[str, float], is_first: bool) -> Verdict:
         """Tells what became of the proposal in the place of a token that was taken.
 
         Proposals are a function of step and text, but whether one was made is not; the record knows.
@@ -41,7 +41,10 @@ class ProposalCheck:
         Args:
             token: The id.
             recorded: Its recorded numbers `drafted` and `rejected`; without them the likeliest is told.
+            is_first: True for the first token of an answer, before which nothing is proposed.
         """
+        if "drafted" not in recorded and is_first:
+            return "none"
         if "drafted" in recorded:
             is_accepted, was_made = recorded["drafted"] > 0, recorded.get("rejected", -1.0) >= 0
         else:

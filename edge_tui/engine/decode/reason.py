@@ -22,9 +22,11 @@ def sentence_of(explanation: Explanation, choice: ExplainedChoice) -> str:
         explanation: All but the sentence.
         choice: What decided.
     """
-    decoder, (verdict, proposed) = choice.plan.decoder, choice.verdict
+    decoder, verdict = choice.plan.decoder, choice.verdict if choice.is_by_ratio else "none"
     token, winner = (_find(explanation, each) for each in (explanation.token, explanation.winner))
     quoted, cuts = _quoted(token), [stage for stage in explanation.stages if stage.removed]
+    if decoder.lag:
+        return f"{quoted} was among the likeliest, and the best of them when they were weighed a step later."
     if decoder.owns_eos:
         return f"{quoted} continues a hypothesis that was among the best: a search compares whole texts."
     if token is not winner:
@@ -33,7 +35,8 @@ def sentence_of(explanation: Explanation, choice: ExplainedChoice) -> str:
     if verdict == "accepted":
         return f"The draft proposed {quoted}, and the model accepted it: {often}"
     if verdict == "rejected":
-        return f"The draft proposed {_quote(proposed)}; the model rejected it and drew {quoted} in its place."
+        proposed = _quote(choice.proposed)
+        return f"The draft proposed {proposed}; the model rejected it and drew {quoted} in its place."
     if explanation.drawn:
         return f"{explanation.candidate_count:,} tokens were left; {_luck(explanation, token)}: {often}"
     if choice.trace.took_best or not cuts:
@@ -43,6 +46,8 @@ def sentence_of(explanation: Explanation, choice: ExplainedChoice) -> str:
 
 def note_of(explanation: Explanation, decoder: Decoder) -> str:
     """Writes what a reader must know about the numbers; "" where there is nothing."""
+    if decoder.lag:
+        return "The weighing reads what follows each candidate and is not computed again: see the record."
     if decoder.owns_eos:
         return (
             "The rows of a search are not computed again: probabilities are those after the text alone, and"

@@ -255,6 +255,7 @@ def test_the_mass_of_a_cut_is_that_of_the_distribution_before_it(engine: LocalEn
         ("top_k", {"temperature": 3.0}, "50 tokens were left;"),
         ("contrastive", {}, "had the best score, and nothing is drawn."),
         ("beam", {}, "continues a hypothesis that was among the best"),
+        ("contrastive_search", {}, "the best of them when they were weighed a step later."),
     ],
 )
 def test_one_sentence_says_why(
@@ -265,7 +266,7 @@ def test_one_sentence_says_why(
     why = explain(engine, request, run, 1)
     assert sentence in why.sentence
     assert why.drawn == ("tokens were left" in why.sentence)
-    if strategy == "beam":
+    if decoders.find(strategy).kind == "search":
         assert why.note
         assert isnan(why.margin)
     else:
@@ -332,8 +333,10 @@ def test_a_proposal_is_told_with_what_became_of_it(engine: LocalEngine) -> None:
             assert why.drawn
         assert ("p/q" in dict(why.facts)) == ("model" in why.sentence)
     assert verdicts == {"accepted", "rejected", "none"}
-    without = explain(engine, request, run, 1)  # of an old record: by the numbers alone
-    assert without.winner == without.token
+    first, second = (explain(engine, request, run, index) for index in (0, 1))  # without a record
+    assert first.drawn  # nothing is proposed in front of it
+    assert second.winner == second.token
+    assert ("p/q" in dict(second.facts)) == ("verdict" in dict(second.facts))
 
 
 @pytest.mark.parametrize("strategy", ["beam", "diverse_beam", "stochastic_beam", "contrastive_search"])
