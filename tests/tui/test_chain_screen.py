@@ -62,25 +62,6 @@ async def test_the_sidebar_shows_a_chain_that_no_list_has(picture: Any) -> None:
         assert "penalties → beam → min-p" in "\n".join(lines(app))
 
 
-async def test_a_parameter_is_explained_where_every_stage_beside_it_can_be_drawn(picture: Any) -> None:
-    app = picture()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await settle(pilot)
-        app.workbench.prompt.insert("Why?")
-        await pilot.press("ctrl+j")
-        await until(pilot, lambda: app.workbench.pane.transcript is not None)
-        for name, drawn in (("top_p+temperature", True), ("top_p+p_less", False), ("beam:top_p", False)):
-            app.workbench.run_params.decoder = decoders.find(name)
-            app.workbench.parameters.reload()
-            app.workbench.parameters.table.choose("top_p")
-            await pilot.press("e", "space")
-            await settle(pilot)
-            text = "\n".join(lines(app))
-            assert ("without top p" in text) is drawn, name
-            assert ("is in the chain too" in text) is not drawn
-            await pilot.press("escape")
-
-
 async def test_strategies_stand_in_groups_until_something_is_typed(picture: Any) -> None:
     app = picture()
     async with app.run_test(size=(120, 50)) as pilot:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edge_tui import decoders
 from edge_tui.engine.events import Explained
 from edge_tui.engine.port import Question
 from tests.transcript.explanations import of_top_p
@@ -66,6 +67,19 @@ async def test_the_token_is_asked_about_again_as_the_value_is_turned(picture: An
         await pilot.press("escape")
         assert app.screen is app.workbench
         assert app.focused is app.workbench.parameters.table
+
+
+async def test_any_chain_is_asked_about_by_its_own_definition(picture: Any) -> None:
+    engine = TurnedEngine()
+    app = picture(engine)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await until(pilot, lambda: "It stays." in said(app.screen))
+        for name in ("top_p+p_less", "beam:top_p"):
+            app.workbench.run_params.decoder = decoders.find(name)
+            app.workbench.parameters.reload()
+            await until(pilot, lambda name=name: engine.questions[-1].request.strategy == name)
+            assert engine.questions[-1].token == engine.questions[0].token
 
 
 async def test_a_value_of_a_run_in_progress_is_turned_and_the_ladder_waits(picture: Any) -> None:

@@ -216,6 +216,16 @@ async def test_a_record_tells_margin_kept_and_what_cut_a_token() -> None:
         assert "cut by top-p" in cut
 
 
+async def test_the_parameters_have_lines_beside_the_ladder(picture: Any) -> None:
+    app = picture(ExplainingEngine())
+    async with app.run_test(size=(100, 34)) as pilot:
+        bench = await opened(pilot)
+        assert bench.parameters.table.size.height >= 8
+        assert bench.inspector.size.height >= 12
+        await pilot.press("i")
+        await until(pilot, lambda: bench.view.strategy_list.display)
+
+
 # On the real engine.
 
 

@@ -23,6 +23,7 @@ class Pane:
 
     cursor: int | None = None
     show_final = folding = False
+    colour_by = "probability"
 
     def __init__(self) -> None:
         self.transcript: Any = None

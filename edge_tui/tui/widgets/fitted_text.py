@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from rich.cells import cell_len
 from textual.content import Content
 from textual.widgets import Static
 
@@ -34,5 +35,10 @@ def fit_lines(text: Content, width: int, height: int) -> Content:
         return text
     if height <= 0:
         return Content("")
-    last = lines[height - 1].truncate(width - 2).rstrip(" ,;.:")
+    last = lines[height - 1]
+    if last.cell_length > width - 2:
+        # Between words, if there is more than one on the line.
+        words = last.truncate(width - 1).plain.rpartition(" ")[0]
+        last = last.truncate(cell_len(words) or width - 2)
+    last = last.rstrip(" ,;.:")
     return Content("\n").join([*lines[: height - 1], last + " …"])

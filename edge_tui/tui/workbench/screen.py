@@ -24,7 +24,7 @@ from edge_tui.tui.workbench.dialogs import WorkbenchDialogs
 from edge_tui.tui.workbench.duel_controller import DuelController
 from edge_tui.tui.workbench.prompt_controller import PromptController
 from edge_tui.tui.workbench.run_controller import RunController
-from edge_tui.tui.workbench.sized_screen import TALL, WIDE, SizedScreen
+from edge_tui.tui.workbench.sized_screen import HIGH, TALL, WIDE, SizedScreen
 from edge_tui.tui.workbench.strategy_controller import StrategyController
 from edge_tui.tui.workbench.view import WorkbenchView
 from edge_tui.tui.workbench.why_controller import WhyController
@@ -121,6 +121,7 @@ class WorkbenchScreen(DialogActions, SizedScreen):
         """Opens or closes the inspector; the strategies above it leave their lines to the parameters."""
         self.set_class(shown, "-inspecting")
         width, height = self.app.size
+        self.set_class(shown and width < WIDE and height < HIGH, "-crowded")
         self.view.strategy_list.columns = 2 if height < TALL or (shown and width < WIDE) else 1
 
     # Events and settings from the app.

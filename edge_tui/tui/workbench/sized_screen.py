@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 MINIMUM = (60, 16)
 """Columns and lines below which the screen only asks to be enlarged."""
-WIDE, TALL = 150, 34
-"""Least columns for an inspector beside the sidebar; least lines for one strategy a line."""
+WIDE, TALL, HIGH = 150, 34, 46
+"""Least columns for an inspector beside the sidebar; least lines for one strategy a line, and for the list of
+strategies, parameters and inspector one above the other."""
 
 
 class SizedScreen(Screen[None]):
