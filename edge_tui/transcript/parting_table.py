@@ -46,7 +46,8 @@ def parting_rows(one: Side, other: Side, tokens: tuple[TokenView, TokenView]) ->
     known: dict[int, Candidate] = {}
     for side in sides:
         for each in side.why.candidates if side.why is not None else ():
-            known.setdefault(each.id, each)
+            if each.id not in known or isnan(known[each.id].luck):
+                known[each.id] = each
     sums = _common_sums(one.why, other.why, known)
     taken = list(dict.fromkeys(token.id for token in tokens))
     best = sorted((id for id in known if id not in taken), key=lambda id: -_or_least(sums[id]))
@@ -94,11 +95,18 @@ def _verdict(why: Explanation, id: int, taken: int) -> str:
         return _TAKES
     if found.removing_stage >= 0:
         return f"cut, rank {found.rank + 1:,}"
-    left = sorted((each.sum for each in why.candidates if each.removing_stage < 0), reverse=True)
-    place = left.index(found.sum) if found.sum in left else len(_NTH)
+    left = sorted((_score(each) for each in why.candidates if each.removing_stage < 0), reverse=True)
+    place = left.index(_score(found))
     if place < len(_NTH):
         return _NTH[place]
     return "likeliest" if not found.rank else ""
+
+
+def _score(candidate: Candidate) -> float:
+    """Reads the number by which a token is chosen: its sum, or its log-probability where nothing is drawn."""
+    if not isnan(candidate.sum):
+        return candidate.sum
+    return candidate.logps[-1] if candidate.logps else candidate.raw_logp
 
 
 def _or_least(number: float) -> float:

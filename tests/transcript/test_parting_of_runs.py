@@ -90,6 +90,17 @@ def test_the_table_adds_up_and_says_what_became_of_each_token(engine: LocalEngin
     assert kept.raw_logp == pytest.approx(taken.raw_logp, abs=1e-5)
 
 
+def test_where_one_draws_nothing_its_places_are_by_probability(engine: LocalEngine) -> None:
+    sides, index = part(engine, ("greedy", {}), ("top_p", {"top_p": 0.98}))
+    parting = parting_at(*explained(engine, sides, index), index)
+    assert not parting.comparable
+    (taken,) = [row for row in parting.rows if row.verdicts[0] == "● takes it"]
+    assert taken.raw_logp == max(row.raw_logp for row in parting.rows)
+    others = [row.verdicts[0] for row in parting.rows if row is not taken]
+    assert all(verdict == "" or verdict.startswith("cut, rank ") for verdict in others)
+    assert not any(isnan(row.luck) for row in parting.rows if row.verdicts[1])  # the other run has drawn
+
+
 @pytest.mark.proof
 def test_sums_under_a_temperature_are_on_one_scale(engine: LocalEngine) -> None:
     warm = {"temperature": 1.5}
