@@ -40,7 +40,8 @@ def add(commands: Any) -> None:
     kind("show", "one run: settings, prompt and answer").add_argument("run", metavar="RUN")
     why = kind("why", "why a token of a run was taken, by the model that wrote it")
     why.add_argument("run", metavar="RUN")
-    why.add_argument("token", metavar="TOKEN", help="its number, from 0 on; last, all, or several: 0,7")
+    numbers = "its number, from 0 on; last, all (without one), or several: 0,7"
+    why.add_argument("token", metavar="TOKEN", nargs="?", default="all", help=numbers)
     why.add_argument("--row", metavar="N", type=int, default=0, help="of samples: which one (0)")
     why.add_argument("--json", action="store_true", help="one JSON object per token")
     absent = argparse.SUPPRESS

@@ -84,7 +84,9 @@ def test_a_kept_run_has_the_reasons_that_it_gave(call: Call, run: Call) -> None:
     ladder = call("history", "why", "last", "3")[1]
     assert ladder.startswith("── #3 ──\n")
     assert ladder == call("history", "why", "last", "last")[1]
-    assert len(call("history", "why", "last", "all")[1].splitlines()) == 4
+    every = call("history", "why", "last")[1]
+    assert len(every.splitlines()) == 4
+    assert every == call("history", "why", "last", "all")[1]
 
 
 def record_of(call: Call, *args: str) -> str:
