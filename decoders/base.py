@@ -20,11 +20,12 @@ from edge_tui.decoders.core.best import argmax, best, only
 from edge_tui.decoders.core.chain import Chain, Link, merge
 from edge_tui.decoders.core.column import Column, names_of
 from edge_tui.decoders.core.criterion import Criterion, Edge
-from edge_tui.decoders.core.decoder import ChainDecoder, Choice, Decoder, Prompt, Records, Step, Stream
+from edge_tui.decoders.core.decoder import ChainDecoder, Decoder, Prompt, Step, Stream
 from edge_tui.decoders.core.output import Output, difference, last_logits
 from edge_tui.decoders.core.params import Param, ParamError, Params
 from edge_tui.decoders.core.prefix import cutoff, sort_descending
 from edge_tui.decoders.core.random import Rng, draw, noise_of_hypotheses
+from edge_tui.decoders.core.records import Choice, Records
 from edge_tui.decoders.core.repeats import repeat_lengths
 from edge_tui.decoders.core.sequences import LONGEST, SequenceBias, Sequences, encoded
 from edge_tui.decoders.core.stage import Env, Filter, Needs, Stage, State, Tensor, Token

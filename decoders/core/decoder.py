@@ -16,6 +16,7 @@ from edge_tui.decoders.core.declaration import Declaration, Kind
 from edge_tui.decoders.core.output import Output, last_logits
 from edge_tui.decoders.core.params import ParamError
 from edge_tui.decoders.core.random import draw, draw_and_margin
+from edge_tui.decoders.core.records import Choice, Records
 from edge_tui.decoders.core.stage import Needs, Token
 from edge_tui.decoders.core.tokens import add_tokens, init_tokens, reorder_tokens
 
@@ -97,14 +98,6 @@ class Prompt(Protocol):
 
     def last(self, count: int) -> Prompt:
         """Keeps the last ids alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Holds one of several finished sequences, and its score."""
-
-    tokens: tuple[int, ...]
-    score: float
 
 
 class Decoder(Declaration, ABC):
@@ -375,24 +368,6 @@ class Decoder(Declaration, ABC):
         """Lists every finished sequence of a strategy that chooses, best first: the first is the answer."""
         choice = self.finish(records)
         return [] if choice is None else [choice]
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """Holds a run's steps on the host, for `Decoder.finish`: lists indexed `[step][row]`."""
-
-    tokens: Sequence[Sequence[int]]
-    parents: Sequence[Sequence[int]]
-    extras: Mapping[str, Sequence[Sequence[float]]]
-    values: Mapping[str, float]
-
-    def path(self, step: int, row: int) -> tuple[int, ...]:
-        """Lists the tokens of the sequence that ends at `(step, row)`, by its parents back to the prompt."""
-        tokens: list[int] = []
-        for t in range(step, -1, -1):
-            tokens.append(int(self.tokens[t][row]))
-            row = int(self.parents[t][row])
-        return tuple(reversed(tokens))
 
 
 class ChainDecoder(Decoder):

@@ -7,9 +7,10 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.decoders.core.checks import BROKEN, check_tensor, has_broken, is_own, type_name
-from edge_tui.decoders.core.decoder import Choice, Decoder, Records, Step
+from edge_tui.decoders.core.decoder import Decoder, Step
 from edge_tui.decoders.core.errors import fault
 from edge_tui.decoders.core.params import ParamError
+from edge_tui.decoders.core.records import Choice, Records
 
 if TYPE_CHECKING:
     from torch import Tensor

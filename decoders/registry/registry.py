@@ -9,11 +9,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import stat
 import sys
 import traceback
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +25,7 @@ from edge_tui.decoders.core.stage import Filter, Stage
 from edge_tui.decoders.registry import old_names
 from edge_tui.decoders.registry.chain_text import AROUND, ChainError, ChainStrategy, is_chain, read_chain
 from edge_tui.decoders.registry.declarations import check_class, check_decoder
+from edge_tui.decoders.registry.strategy_files import check_file, list_files, run_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 
 GROUP = "edge_tui.decoders"
 ALIASES = {"beam_search": "beam", "nucleus": "top_p", "contrastive_decoding": "contrastive"}
-_LIMIT = 1_000_000
-"""Bytes of the largest file that is run."""
 _MOST_CHAINS = 1000
 """Typed chains that are kept as objects; the oldest give way, as clients of a server write any number."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -100,7 +97,7 @@ class Registry:
         for number, folder in enumerate(registry.folders):
             paths: list[Path] = []
             with _reporting(registry, str(folder)):
-                paths = _files(folder)
+                paths = list_files(folder)
             for path in paths:
                 problems = len(registry.problems)
                 with _reporting(registry, str(path)):
@@ -125,11 +122,11 @@ class Registry:
 
     def _module(self, path: Path, name: str, last: Registry | None) -> ModuleType:
         """Runs a user's file, or takes its module of the last search where nothing in it has changed."""
-        _check_file(path)
+        check_file(path)
         helpers = sorted(path.parent.glob("_*.py"))  # no strategies themselves, but files may import them
         digest = sha256(b"\0".join(file.read_bytes() for file in (path, *helpers))).digest()
         before = last._modules.get(str(path)) if last is not None else None
-        module = before[1] if before is not None and before[0] == digest else _run(path, name)
+        module = before[1] if before is not None and before[0] == digest else run_file(path, name)
         self._modules[str(path)] = digest, module
         return module
 
@@ -317,48 +314,6 @@ def _describe(error: BaseException, source: str, cls: type | None) -> tuple[int,
     if isinstance(error, ParamError):
         return line, str(error)
     return line, " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def _files(folder: Path) -> list[Path]:
-    """Lists the files of a folder that may hold strategies; none where there is no folder.
-
-    Raises:
-        StrategyError: the folder cannot be read.
-    """
-    try:
-        return sorted(path for path in folder.iterdir() if fnmatchcase(path.name, "[!_]*.py"))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StrategyError(f"it cannot be read ({error.strerror}), so nothing in it is used.") from error
-
-
-def _check_file(path: Path) -> None:
-    """Refuses a file that would hang its reader (a pipe, a device) or fill the memory.
-
-    Raises:
-        StrategyError: it is no file, too large, or cannot be read.
-    """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise StrategyError(f"it cannot be read ({error.strerror}).") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise StrategyError("it is no file; a strategy is a file of Python code.")
-    if status.st_size > _LIMIT:
-        raise StrategyError(f"it has {status.st_size:,} bytes; a strategy takes at most {_LIMIT:,}.")
-
-
-def _run(path: Path, name: str) -> ModuleType:
-    """Runs a file as a module, without leaving compiled files in the user's folder."""
-    module = sys.modules[name] = ModuleType(name)
-    module.__file__ = str(path)
-    try:
-        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def _strategies(found: object) -> Iterator[type[Filter] | type[Decoder]]:

@@ -1,8 +1,8 @@
 """Lists the fields of a token's record once: name, type, shape, empty value, and their name in JSON lines.
 
-`TokenBatch` (engine/events.py) has one attribute for each field. The transcript's table, the history's chunks
-and exports, the wire between two edge-tui and `edge-tui run --json` take their columns from here, in this
-order. Importing this loads no numpy.
+`TokenBatch` (engine/token_batch.py) has one attribute for each field. The transcript's table, the history's
+chunks and exports, the wire between two edge-tui and `edge-tui run --json` take their columns from here, in
+this order. Importing this loads no numpy.
 """
 
 from __future__ import annotations
