@@ -18,6 +18,7 @@ to `Env.vocab`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 from edge_tui.decoders.base import (
     Column,
@@ -147,6 +148,7 @@ class Contrastive(Decoder):
         final = self.after.apply(tempered.where(sampled, score), p, s, rng)
         chosen, margin = draw_and_margin(final, rng)
         chosen = chosen.where(sampled[:, 0], take_best(final, ~sampled)[:, 0])
+        margin = margin.where(sampled[:, 0], inf)  # the log has that of the argmax
         self.take(chosen, final, raw, s, p, rng)
         taken = chosen[:, None]
         extras = {name: column.gather(-1, taken)[:, 0] for name, column in candidates.items()}

@@ -61,17 +61,17 @@ def argmax_and_lead(z: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ids int64 `[R, 1]`, and the differences float `[R]`: +inf where no second is left.
     """
+    import torch
+
     if z.device.type != "cpu" or z.shape[-1] < 4 * _BLOCK:
         ids = z.argmax(-1, keepdim=True)
         second = z.scatter(-1, ids, -float("inf")).amax(-1)
         return ids, z.gather(-1, ids)[:, 0] - second
     peaks = _peaks(z)
-    block = peaks.argmax(-1, keepdim=True)
-    ids, values = _blocks(z, block)
-    place = values.argmax(-1, keepdim=True)
-    others = values.scatter(-1, place, -float("inf")).amax(-1)
-    second = peaks.scatter_(-1, block, -float("inf")).amax(-1).maximum(others)
-    return ids.gather(-1, place), values.gather(-1, place)[:, 0] - second
+    ids, values = _blocks(z, peaks.argmax(-1, keepdim=True))
+    # The greatest is among both, its block's entries and the peaks; the third of them is the second of all.
+    greatest = torch.cat((values, peaks), -1).topk(3).values
+    return ids.gather(-1, values.argmax(-1, keepdim=True)), greatest[:, 0] - greatest[:, 2]
 
 
 def only(z: Tensor, ids: Tensor) -> Tensor:

@@ -35,12 +35,14 @@ class StepLog:
         removals: By position, the number of each link (or `OWN`) and the logits `[R, V]` that it left, in
             order. A step that reads one position has position 0 alone.
         leads: By position, float32 `[R]` each: by how much the best candidate was ahead where no luck decided
-            (nats), NaN where luck did.
+            (nats), +inf where luck did.
+        takes_best: True where a part takes the best in any case, so that no luck decides at all.
     """
 
     def __init__(self) -> None:
         self.removals: dict[int, list[tuple[int, Tensor]]] = {}
         self.leads: dict[int, list[Tensor]] = {}
+        self.takes_best = False
         self._position = 0
 
     def add(self, number: int, z: Tensor) -> None:
@@ -65,7 +67,7 @@ class StepLog:
             return None
         first = leads[0]
         for each in leads[1:]:
-            first = first.fmin(each)
+            first = first.minimum(each)
         return first
 
 
@@ -105,5 +107,6 @@ def take_best(z: Tensor, acts: Tensor | None = None) -> Tensor:
     if log is None:
         return argmax(z)
     ids, lead = argmax_and_lead(z)
-    log.add_lead(lead if acts is None else lead.masked_fill(~acts[:, 0], float("nan")))
+    log.takes_best |= acts is None
+    log.add_lead(lead if acts is None else lead.where(acts[:, 0], float("inf")))
     return ids

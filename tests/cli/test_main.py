@@ -240,6 +240,7 @@ def test_json_is_one_object_a_token_and_a_summary(edge: Edge, model: str) -> Non
     *tokens, summary = [json.loads(line) for line in done.stdout.splitlines()]
     assert [token["step"] for token in tokens] == list(range(6))
     assert all(token["logp"] <= 0 and token["rank"] >= 0 for token in tokens)
+    assert all(token["margin"] > 0 and token["candidate_count"] > 1 for token in tokens)
     assert summary["type"] == "summary"
     assert (summary["new_tokens"], summary["seed"], summary["finish_reason"]) == (6, 3, "length")
     # A random model may stop inside a character; the summary's text then shows that.

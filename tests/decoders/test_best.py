@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edge_tui.decoders.core.best import argmax, best, in_blocks, in_shares
+from edge_tui.decoders.core.best import argmax, argmax_and_lead, best, in_blocks, in_shares
 
 
 @pytest.mark.parametrize(("width", "count"), [(4096, 1), (5001, 8), (9000, 100), (1025, 12)])
@@ -39,3 +39,14 @@ def test_the_first_of_the_greatest(width: int) -> None:
     wide = torch.cat((z, z), -1)[:, :width]  # rows that do not follow each other in memory
     for each in (z, wide):
         assert torch.equal(argmax(each), each.argmax(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("vocab", [1, 2, 300, 512, 700, 5000])
+def test_the_lead_is_that_of_the_second(vocab: int) -> None:
+    for seed in range(6):
+        z = torch.randn(3, vocab, generator=torch.Generator().manual_seed(seed)).round(decimals=seed % 3)
+        z[1, z[1].argsort()[:-1]] = -torch.inf  # one is left
+        ids, found = argmax_and_lead(z)
+        assert torch.equal(ids, argmax(z))
+        ordered = torch.nn.functional.pad(z, (0, 1), value=-torch.inf).sort(descending=True).values
+        assert torch.equal(found, ordered[:, 0] - ordered[:, 1])

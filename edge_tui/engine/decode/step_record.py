@@ -104,12 +104,16 @@ def margin_of(decoder: Decoder, step: Step, log: StepLog) -> Tensor | None:
         return None
     positions = step.final.shape[1] if step.final.ndim == 3 else 1
     leads = [log.lead(position) for position in range(positions)]
-    if any(lead is None for lead in leads):
+    known = [lead for lead in leads if lead is not None]
+    if len(known) < positions or (step.margin is None and not log.takes_best):
         return step.margin
-    import torch
+    if positions > 1:
+        import torch
 
-    lead = torch.stack([lead for lead in leads if lead is not None], 1).view(step.final.shape[:-1])
-    return lead if step.margin is None else step.margin.where(lead.isnan(), lead)
+        known = [torch.stack(known, 1)]
+    lead = known[0].view(step.final.shape[:-1])
+    # Where no luck decided, one candidate was left to be drawn, or the strategy says +inf.
+    return lead if step.margin is None else step.margin.minimum(lead)
 
 
 def _in_range(step: Step, buffers: StepBuffers) -> Step:

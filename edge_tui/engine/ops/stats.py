@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.core.best import best
@@ -9,7 +10,7 @@ from edge_tui.engine.ops.removal import Removals, removing_stages
 from edge_tui.engine.token_fields import TOP
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -120,32 +121,32 @@ def record(
 
         ints, floats = stats_triton.record(z, *decision, moved, candidates, margin, removing_stage)
         if any(each is None or each for each in removals):  # else the kernels have found what there is
-            ints[:, STAGES] = _stages(ints, final, removals, parent if moved else None, removing_stage)
+            origin, ids = parent if moved else None, ints[:, ALTERNATIVES][:, :TOP]
+            ints[:, STAGES] = _stages(final, removals, origin, removing_stage, ids).int()
         return ints, floats
-    ints, floats = reference(z.index_select(0, parent) if moved else z, *decision, margin)
-    stages = _stages(ints, final, removals, parent if moved else None, removing_stage)
+    found = partial(_stages, final, removals, parent if moved else None, removing_stage)
+    ints, floats = reference(z.index_select(0, parent) if moved else z, *decision, margin, found)
     if candidates:
         floats = torch.cat((floats, *(look_up(column, ints[:, ALTERNATIVES]) for column in candidates)), -1)
-    return torch.cat((ints, stages), -1), floats
+    return ints, floats
 
 
 def _stages(
-    ints: Tensor,
     final: Tensor,
     removals: Sequence[Removals | None],
     parent: Tensor | None,
     removing_stage: Tensor | None,
+    ids: Tensor,
 ) -> Tensor:
-    """Finds the links that removed the raw alternatives of a record, int32 `[R, TOP]`."""
+    """Finds the links that removed the raw alternatives of a record, int64 `[R, TOP]`."""
     import torch
 
-    ids = ints[:, len(INTS) : len(INTS) + TOP]
     if len(removals) == 1:
-        return removing_stages(ids, final, removals[0], parent, removing_stage).int()
+        return removing_stages(ids, final, removals[0], parent, removing_stage)
     parts = [
         removing_stages(ids[row : row + 1], final[row : row + 1], each) for row, each in enumerate(removals)
     ]
-    return torch.cat(parts).int()
+    return torch.cat(parts)
 
 
 def look_up(column: Tensor, ids: Tensor) -> Tensor:
@@ -163,10 +164,12 @@ def reference(
     version: Tensor,
     extras: list[Tensor],
     margin: Tensor | None = None,
+    stages: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Computes `record` in plain torch, on any device.
+    """Computes `record` in plain torch, on any device; the rows of `z` are in place, no candidates.
 
-    The rows of `z` are in place; without candidates, and without the links that removed alternatives.
+    Args: as those of `record`, and `stages`: finds the links that removed the raw alternatives, of whose ids
+    int64 `[R, TOP]` it makes int64 `[R, TOP]`; without it those columns are missing.
     """
     import torch
 
@@ -177,7 +180,8 @@ def reference(
     final_lse = final_peak + (final - final_peak).exp_().sum(-1, keepdim=True).log()
     count = final.clone().gt_(-torch.inf).sum(-1).long()  # a sum of floats: that of flags is not vectorised
     lead = torch.stack((chosen, parent, rank, done.long(), version.long(), count), -1)
-    ints = torch.cat((lead, ids, final_ids), -1).int()
+    removed_by = () if stages is None else (stages(ids),)
+    ints = torch.cat((lead, ids, final_ids, *removed_by), -1).int()
     margin = torch.full_like(entropy, torch.nan) if margin is None else margin
     columns = (raw_logp, (final.gather(-1, chosen[:, None]) - final_lse)[:, 0], entropy, margin)
     floats = [torch.stack(columns, -1), logps, final_values - final_lse]

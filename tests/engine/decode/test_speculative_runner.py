@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_tui.engine.decode import generation as generation_module
@@ -14,6 +15,7 @@ from edge_tui.engine.decode.speculation_gate import SpeculationGate
 from edge_tui.engine.events import Noticed, TokenBatch
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
+from edge_tui.engine.token_fields import KEPT
 from tests.engine.watch import Watched, watch
 
 PROMPT = "the quick brown fox"
@@ -141,3 +143,29 @@ def test_a_run_made_again_ends_proposing_where_it_did(
     assert never.finished.proposing_ended == 0
     assert not any(never.column("extras")[step][0] for step in range(len(never.ids)))
     assert watch(demo, Request("import os\n", "top_p", max_length=3)).finished.proposing_ended is None
+
+
+@pytest.mark.parametrize("temperature", [0.9, 0.0])
+def test_each_position_records_its_own_margin_and_removals(demo: LocalEngine, temperature: float) -> None:
+    """The text is that of sampling, and so are the numbers of each choice."""
+    values = {"top_k": 5, "temperature": temperature}
+    request = Request("import os\nimport", "ngram:top_k", values, seed=1, max_length=24)
+    found = watch(demo, request)
+    plain = watch(demo, replace(request, strategy="top_k"))
+    assert found.ids == plain.ids
+    assert any(extras[0] for extras in found.column("extras")), "some were proposed"
+    np.testing.assert_allclose(found.column("margin"), plain.column("margin"), atol=2e-3)
+    assert found.column("candidate_count") == plain.column("candidate_count")
+    links = {1: 0, 2: 1} if temperature else {1: 0}  # the temperature's and top-k's: no penalties before
+    for mine, sampled in zip(found.column("removing_stage"), plain.column("removing_stage"), strict=True):
+        assert mine.tolist() == [links.get(stage, stage) for stage in sampled.tolist()]
+
+
+def test_verdicts_on_proposals_have_no_margin(demo: LocalEngine) -> None:
+    request = Request("import os\n", "speculative:top_k", {"top_k": 3}, seed=1, max_length=8)
+    seen = watch(demo, request)
+    assert np.isnan(seen.column("margin")).all()
+    for ids, final, stages in zip(
+        seen.column("top_ids"), seen.column("final_ids"), seen.column("removing_stage"), strict=True
+    ):
+        assert (stages == np.where(np.isin(ids, final), KEPT, 0)).all()
