@@ -10,6 +10,7 @@ from edge_tui.transcript.wrapping import clusters
 from edge_tui.util.sanitise import one_line
 
 _INDENTATION = re.compile(" {5,}")
+_WORD = re.compile("(?:“[^”]*”|[^ ])+")
 
 
 def visible(text: str) -> str:
@@ -56,9 +57,9 @@ def pad(text: str, cells: int) -> str:
 
 
 def wrap_words(text: str, cells: int) -> list[str]:
-    """Breaks a text between words into lines of at most `cells`; a longer word is cut."""
+    """Breaks a text between words into lines of `cells`; a quoted token is one word, a long one is cut."""
     lines: list[str] = []
-    for word in text.split():
+    for word in _WORD.findall(text):
         if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= cells:
             lines[-1] += f" {word}"
         else:

@@ -49,6 +49,9 @@ class LadderView:
         """The lines that can be marked, top to bottom."""
         self._marks_y: list[int] = []
         self._top = 0
+        self._ladder: list[LadderLine] = []
+        self._key: object = None
+        """What the ladder was laid out for; a moved mark needs no other one."""
 
     def lines(self, width: int, height: int, marked: int, *, detail: bool) -> list[Line]:
         """Writes the lines in sight.
@@ -84,14 +87,17 @@ class LadderView:
     def _lay_out(self, width: int, height: int) -> list[LadderLine]:
         """Lays out the ladder, and finds the lines that can be marked."""
         assert self.why is not None
-        options = LadderOptions(self.order, _EVERY, _EVERY, self.watched, own=self.own)
-        if self.unfolded:
-            ladder = ladder_lines(self.why, width, options)
-        else:
-            ladder = fitting_lines(self.why, width, height, options)
-        self._marks_y = [y for y, line in enumerate(ladder) if line.id >= 0 or line.unfolds]
-        self.marks = [ladder[y] for y in self._marks_y]
-        return ladder
+        options = LadderOptions(self.order, _EVERY, _EVERY, tuple(self.watched), own=self.own)
+        key = (id(self.why), width, height, self.unfolded, options)
+        if key != self._key:
+            self._key = key
+            if self.unfolded:
+                self._ladder = ladder_lines(self.why, width, options)
+            else:
+                self._ladder = fitting_lines(self.why, width, height, options)
+        self._marks_y = [y for y, line in enumerate(self._ladder) if line.id >= 0 or line.unfolds]
+        self.marks = [self._ladder[y] for y in self._marks_y]
+        return self._ladder
 
     def mark_at(self, y: int) -> int | None:
         """Finds the line that can be marked at a line of the panel."""
@@ -114,7 +120,9 @@ def fitting_lines(
     """Lays an explanation out with as many tokens as fit into `height` lines; briefly, where few do."""
     options = options or LadderOptions()
     lines = ladder_lines(why, width, replace(options, kept=_MOST, cut=_CUT))
-    most = max(_MOST - max(len(lines) - height, 0) + _CUT, 3)
+    # Few layouts: those that have surely too many lines are left out.
+    left = sum(each.removing_stage < 0 for each in why.candidates)
+    most = max(min(_MOST, left) - max(len(lines) - height, 0) + _CUT, 3)
     for count, brief in [*((n, False) for n in range(most, 2, -1)), (4, True), (3, True), (2, True)]:
         if len(lines) <= height:
             break
