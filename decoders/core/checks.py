@@ -59,6 +59,9 @@ def observe(stage: Stage, own: State, p: Params, token: Token) -> None:
     Raises:
         StrategyError: it changed what it must not.
     """
+    if _active.get() is None and is_own(type(stage)):
+        stage.observe(own, p, token)
+        return
     lent = {f"token.{name}": getattr(token, name) for name in ("id", "raw", "final", "step")}
     with _call(stage, stage.observe, own, **lent):
         stage.observe(own, p, token)
