@@ -53,6 +53,7 @@ def why(
     tokens = read_tokens(flags["token"])
     if tokens is None:
         raise UsageError(f"why takes a token's number, last or all, not {flags['token']!r}.")
+    printer = WhyPrinter(sys.stdout, os.environ)
     status, told = 0, set[str]()
     for index, answer in explanations(stored, transcript, token_strings, flags, tokens):
         if answer.exactness == "record":
@@ -60,7 +61,13 @@ def why(
             if answer.note not in told:
                 told.add(answer.note)
                 fail(answer.note)
-        _write(answer, index, flags, alone=tokens != "all")
+        if flags["json"]:
+            place = {"type": "explanation", "step": index, "row": flags["row"]}
+            print(json_line({**place, **write_explanation(answer)}, ascii_only=sys.stdout.isatty()))
+            continue
+        # The reason of a record stands on standard error already.
+        shown = replace(answer, note="") if answer.exactness == "record" else answer
+        (printer.line if tokens == "all" else printer.ladder)(shown, f"#{index}")
     return status
 
 
@@ -151,14 +158,3 @@ class _Models:
                     case events.Failed() | events.Died():
                         return event.message
             time.sleep(POLL_SECONDS)
-
-
-def _write(answer: Explanation, index: int, flags: Mapping[str, Any], alone: bool) -> None:
-    """Prints one explanation; the reason of a record alone stands on standard error already."""
-    if flags["json"]:
-        place = {"type": "explanation", "step": index, "row": flags["row"]}
-        print(json_line({**place, **write_explanation(answer)}, ascii_only=sys.stdout.isatty()))
-        return
-    printer = WhyPrinter(sys.stdout, os.environ)
-    shown = replace(answer, note="") if answer.exactness == "record" else answer
-    (printer.ladder if alone else printer.line)(shown, f"#{index}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edge_tui.transcript.fitting import visible
@@ -78,9 +79,8 @@ class WhyPrinter:
 
 
 def _width(out: TextIO, environment: Mapping[str, str]) -> int:
-    if (columns := environment.get("COLUMNS", "")).isdecimal() and int(columns):
-        return int(columns)
-    try:
-        return os.get_terminal_size(out.fileno()).columns if out.isatty() else WIDTH
-    except (OSError, ValueError):
-        return WIDTH
+    columns = environment.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() else 0
+    with suppress(OSError, ValueError):
+        width = width or (os.get_terminal_size(out.fileno()).columns if out.isatty() else 0)
+    return width or WIDTH  # a terminal that does not know its size says 0

@@ -61,8 +61,9 @@ def compare(
         recorded = {each.id: each.logp for each in token.top}
         errors = [abs(each.raw_logp - recorded[each.id]) for each in answer.candidates if each.id in recorded]
         error = max(errors, default=0.0)
-        notes.append(f"{'; '.join(changes)}: log-probabilities are up to {error:.2g} off the record.")
-        answer = replace(answer, exactness="near", epsilon=max(answer.epsilon, error))
+        notes.append(f"{'; '.join(changes)}: the numbers are nearly those of the draw.")
+        facts = (*answer.facts, ("off the record", f"{error:.2g}"))
+        answer = replace(answer, exactness="near", epsilon=max(answer.epsilon, error), facts=facts)
     return replace(answer, note=" ".join(filter(None, notes)))
 
 

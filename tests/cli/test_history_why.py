@@ -173,7 +173,12 @@ def test_another_device_and_other_versions_are_told_with_what_they_change(call: 
     assert line["exactness"] == "near"
     assert " was float16 on cuda:7, here float32 on cpu; torch was 1.0, here " in line["note"]
     assert "python" not in line["note"]
+    (off,) = (text for name, text in line["facts"] if name == "off the record")
+    assert float(off) < 1e-3
     assert line["winner"] == line["token"]
+    every = call("history", "why", "last")[1].splitlines()
+    assert every[0] == line["note"]
+    assert [each.split()[0] for each in every[1:]] == ["#0", "#1", "#2", "#3"]
 
 
 def test_a_strategy_of_the_users_own_is_the_file_that_it_was(call: Call, run: Call, tmp_path: Path) -> None:
