@@ -139,7 +139,7 @@ def follow_step(
     with logged() as log:
         step = followed.step(outs, _copy(s), p, rng)
     margin, lead = margin_of(decoder, step, log), log.lead()
-    took_best = lead is not None and not bool(lead[0].isnan())
+    took_best = lead is not None and (log.takes_best or bool(lead[0].isfinite()))
     final = step.final[:, 0] if step.final.ndim == 3 else step.final
     passages, z = list(before.passages), raw if before.after is None else before.after
     if after.before is not None and after.after is not None:
