@@ -126,7 +126,7 @@ def compare_with_all(decoder: Decoder, reference: SearchReference, runs: int, se
     for number in range(seed, seed + runs):
         weights = RandomState(number).standard_normal((vocab, vocab, vocab))
         logp = weights - np.log(np.exp(weights).sum(-1, keepdims=True))
-        v = driver.defaults(decoder) | dict(reference.exhaustive(vocab, length))
+        v = driver.defaults(decoder) | dict(reference.fixed) | dict(reference.exhaustive(vocab, length))
 
         def logits(ids: torch.Tensor, weights: np.ndarray = weights) -> torch.Tensor:
             return torch.from_numpy(weights[ids[:, -2].numpy(), ids[:, -1].numpy()].astype(np.float32))

@@ -319,17 +319,11 @@ def test_finding_strategies_and_reading_parameters_loads_no_torch() -> None:
 def test_no_strategy_knows_what_runs_it() -> None:
     """Even after a step: neither edge_tui nor transformers is imported by any of them."""
     code = """
-        import sys, torch
+        import sys
         from edge_tui import decoders
-        from edge_tui.decoders.base import Env, Output, Params, Rng
+        from edge_tui.decoders.testing import check
         for decoder in decoders.strategies():
-            values = {param.name: param.default for param in decoder.params}
-            rows = decoder.rows(values)
-            ids = torch.zeros(rows, 2, dtype=torch.int64)
-            state = begin(decoder, Env(rows, 9, "cpu", ids, ids[0, :1], values, 3))
-            params = Params(list(values), torch.tensor(list(values.values()))[:, None].repeat(1, rows))
-            outs = {stream.name: Output(torch.rand(rows, 1, 9)) for stream in decoder.streams}
-            decoder.step(outs, state, params, Rng(ids[:, 0], ids[0, :1]))
+            check(decoder, 1)
         assert not {"transformers", "textual"} & sys.modules.keys()
         ours = {name for name in sys.modules if name.startswith("edge_tui.")}
         assert all(name.startswith("edge_tui.decoders") for name in ours), ours
