@@ -88,6 +88,11 @@ class AsciiFilter(LineFilter):
         return text.replace(shown, f"{first.translate(_EDGES)}{inner}{last.translate(_EDGES)}")
 
 
+def plain(text: str) -> str:
+    """Replaces marks in a text of our own, which a panel shows among somebody's."""
+    return text.translate(_TABLE)
+
+
 EVERYWHERE, MARKS_ONLY = AsciiFilter(), AsciiFilter(alone=True)
 
 

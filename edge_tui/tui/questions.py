@@ -34,9 +34,9 @@ class Questions:
         """Number and key of the question that the engine has."""
 
     def attach(self, engine: Engine) -> None:
-        """Takes another engine; what the one before was asked, it will not answer."""
+        """Takes another engine, which counts its runs anew and knows no question to the one before."""
         self._engine, self._waiting, self._asked = engine, None, None
-        self._drop_failures()
+        self._answers.clear()
 
     def ask(self, key: Hashable, question: Question) -> None:
         """Asks a question, once the engine has answered the one before; the last one asked counts."""

@@ -85,6 +85,9 @@ def test_another_engine_is_not_waited_for_in_vain() -> None:
     assert not questions.has(3)
     questions.ask(5, question(5))
     assert engine.tokens == [3, 5]
+    questions.apply(Explained(2, of_top_p()))
+    questions.attach(cast("Engine", engine))
+    assert questions.answer(5) is None, "its runs have the numbers of other runs now"
 
 
 def test_what_waits_can_be_forgotten() -> None:

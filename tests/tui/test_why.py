@@ -15,7 +15,7 @@ from edge_tui.engine.token_fields import KEPT
 from edge_tui.transcript.transcript import Transcript
 from tests.transcript.explanations import of_top_p
 from tests.tui.engines import WORDS, PictureEngine
-from tests.tui.rendered import notices, settle, until
+from tests.tui.rendered import notices, settle, strips, until
 from tests.tui.test_inspector import InspectorApp, drawn, sky
 from tests.tui.transcripts import batch, started
 
@@ -224,6 +224,17 @@ async def test_the_parameters_have_lines_beside_the_ladder(picture: Any) -> None
         assert bench.inspector.size.height >= 12
         await pilot.press("i")
         await until(pilot, lambda: bench.view.strategy_list.display)
+
+
+async def test_a_ladder_is_drawn_in_ascii_where_a_terminal_has_no_more(picture: Any) -> None:
+    app = picture(ExplainingEngine(), ascii=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        bench = await opened(pilot)
+        await until(pilot, lambda: "top-p 0.9 stops" in ladder(bench))
+        painted = [strip.text for strip in strips(app)]
+        assert any("- top-p 0.9 stops, S 90.6 % -" in line for line in painted)
+        assert any('* "b"' in line for line in painted)
+        assert not set("·“”╌⋮Σ●") & set("".join(painted))
 
 
 # On the real engine.

@@ -13,6 +13,7 @@ from textual.reactive import reactive
 from edge_tui.transcript.fitting import fit_start, wrap_words
 from edge_tui.transcript.fitting import visible as visible
 from edge_tui.tui.actions import bindings
+from edge_tui.tui.ascii_filter import plain
 from edge_tui.tui.widgets.ladder_view import LadderView
 from edge_tui.tui.widgets.line_panel import LinePanel
 from edge_tui.tui.widgets.token_pane import TokenPane
@@ -150,7 +151,13 @@ class Inspector(LinePanel, can_focus=True):
         lines = self.ladder.lines(width, height - len(head), self.marked, detail=self.has_focus)
         if self.marked < 0:
             self.set_reactive(Inspector.marked, self.ladder.first_other())
-        return head + lines
+        return head + [self._in_ascii(line) for line in lines]
+
+    def _in_ascii(self, line: Line) -> Line:
+        """Replaces our own marks where the terminal lacks them; the text of a token stays as it is."""
+        if not self.screen.has_class("-ascii"):
+            return line
+        return tuple((text if _is_name(text.strip()) else plain(text), style) for text, style in line)
 
     def _changes(self, width: int) -> list[Line]:
         """Writes the parameters that have another value from this token on."""
@@ -168,16 +175,20 @@ class Inspector(LinePanel, can_focus=True):
         if token is None:
             self.border_title, self.border_subtitle = "token", ""
             return
-        parts = [f"{'why' if why is not None else 'token'} {visible(token.text)}", f"#{token.index}"]
+        name, sign = visible(token.text), " · "
+        if self.screen.has_class("-ascii"):
+            name, sign = f'"{name[1:-1]}"', " - "
+        parts = [f"{'why' if why is not None else 'token'} {name}", f"#{token.index}"]
         if why is not None and self.size.width >= _LONG_TITLE:
             size = why.stages[0].kept + why.stages[0].removed if why.stages else 0
             parts.append(f"rank {token.rank + 1} of {size:,}" if size else f"rank {token.rank + 1}")
             if not isnan(why.entropy):
                 parts.append(f"H {why.entropy:.2f} nats")
-        self.border_title = Content(" · ".join(parts))
-        wide = self.size.width >= _LONG_TITLE
-        order = "o order by p / sum · space turn a stage · enter take" if wide else "o order · space turn"
-        self.border_subtitle = Content(order if why is not None else "")
+        self.border_title = Content(sign.join(parts))
+        keys = ["o order", "space turn"]
+        if self.size.width >= _LONG_TITLE:
+            keys = ["o order by p / sum", "space turn a stage", "enter take"]
+        self.border_subtitle = Content(sign.join(keys) if why is not None else "")
 
     def on_resize(self) -> None:
         """Writes title and lines for the new size."""
@@ -273,3 +284,8 @@ class Inspector(LinePanel, can_focus=True):
             self.marked = line
             if again:
                 self.action_take()
+
+
+def _is_name(text: str) -> bool:
+    """Tells whether a text is a quoted token and nothing else."""
+    return text.startswith("“") and text.endswith(("”", "…")) and text.count("“") == 1
