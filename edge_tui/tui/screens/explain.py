@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from textual.content import Content
 from textual.widgets import Static
@@ -36,6 +36,7 @@ _LOW = 30
 """Height under which ladders have no sentence: what becomes of the token stands above them."""
 _LOWEST = 20
 """Height under which there is no help either."""
+_ASKED = "The engine is being asked …"
 
 
 class Reasons(Protocol):
@@ -46,6 +47,22 @@ class Reasons(Protocol):
 
     def turned(self, transcript: Transcript, index: int, was: Explanation) -> tuple[Explanation | None, str]:
         """Returns what the values of the next request make of a token; (None, "") while that is not known."""
+
+
+class _Found(NamedTuple):
+    """Holds what is known of the token.
+
+    Attributes:
+        head: Names it.
+        was: Why it was taken.
+        now: What becomes of it; None while that is not known.
+        note: Says why something is not known.
+    """
+
+    head: str = ""
+    was: Explanation | None = None
+    now: Explanation | None = None
+    note: str = ""
 
 
 class ExplainScreen(Dialog[None]):
@@ -65,6 +82,8 @@ class ExplainScreen(Dialog[None]):
         self._table = table
         self._pane = pane
         self._why = why
+        self._painted: object = None
+        """What the picture was painted of."""
         self.picture = Static()
 
     def content(self) -> Iterable[Widget]:
@@ -100,36 +119,43 @@ class ExplainScreen(Dialog[None]):
     # The picture.
 
     def paint(self) -> None:
-        """Writes everything again."""
-        row = self._table.row
+        """Writes everything again, if anything is another than before."""
+        row, found = self._table.row, self._find()
+        state = (row, self._value(), self.app.size, self.picture.content_size, found)
+        if state == self._painted:
+            return
+        self._painted = state
         self.box.border_title = Content(one_line(row.title))
         when = "takes effect at the next token" if row.live else "holds from the next run on"
         facts = f"{clip(row.shown, _VALUE)} · {row.range} · {row.source} · {when}"
         low = self.app.size.height < _LOWEST
         parts: Parts = [] if low else [(one_line(row.help) + "\n", "$foreground")]
         parts.append((one_line(facts) + ("\n" if low else "\n\n"), "$text-muted"))
-        content = Content.assemble(*parts, *self._ladders())
-        if content != self.picture.content:
-            self.picture.update(content)
+        self.picture.update(Content.assemble(*parts, *self._ladders(found)))
 
-    def _ladders(self) -> Parts:
-        """Writes both ladders, or says why there are none to be seen."""
+    def _find(self) -> _Found:
+        """Asks about the token, as it was and as it would be."""
         transcript = self._pane.transcript
         if transcript is None or not len(transcript):
-            return _sentence("Run a prompt first: then this shows what becomes of a token.")
+            return _Found(note="Run a prompt first: then this shows what becomes of a token.")
         cursor = self._pane.cursor
         index = min(cursor if cursor is not None else len(transcript) - 1, len(transcript) - 1)
+        head = f"token #{index} {visible(transcript.token(index).text)}"
         was, note, known = self._why.reason(transcript, index)
         if was is None:
-            return _sentence(note if known else "The engine is being asked …")
+            return _Found(head, note=note if known else _ASKED)
         now, note = self._why.turned(transcript, index, was)
-        if now is not None:
-            now = _as_a_possibility(now)
+        return _Found(head, was, now, note or _ASKED)
+
+    def _ladders(self, found: _Found) -> Parts:
+        """Writes both ladders, or says why there are none to be seen."""
+        if found.was is None:
+            return [(found.note, "$text-muted")]
+        was, now = found.was, None if found.now is None else _as_a_possibility(found.now)
         width, height = self.picture.content_size.width or 72, self.app.size.height
         width = (max(width, 56) - _GAP) // 2
-        head = f"token #{index} {visible(transcript.token(index).text)}"
-        verdict = _verdict(was, now) if now is not None else note or "The engine is being asked …"
-        parts: Parts = [(f"{head}  ", "$accent bold"), (f"{verdict}\n", "$foreground bold")]
+        verdict = _verdict(was, now) if now is not None else found.note
+        parts: Parts = [(f"{found.head}  ", "$accent bold"), (f"{verdict}\n", "$foreground bold")]
         room = int(0.9 * height) - (7 if height < _LOWEST else 9)
         left, right = [_head("as it was", width)], [_head(self._value(), width)]
         for lines, why in ((left, was), (right, now)):
@@ -173,7 +199,3 @@ def _without_sentence(why: Explanation) -> Explanation:
 
 def _head(text: str, width: int) -> Line:
     return ((pad(fit_start(text, width), width), "$text-muted"),)
-
-
-def _sentence(text: str) -> Parts:
-    return [(text, "$text-muted")]
