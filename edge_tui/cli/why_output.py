@@ -6,10 +6,9 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edge_tui.transcript.fitting import visible
 from edge_tui.transcript.ladder import ladder_lines
 from edge_tui.util.safe_stream import write_control
-from edge_tui.util.sanitise import one_line
+from edge_tui.util.sanitise import one_line, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,16 +7,8 @@ import re
 from rich.cells import cell_len
 
 from edge_tui.transcript.wrapping import clusters
-from edge_tui.util.sanitise import one_line
 
-_INDENTATION = re.compile(" {5,}")
 _WORD = re.compile("(?:“[^”]*”|[^ ])+")
-
-
-def visible(text: str) -> str:
-    """Quotes a token's text with marks for whatever is invisible in it."""
-    shown = one_line(text, tab="→").replace("␤", "↵")
-    return f"“{_INDENTATION.sub(lambda found: f'({len(found[0])} spaces)', shown)}”"
 
 
 def fit_start(text: str, cells: int) -> str:

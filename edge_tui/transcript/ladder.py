@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rich.cells import cell_len
 
-from edge_tui.transcript.fitting import fit_start, pad, visible, wrap_words
+from edge_tui.transcript.fitting import fit_start, pad, wrap_words
 from edge_tui.transcript.why_text import criterion_text, final_logp, share, signed
-from edge_tui.util.sanitise import one_line
+from edge_tui.util.sanitise import one_line, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

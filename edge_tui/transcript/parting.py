@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.token_fields import KEPT, TOP, UNKNOWN
 from edge_tui.transcript.draw_conditions import cutter_of, failed_condition, numbers_differ, stage_of
-from edge_tui.transcript.fitting import visible
 from edge_tui.transcript.parting_table import candidate_of, parting_rows
-from edge_tui.util.sanitise import one_line
+from edge_tui.util.sanitise import one_line, visible
 
 if TYPE_CHECKING:
     from edge_tui.transcript.draw_conditions import Side

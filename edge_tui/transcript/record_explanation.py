@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.explanation import Candidate, Explanation, StageView
 from edge_tui.engine.token_fields import KEPT, TOP, UNKNOWN
-from edge_tui.transcript.fitting import visible
 from edge_tui.transcript.values_at import remover_at, strategy_of
 from edge_tui.transcript.why_text import share
+from edge_tui.util.sanitise import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -26,6 +26,7 @@ _DROPPED = (
 )
 _SHOWN = "\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
 
+_INDENTATION = re.compile(" {5,}")
 _CODED = re.compile(f"[{_SHOWN}{_TONES}]")
 _UNSAFE = re.compile(
     f"\r\n|[{_SHOWN}]|[{_DROPPED}]|(?<![{_BASE}])(?<![{_BASE}][{_TONES}])\u200d|\u200d(?![{_BASE}])"
@@ -70,6 +71,12 @@ def sanitise(text: str, *, keep_newlines: bool = True, tab: str = "    ") -> str
 def one_line(text: str, tab: str = "    ") -> str:
     """Makes text safe to show in one line, such as a title: line breaks become pictures."""
     return sanitise(text, keep_newlines=False, tab=tab)
+
+
+def visible(text: str) -> str:
+    """Quotes a token's text with marks for whatever is invisible in it."""
+    shown = one_line(text, tab="→").replace("␤", "↵")
+    return f"“{_INDENTATION.sub(lambda found: f'({len(found[0])} spaces)', shown)}”"
 
 
 def _glyph(char: str) -> str:

@@ -13,11 +13,11 @@ from edge_tui.decoders.base import Column
 from edge_tui.engine.events import Finished, ParamChanged, Resolved
 from edge_tui.transcript.transcript import Transcript
 from edge_tui.tui import theme
-from edge_tui.tui.widgets.inspector import Inspector, visible
+from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.line_panel import fit_end, fit_start
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.util.formatting import bar, compact_float, percent
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import sanitise, visible
 from tests.tui.transcripts import BEAM, batch, beam_step, started, transcript_of
 
 NAMES = {0: " zero", 1: "\x1b[31mone", 2: "[/]", 3: "", 4: "日本", 102: " blue"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isnan
 from typing import TYPE_CHECKING
 
-from edge_tui.util.sanitise import one_line
+from edge_tui.util.sanitise import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ def sentence_of(explanation: Explanation, choice: ExplainedChoice) -> str:
     """
     decoder, verdict = choice.plan.decoder, choice.verdict if choice.is_by_ratio else "none"
     token, winner = (_find(explanation, each) for each in (explanation.token, explanation.winner))
-    quoted, cuts = _quoted(token), [stage for stage in explanation.stages if stage.removed]
+    quoted, cuts = visible(token.text), [stage for stage in explanation.stages if stage.removed]
     if decoder.lag:
         return f"{quoted} was among the likeliest, and the best of them when they were weighed a step later."
     if decoder.owns_eos:
@@ -35,7 +35,7 @@ def sentence_of(explanation: Explanation, choice: ExplainedChoice) -> str:
     if verdict == "accepted":
         return f"The draft proposed {quoted}, and the model accepted it: {often}"
     if verdict == "rejected":
-        proposed = _quote(choice.proposed)
+        proposed = visible(choice.proposed)
         return f"The draft proposed {proposed}; the model rejected it and drew {quoted} in its place."
     if explanation.drawn:
         return f"{explanation.candidate_count:,} tokens were left; {_luck(explanation, token)}: {often}"
@@ -77,9 +77,8 @@ def _best(cuts: Sequence[StageView], decoder: Decoder) -> str:
 def _luck(explanation: Explanation, token: Candidate) -> str:
     """Says what luck did among the tokens that were left."""
     first = max(explanation.candidates, key=_final)
-    return (
-        f"{_quoted(token)} {'was the likeliest and had the best sum' if first is token else 'had the luck'}"
-    )
+    reason = "was the likeliest and had the best sum" if first is token else "had the luck"
+    return f"{visible(token.text)} {reason}"
 
 
 def _often(chance: float) -> str:
@@ -100,9 +99,10 @@ def _is_tie(explanation: Explanation) -> bool:
 
 def _other_winner(explanation: Explanation, token: Candidate, winner: Candidate) -> str:
     """Says that the numbers of here and now would take another token than the run did."""
+    taken, other = visible(token.text), visible(winner.text)
     if _is_tie(explanation):
-        return f"{_quoted(token)} and {_quoted(winner)} tie within rounding; the run took {_quoted(token)}."
-    return f"The run took {_quoted(token)}; computed again, {_quoted(winner)} is taken."
+        return f"{taken} and {other} tie within rounding; the run took {taken}."
+    return f"The run took {taken}; computed again, {other} is taken."
 
 
 def _find(explanation: Explanation, token: int) -> Candidate:
@@ -112,11 +112,3 @@ def _find(explanation: Explanation, token: int) -> Candidate:
 def _final(candidate: Candidate) -> float:
     """Reads the log-probability that the last stage left."""
     return candidate.logps[-1] if candidate.logps else candidate.raw_logp
-
-
-def _quoted(token: Candidate) -> str:
-    return _quote(token.text)
-
-
-def _quote(text: str) -> str:
-    return f"“{one_line(text)}”"

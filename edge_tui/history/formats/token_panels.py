@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from edge_tui.decoders.registry.description import stage_title
 from edge_tui.engine.token_fields import KEPT, OWN, UNKNOWN
-from edge_tui.transcript.fitting import fit_start, visible
+from edge_tui.transcript.fitting import fit_start
 from edge_tui.transcript.ladder import LadderOptions, ladder_lines
 from edge_tui.transcript.token_table import Alternative
 from edge_tui.transcript.values_at import strategy_of, values_at
 from edge_tui.transcript.why_text import share, signed
-from edge_tui.util.sanitise import one_line
+from edge_tui.util.sanitise import one_line, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

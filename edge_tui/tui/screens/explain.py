@@ -9,13 +9,13 @@ from textual.content import Content
 from textual.widgets import Static
 
 from edge_tui.decoders.base import TextParam
-from edge_tui.transcript.fitting import fit_start, pad, visible
+from edge_tui.transcript.fitting import fit_start, pad
 from edge_tui.transcript.why_text import find
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.widgets.ladder_view import fitting_lines, painted
 from edge_tui.util.formatting import clip
-from edge_tui.util.sanitise import one_line
+from edge_tui.util.sanitise import one_line, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from textual.widgets import Static
 
-from edge_tui.transcript.fitting import visible
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.widgets.field import Field
+from edge_tui.util.sanitise import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

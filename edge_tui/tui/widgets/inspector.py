@@ -11,14 +11,13 @@ from textual.message import Message
 from textual.reactive import reactive
 
 from edge_tui.transcript.fitting import fit_start, wrap_words
-from edge_tui.transcript.fitting import visible as visible
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.ascii_filter import plain
 from edge_tui.tui.widgets.ladder_view import LadderView
 from edge_tui.tui.widgets.line_panel import LinePanel
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.token_record import TokenRecord
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import sanitise, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from edge_tui.transcript.fitting import fit_start, visible
+from edge_tui.transcript.fitting import fit_start
 from edge_tui.transcript.why_text import share, signed
+from edge_tui.util.sanitise import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,10 @@ from __future__ import annotations
 from math import exp, nan
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.transcript.fitting import fit_start, visible
+from edge_tui.transcript.fitting import fit_start
 from edge_tui.tui.widgets.line_panel import LinePanel
 from edge_tui.util.formatting import bar, compact_float, percent
+from edge_tui.util.sanitise import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.cells import cell_len
 
 from edge_tui.engine.token_fields import KEPT, UNKNOWN
-from edge_tui.transcript.fitting import fit_start, visible
+from edge_tui.transcript.fitting import fit_start
 from edge_tui.transcript.values_at import remover_at, strategy_of, values_at
 from edge_tui.util.formatting import bar, compact_float, percent
-from edge_tui.util.sanitise import one_line, sanitise
+from edge_tui.util.sanitise import one_line, sanitise, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,11 +9,11 @@ from edge_tui.decoders.registry.registry import UnknownStrategy
 from edge_tui.engine.events import Explained, Loaded
 from edge_tui.engine.port import Question
 from edge_tui.history import explain_limits
-from edge_tui.transcript.fitting import visible
 from edge_tui.transcript.kept_tokens import with_kept
 from edge_tui.transcript.question import question_of
 from edge_tui.transcript.values_at import strategy_of
 from edge_tui.tui.workbench.ports import Messages
+from edge_tui.util.sanitise import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable

@@ -16,6 +16,7 @@ from edge_tui.engine.events import Event, Explained, Failed, Finished, TokenBatc
 from edge_tui.engine.explanation import Explanation
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Question, Request
+from edge_tui.util.sanitise import visible
 from tests.engine.decode.explaining import add_up, ask, explain, question_at
 from tests.engine.models.test_transformers_tier import make_other
 from tests.engine.random_checkpoints import TOKENS, make_checkpoint, save_tokenizer
@@ -95,6 +96,7 @@ def check_run(engine: LocalEngine, strategy: str, length: int, seed: int) -> Non
         assert why.margin == pytest.approx(run.column("margin")[index], abs=1e-3)
         assert why.candidate_count == run.column("candidate_count")[index]
         assert abs(why.entropy - run.column("entropy")[index]) < 1e-3
+        assert visible(why.candidates[0].text) in why.sentence
 
 
 @pytest.mark.parametrize("strategy", [*SAMPLERS, *CHAINS])
