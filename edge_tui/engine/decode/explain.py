@@ -20,7 +20,7 @@ from edge_tui.engine.decode.proposal_check import check_proposal
 from edge_tui.engine.decode.reason import note_of, sentence_of
 from edge_tui.engine.decode.resolve import check_ids
 from edge_tui.engine.decode.run_plan import plan_run
-from edge_tui.engine.decode.stage_trace import follow_step
+from edge_tui.engine.decode.stage_trace import trace_step
 from edge_tui.errors import Cancelled, CannotExplain, EdgeError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _explain(
         runner.table.refresh()
         outs, state, params, rng = runner.arguments()
         values = {name: float(view[0, 0]) for name, view in params.items()}
-        trace = follow_step(decoder, outs, state, params, rng, values)
+        trace = trace_step(decoder, outs, state, params, rng, values)
         proposal = check_proposal(decoder, outs, state, params, rng) if decoder.kind == "propose" else None
         others = other_choices(question, plan, trace.raw, rng)
     choice = ExplainedChoice.of(question, plan, trace, proposal, rng)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edge_tui.decoders.base import Rng
     from edge_tui.engine.decode.proposal_check import ProposalCheck, Verdict
     from edge_tui.engine.decode.run_plan import RunPlan
-    from edge_tui.engine.decode.stage_trace import Passage, Trace
+    from edge_tui.engine.decode.stage_trace import StageChange, Trace
     from edge_tui.engine.port import Question
 
 BEST, LIKELIEST = 5, 20
@@ -121,7 +121,7 @@ class ExplainedChoice:
             chance=float(final.softmax(-1)[token]),
             entropy=float(torch.special.entr(raw.exp()).sum()),
             drawn=self.luck is not None and left > 1,
-            stages=tuple(_view(passage) for passage in trace.passages),
+            stages=tuple(_view(change) for change in trace.changes),
             candidates=self._candidates(ids, raw, sums),
             facts=self._facts(),
             sentence="",
@@ -141,16 +141,16 @@ class ExplainedChoice:
         import torch
 
         at = torch.tensor(ids, device=raw.device)
-        passages, final = self.trace.passages, self.trace.final[0]
+        changes, final = self.trace.changes, self.trace.final[0]
         missing = raw.new_full((len(ids),), nan)
-        logps = [passage.after[0].log_softmax(-1)[at] for passage in passages]
-        criteria = [missing if each.criterion is None else each.criterion.values[0, at] for each in passages]
+        logps = [change.after[0].log_softmax(-1)[at] for change in changes]
+        criteria = [missing if each.criterion is None else each.criterion.values[0, at] for each in changes]
         luck = missing if self.luck is None else self.luck(at)
         # Less the constant that makes log-probabilities of logits.
         total = missing if self.luck is None else sums[at].double() - final.double().logsumexp(-1)
         ranks = (raw > raw[at, None]).sum(-1)
         columns = torch.stack([raw[at], ranks, luck, total, *logps, *criteria]).double().T.tolist()
-        texts, count = self.plan.main.tokenizer.token_strings(ids), len(passages)
+        texts, count = self.plan.main.tokenizer.token_strings(ids), len(changes)
         return tuple(
             Candidate(
                 id=token,
@@ -190,19 +190,19 @@ class ExplainedChoice:
         return tuple(facts)
 
 
-def _view(passage: Passage) -> StageView:
+def _view(change: StageChange) -> StageView:
     """Counts what one stage has removed."""
     import torch
 
-    before, after, criterion = passage.before[0], passage.after[0], passage.criterion
+    before, after, criterion = change.before[0], change.after[0], change.criterion
     gone = (after == -torch.inf) & (before > -torch.inf)
     return StageView(
-        name=passage.name,
-        title=passage.title,
+        name=change.name,
+        title=change.title,
         kept=int((after > -torch.inf).sum()),
         removed=int(gone.sum()),
         mass=float(before.softmax(-1).masked_fill(~gone, 0.0).sum()),
         criterion="" if criterion is None else criterion.label,
         edge=nan if criterion is None else float(criterion.bound[0, 0]),
-        neutral=passage.neutral,
+        neutral=change.neutral,
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class StageChange:
     """Holds what one stage made of logits.
 
     Attributes:
@@ -52,7 +52,7 @@ class Trace:
 
     Attributes:
         step: The step itself.
-        passages: Its stages, first to last; a strategy's own part is one of them where it changes logits.
+        changes: Of its stages, first to last; a strategy's own part is one of them where it changes logits.
         raw: float32 `[R, V]`, the main model's logits.
         final: float32 `[R, V]`, those that the token was chosen from.
         margin: Of the first row (nats), as the record has it; NaN where it has no meaning.
@@ -60,14 +60,14 @@ class Trace:
     """
 
     step: Step
-    passages: tuple[Passage, ...]
+    changes: tuple[StageChange, ...]
     raw: Tensor
     final: Tensor
     margin: float
     took_best: bool
 
 
-class FollowedChain(Chain):
+class TraceChain(Chain):
     """Applies the links of another chain one at a time, and keeps what each makes of the logits.
 
     Args:
@@ -80,7 +80,7 @@ class FollowedChain(Chain):
         vars(self).update(vars(chain))
         self._acting = set(map(id, links))
         self._values = values
-        self.passages: list[Passage] = []
+        self.changes: list[StageChange] = []
         self.before: Tensor | None = None
         """The logits that it was given, float32 `[R, V]`; None until it is applied."""
         self.after: Tensor | None = None
@@ -88,11 +88,11 @@ class FollowedChain(Chain):
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Does `Chain.apply`."""
-        self.passages.clear()
+        self.changes.clear()
         self.before = z
         self.after = super().apply(z, p, s, rng)
-        if self.passages:  # a row that lost its last candidate has one again
-            self.passages[-1] = replace(self.passages[-1], after=self.after)
+        if self.changes:  # a row that lost its last candidate has one again
+            self.changes[-1] = replace(self.changes[-1], after=self.after)
         return self.after
 
     def apply_links(
@@ -110,11 +110,11 @@ class FollowedChain(Chain):
             given = before, link.view(p), own, rng.link(link.name)
             criterion = None if neutral else link.stage.criterion(*given)
             title = stage_title(link, self._values)
-            self.passages.append(Passage(link.name, title, before, z, neutral, criterion))
+            self.changes.append(StageChange(link.name, title, before, z, neutral, criterion))
         return z
 
 
-def follow_step(
+def trace_step(
     decoder: Decoder, outs: Mapping[str, Output], s: State, p: Params, rng: Rng, values: Mapping[str, float]
 ) -> Trace:
     """Runs a strategy's step, and follows the main stream's logits through it.
@@ -131,7 +131,7 @@ def follow_step(
     """
     raw = outs[decoder.streams[0].name].logits[:, -1]
     before, after = (
-        FollowedChain(chain, links, values)
+        TraceChain(chain, links, values)
         for chain, links in zip((decoder.before, decoder.after), acting_links(decoder, values), strict=True)
     )
     followed = copy(decoder)
@@ -141,22 +141,22 @@ def follow_step(
     margin, lead = margin_of(decoder, step, log), log.lead()
     took_best = lead is not None and (log.takes_best or bool(lead[0].isfinite()))
     final = step.final[:, 0] if step.final.ndim == 3 else step.final
-    passages, z = list(before.passages), raw if before.after is None else before.after
+    changes, z = list(before.changes), raw if before.after is None else before.after
     if after.before is not None and after.after is not None:
         criterion = decoder.criterion(outs, _copy(s), p, rng) if decoder.kind == "sample" else None
-        passages += [*_own_part(decoder, z, after.before, criterion), *after.passages]
+        changes += [*_own_part(decoder, z, after.before, criterion), *after.changes]
         z = after.after
-    passages += _own_part(decoder, z, final)
+    changes += _own_part(decoder, z, final)
     first = nan if margin is None else float(margin.flatten()[0])
-    return Trace(step, tuple(passages), raw, final, first, took_best)
+    return Trace(step, tuple(changes), raw, final, first, took_best)
 
 
 def _own_part(
     decoder: Decoder, before: Tensor, after: Tensor, criterion: Criterion | None = None
-) -> list[Passage]:
-    """Makes a passage of what the strategy itself has changed between two chains; none if it is nothing."""
-    passage = Passage(decoder.name, decoder.title, before, after, criterion=criterion)
-    return [] if before.equal(after) else [passage]
+) -> list[StageChange]:
+    """Describes what the strategy itself has changed between two chains; nothing if it is nothing."""
+    change = StageChange(decoder.name, decoder.title, before, after, criterion=criterion)
+    return [] if before.equal(after) else [change]
 
 
 def _copy(s: State) -> State:
