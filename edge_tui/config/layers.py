@@ -158,6 +158,9 @@ class Layers:
         texts = any(isinstance(param, TextParam) for param in declared)
         if location.layer is Layer.ENVIRONMENT and value == "" and not texts:
             return
+        if not declared and name in SCHEMA:
+            where = f"give {flag_of(name)}" if location.layer > Layer.FILE else "move it above [parameters]"
+            raise ValueError(f"this is a setting of its own; {where}.")
         if not declared:
             # A file can have them all, by `config init`; a flag or a variable has no such list beside it.
             listed = f" There is {', '.join(params)}." if location.layer > Layer.FILE else ""

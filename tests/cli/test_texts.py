@@ -84,6 +84,7 @@ def test_the_summary_and_the_history_have_them(
         ("weight=e", "weight is 'e', but must be a number from 0 to 2."),
         ("start=" + "x" * 10_001, "with 10,001 characters, but must be a text of at most 10,000 characters."),
         ("word=e", 'unknown parameter; did you mean "words"?'),
+        ("max_length=6", "this is a setting of its own; give --max-length."),
     ],
 )
 def test_a_mistake_ends_with_one_sentence(
