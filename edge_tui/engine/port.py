@@ -197,7 +197,13 @@ class Engine(Protocol):
         """Counts a prompt's tokens under the main role's tokenizer; None while that is not known."""
 
     def ids(self, text: str) -> tuple[int, ...] | None:
-        """Encodes a text as it stands within an answer; None while the main role's tokenizer is not known."""
+        """Encodes a text as it stands within an answer.
+
+        None while that is not known: the main role's tokenizer is not loaded, or a server has been asked.
+
+        Raises:
+            edge_tui.errors.RequestError: a server cannot tell; a later call asks again.
+        """
 
     def memory(self) -> Memory:
         """Reads the memory of the decode device."""

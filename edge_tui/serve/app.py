@@ -106,6 +106,7 @@ class ServerApp(FastAPI):
             "stages": [stage.name for stage in decoders.current().stages()],
             "manage": self._options.manage,
             "explains": True,
+            "encodes": True,
             "limits": {"tokens": self._options.tokens, "rows": self._options.rows},
             "loaded": {role: asdict(loaded) for role, loaded in self.dispatcher.roles.loaded.items()},
         }

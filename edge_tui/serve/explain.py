@@ -1,4 +1,4 @@
-"""Serves `/explain`, and explains the tokens of a generation that has asked for it: why each was taken.
+"""Serves `/explain` and `/tokens`, and adds to a generation that asks for it why its tokens were taken.
 
 A question costs one forward, so that the number of those that one request asks is bounded. Each queues anew:
 other clients wait for one question, and never for all of them.
@@ -17,7 +17,7 @@ from fastapi.responses import Response  # noqa: TC002 — FastAPI reads the anno
 from edge_tui.engine import port
 from edge_tui.engine.remote.explanation_json import write_explanation
 from edge_tui.serve.errors import ApiError
-from edge_tui.serve.schemas import Explain
+from edge_tui.serve.schemas import Encode, Explain
 from edge_tui.serve.stream import client_id, json_response, run_while_connected
 from edge_tui.transcript.question import question_of
 
@@ -61,6 +61,14 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
         with closing(dispatcher.admit(client_id(request))) as slot:
             explanation = await run_while_connected(request, slot.explain(question))
             return json_response(write_explanation(explanation), slot)
+
+    @routes.post("/tokens", summary="Turn a text into token ids")
+    async def tokens(body: Encode) -> dict[str, Any]:
+        """Encodes a text for `candidates`; it needs no step of the model, so it waits for nobody."""
+        engine = dispatcher.engine
+        if not engine.alive() or (ids := engine.ids(body.text)) is None:
+            raise ApiError(503, dispatcher.problem or "No model is loaded yet; try again later.")
+        return {"ids": ids, "texts": engine.decode(ids)}
 
     return routes
 

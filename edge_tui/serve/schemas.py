@@ -29,6 +29,7 @@ from edge_tui.engine.token_fields import TOP
 MAX_STOPS = 16
 MAX_CANDIDATES = 1000
 MAX_OTHERS = 32
+MAX_ENCODED = 1000
 
 
 class StrictModel(BaseModel):
@@ -245,6 +246,16 @@ class Explain(Generation):
         default_factory=dict, description="The strategy's own numbers that were recorded with the token."
     )
     model: str = Field("", description="The model that the run was of; another one is refused.")
+
+
+class Encode(StrictModel):
+    """Asks for the tokens of a text."""
+
+    text: str = Field(
+        min_length=1,
+        max_length=MAX_ENCODED,
+        description="Read as it stands within an answer; a control token's name alone is that token.",
+    )
 
 
 class StreamOptions(StrictModel):

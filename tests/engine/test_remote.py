@@ -54,6 +54,7 @@ from edge_tui.engine.remote.openai_protocol import write_request
 from edge_tui.engine.remote.telemetry import RemoteTelemetry
 from edge_tui.engine.remote.vocabulary import Vocabulary
 from edge_tui.engine.token_fields import OWN, TOKEN_FIELDS, TOP, UNKNOWN
+from edge_tui.errors import RequestError
 from edge_tui.machine.nvml import GpuSample
 from edge_tui.transcript.question import question_of
 from edge_tui.transcript.transcript import Transcript
@@ -942,3 +943,63 @@ def test_what_is_taken_back_at_once_is_answered_too(remote: RemoteEngine) -> Non
         run: "cancelled",
         number: "cancelled",
     }
+
+
+# The tokens of a text.
+
+
+def ids_of(engine: Any, text: str) -> tuple[int, ...]:
+    found: list[tuple[int, ...] | None] = [None]
+
+    def answered() -> bool:
+        found[0] = engine.ids(text)
+        return found[0] is not None
+
+    until(answered)
+    assert found[0] is not None
+    return found[0]
+
+
+@pytest.mark.parametrize("text", ["main", " two words", "é", "<|endoftext|>", "\x1b[31m"])
+def test_the_tokens_of_a_text_are_those_of_the_engine_there(
+    remote: RemoteEngine, local: LocalEngine, text: str
+) -> None:
+    watch(local, Request(PROMPT, "greedy", max_length=1))
+    assert remote.ids(text) is None, "the answer comes later, and nobody waits for it"
+    ids = ids_of(remote, text)
+    assert ids == local.ids(text)
+    assert remote.decode(ids) == local.decode(ids)
+    assert remote.ids(text) is None, "each question is asked anew: the model may be another"
+    assert ids_of(remote, text) == ids
+
+
+def test_a_text_that_the_server_refuses_is_a_sentence_each_time(remote: RemoteEngine) -> None:
+    for _ in range(2):
+        with pytest.raises(RequestError, match="at most 1000 characters"):
+            ids_of(remote, "a" * 1001)
+
+
+ENCODES = OURS.replace(b"{", b'{"encodes": true, ', 1)
+
+
+@pytest.mark.parametrize(
+    ("about", "answer", "says"),
+    [
+        (OURS, b"{}", "turns no text into tokens: a newer one does."),
+        (ENCODES, b'{"ids": 5}', "speaks another edge-tui's language (tokens)"),
+        (ENCODES, b'{"ids": ["a"], "texts": []}', "speaks another edge-tui's language (tokens)"),
+        (ENCODES, b"[]", "speaks another edge-tui's language (tokens)"),
+        (ENCODES, b"<html>", "something that is not JSON"),
+    ],
+)
+def test_servers_that_turn_no_text_into_tokens(connect: Any, about: bytes, answer: bytes, says: str) -> None:
+    with odd_server(answer, about) as url, pytest.raises(RequestError) as raised:
+        ids_of(connect(url), "main")
+    assert says in str(raised.value)
+
+
+@pytest.mark.usefixtures("anonymous")
+def test_a_server_of_openais_kind_turns_no_text_into_tokens(served: Running, connect: Any) -> None:
+    engine = connect(served.url.replace("127.0.0.1", ANONYMOUS))
+    with pytest.raises(RequestError, match="speaks OpenAI's API, which turns no text into tokens"):
+        ids_of(engine, "main")

@@ -108,6 +108,7 @@ def test_nothing_is_explained_unless_it_is_asked_for(server: Running) -> None:
         ("/explain", {"token": 5, "model": "gpt-2"}, None, "gpt-2 wrote this"),
         ("/explain", {"token": 5, "prompt": "a " * 3000}, None, "shorten the prompt"),
         ("/explain", {"token": 5, "prompt": ""}, None, ""),
+        ("/tokens", {"text": "main"}, "prompt", "has no field 'prompt'"),
     ],
 )
 def test_what_cannot_be_explained_is_refused_in_a_sentence(
@@ -125,8 +126,10 @@ def test_a_question_needs_the_key_and_waits_in_the_queue() -> None:
     with serving(key="secret", queue=0) as running:
         body = {**BODY, "token": 5}
         assert running.post("/explain", body).status_code == 200
+        assert running.post("/tokens", {"text": "main"}).json() == {"ids": [752], "texts": ["main"]}
         running.headers.clear()
         assert running.post("/explain", body).status_code == 401
+        assert running.post("/tokens", {"text": "main"}).status_code == 401
 
 
 def test_the_documented_example_is_what_the_server_says(server: Running) -> None:

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from edge_tui.engine.events import Explained, Resolved
 from edge_tui.engine.port import Question
 from edge_tui.engine.token_fields import KEPT
+from edge_tui.errors import RequestError
 from edge_tui.transcript.transcript import Transcript
 from tests.transcript.explanations import of_top_p
 from tests.tui.engines import WORDS, PictureEngine
@@ -154,6 +155,30 @@ async def test_a_watched_token_is_asked_for_until_it_is_not(picture: Any) -> Non
         await pilot.press("plus")
         await pilot.press(*"absent", "enter")
         await until(pilot, lambda: bench.view.messages.message == "That is no token.")
+
+
+async def test_a_text_that_is_read_elsewhere_is_listed_when_it_is_known(picture: Any) -> None:
+    engine = ExplainingEngine()
+    answers: list[tuple[int, ...] | RequestError | None] = [None, None, (5,), RequestError("It reads none.")]
+
+    def ids(text: str) -> tuple[int, ...] | None:
+        answer = answers.pop(0)
+        if isinstance(answer, RequestError):
+            raise answer
+        return answer
+
+    engine.ids = ids  # type: ignore[method-assign]
+    async with picture(engine).run_test(size=(80, 24)) as pilot:
+        bench = await opened(pilot)
+        bench.why.watch("sky")
+        assert bench.view.messages.message == "“sky” is listed as soon as the model's tokenizer has read it."
+        assert not bench.why.watched
+        await until(pilot, lambda: engine.questions[-1].ids == (5,))
+        assert list(bench.why.watched) == [5]
+        bench.why.watch("sky")
+        assert bench.view.messages.message == "It reads none."
+        await pilot.pause()
+        assert not answers, "and no text is asked for again"
 
 
 async def test_the_marked_line_has_one_style_from_edge_to_edge() -> None:

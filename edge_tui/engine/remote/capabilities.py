@@ -59,6 +59,7 @@ class ServerInfo:
         loaded: Description of each model in its memory, by role; only of an edge-tui.
         stages: Stages of chains that it has; only of an edge-tui.
         explains: True if it says why a token was taken.
+        encodes: True if it turns a text into ids.
     """
 
     host: str
@@ -74,6 +75,7 @@ class ServerInfo:
     loaded: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stages: frozenset[str] = frozenset()
     explains: bool = False
+    encodes: bool = False
 
     def refusal(self, strategy: str) -> str:
         """Returns why it cannot run a strategy, one sentence; "" if it can."""
@@ -95,6 +97,15 @@ class ServerInfo:
         if self.is_edge_tui:
             return f"The edge-tui at {self.host} explains no token: a newer one does."
         return f"{self.host} speaks OpenAI's API, which tells too little of a token to explain it."
+
+    @property
+    def encode_refusal(self) -> str:
+        """Why it turns no text into tokens, one sentence; "" if it does."""
+        if self.encodes:
+            return ""
+        if self.is_edge_tui:
+            return f"The edge-tui at {self.host} turns no text into tokens: a newer one does."
+        return f"{self.host} speaks OpenAI's API, which turns no text into tokens."
 
 
 async def probe(client: HttpClient, model: str) -> ServerInfo:
@@ -137,6 +148,7 @@ def _edge_tui_info(client: HttpClient, about: dict[str, Any]) -> ServerInfo:
         loaded=loaded,
         stages=frozenset(map(str, about.get("stages", []))),
         explains=about.get("explains") is True,
+        encodes=about.get("encodes") is True,
     )
 
 

@@ -88,6 +88,28 @@ async def explain(question: Question, client: HttpClient) -> Explanation:
         ) from error
 
 
+async def encode(text: str, client: HttpClient, vocabulary: Vocabulary) -> tuple[int, ...]:
+    """Returns a text's ids under the tokenizer of the server's main model.
+
+    Args:
+        text: Read as it stands within an answer.
+        client: The connection to the server.
+        vocabulary: Collects the texts of the ids.
+
+    Raises:
+        RemoteError: the server cannot tell, or does not answer.
+    """
+    answer = await client.post("/tokens", {"text": text})
+    try:
+        ids = tuple(int(token) for token in answer["ids"])
+        vocabulary.add(ids, [str(each) for each in answer["texts"]])
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        raise RemoteError(
+            f"{client.host} speaks another edge-tui's language (tokens): run the same version."
+        ) from error
+    return ids
+
+
 def _with_sources(started: Started, request: Request) -> Started:
     """Replaces the source of each value that was set here; the server only knows "request"."""
     values = {

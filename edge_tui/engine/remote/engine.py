@@ -60,6 +60,8 @@ class RemoteEngine:
         self._vocabulary = Vocabulary()
         self._events: deque[Event] = deque()
         self._runs: dict[int, _Run] = {}
+        self._encoded: dict[str, tuple[int, ...] | RequestError | None] = {}
+        """Texts that the server is to encode: its answer, or None before."""
         self._last = 0
         self._closing = False
         self._loop = asyncio.new_event_loop()
@@ -133,8 +135,16 @@ class RemoteEngine:
         return None
 
     def ids(self, text: str) -> tuple[int, ...] | None:
-        """Returns None: the tokenizer is the server's."""
-        return None
+        """Asks an edge-tui server; None until it has answered, which the next call returns."""
+        if text not in self._encoded:
+            self._encoded[text] = None
+            self._call(lambda: self._loop.create_task(self._encode(text)))
+        if (answer := self._encoded[text]) is None:
+            return None
+        del self._encoded[text]  # the next question is for the model of then
+        if isinstance(answer, RequestError):
+            raise answer
+        return answer
 
     def memory(self) -> Memory:
         """Names the host; its memory is not known."""
@@ -240,6 +250,16 @@ class RemoteEngine:
             self._events.append(_explain(error, number))
         finally:
             self._runs.pop(number, None)
+
+    async def _encode(self, text: str) -> None:
+        """Answers `ids` of one text."""
+        try:
+            server = await self._probe()
+            if refusal := server.encode_refusal:
+                raise RequestError(refusal)
+            self._encoded[text] = await edge_protocol.encode(text, self._client, self._vocabulary)
+        except Exception as error:
+            self._encoded[text] = RequestError(_explain(error, None).message)
 
     async def _set_param(self, run: _Run, name: str, value: Value) -> None:
         if run.remote_id:

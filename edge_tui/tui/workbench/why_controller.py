@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from edge_tui.decoders.registry.registry import UnknownStrategy
 from edge_tui.engine.events import Explained, Loaded
 from edge_tui.engine.port import Question
+from edge_tui.errors import RequestError
 from edge_tui.history import explain_limits
 from edge_tui.transcript.kept_tokens import with_kept
 from edge_tui.transcript.question import question_of
@@ -56,6 +57,8 @@ class WhyController:
     view: WhyView
     watched: dict[int, str] = field(default_factory=dict)
     """Texts of the tokens that every ladder lists, by id."""
+    _unread: dict[str, None] = field(default_factory=dict)
+    """Texts to watch whose tokens are not known yet, in order."""
     _shown: object = None
     _model: str = ""
     _compared: tuple[Explanation, Explanation] | None = None
@@ -63,6 +66,7 @@ class WhyController:
 
     def follow(self) -> None:
         """Shows the reason of the inspected token once it is known, and asks for it before."""
+        self._list_unread()
         inspected = self.view.inspected
         if inspected is None:
             self.session.questions.leave()
@@ -111,21 +115,10 @@ class WhyController:
 
     def watch(self, text: str) -> None:
         """Lists the token of a text in every ladder from now on; of several tokens the first."""
-        engine = self.session.engine
-        found = engine.ids(text) if engine is not None else None
-        if found is None:
-            self.view.say(
-                "No text becomes tokens here yet: the tokenizer is not loaded, or it is a server's.",
-                "warning",
-            )
-        elif not found:
-            self.view.say("That is no token.", "warning")
-        else:
-            name = next(iter(self.session.texts_of(found[:1])), "")
-            self.watched[found[0]] = name
-            more = f", the first of {len(found)} tokens" if len(found) > 1 else ""
-            self.view.say(f"{visible(name)} is listed at every token{more}.", "good")
-            self.follow()
+        self._unread[text] = None
+        self.follow()
+        if text in self._unread:
+            self.view.say(f"{visible(text)} is listed as soon as the model's tokenizer has read it.")
 
     def unwatch(self, token: int) -> None:
         """Lists a token no more where it is not among the best."""
@@ -140,6 +133,30 @@ class WhyController:
         if isinstance(event, Loaded) and event.role == "model" and event.name != self._model:
             self._model = event.name
             self.watched.clear()
+
+    def _list_unread(self) -> None:
+        """Lists the tokens of the texts that the engine has read by now."""
+        engine = self.session.engine
+        for text in tuple(self._unread):
+            try:
+                found = engine.ids(text) if engine is not None else None
+            except RequestError as error:
+                self.view.say(str(error), "warning")
+            else:
+                if found is None:
+                    continue
+                self._list(found)
+            del self._unread[text]
+
+    def _list(self, found: tuple[int, ...]) -> None:
+        """Lists the first of some tokens in every ladder."""
+        if not found:
+            self.view.say("That is no token.", "warning")
+            return
+        name = next(iter(self.session.texts_of(found[:1])), "")
+        self.watched[found[0]] = name
+        more = f", the first of {len(found)} tokens" if len(found) > 1 else ""
+        self.view.say(f"{visible(name)} is listed at every token{more}.", "good")
 
     def _run_of(self, transcript: Transcript) -> Run | None:
         run = self.session.current
