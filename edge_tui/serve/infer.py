@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from edge_tui.serve.request_builder import RequestBuilder
 
 Decode = Callable[[Sequence[int]], list[str]]
-Writer = Callable[[events.Event], list[tuple[str, dict[str, Any]]]]
-"""Returns the server-sent events, name and data, that tell an event of the engine."""
+ServerEvent = tuple[str, dict[str, Any]]
+"""Name and data of a server-sent event."""
+Writer = Callable[[events.Event], list[ServerEvent]]
+"""Returns the server-sent events that tell an event of the engine."""
 
 _NO_GENERATION = "There is no such generation any more; parameters of a finished one are fixed."
 
@@ -62,9 +64,7 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
     async def infer_stream(body: InferStream, request: Request) -> Response:
         """Streams one generation as server-sent events, by columns or by tokens."""
         engine_request = builder.generation(body, prompt_logps=body.prompt_logps)
-        check_number(body.explain, engine_request)
-        if body.explain is not False and body.format == "columns":
-            raise ApiError(422, "Columns come without explanations: ask /explain for them.", "explain")
+        _check_explain(body, engine_request)
         slot = dispatcher.admit(client_id(request))
         stream_id, answer = secrets.token_hex(12), _accumulator(body, engine_request)
         decode = dispatcher.engine.decode
@@ -77,16 +77,9 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
         async def chunks() -> AsyncIterator[str]:
             live[stream_id] = slot
             try:
-                async for batch in batches:
-                    *before, last = [[_format(stream_id, *part) for part in write(event)] for event in batch]
-                    if text := "".join(chain.from_iterable(before)):
-                        yield text
-                    # With the last event the answer has all of its tokens; without a last one there are none.
-                    if isinstance(batch[-1], events.Finished):
-                        async for each in explanations(slot, engine_request, answer.transcript, body.explain):
-                            yield _format(stream_id, "explanation", each)
-                    if text := "".join(last):
-                        yield text
+                async for parts in _with_explanations(batches, write, slot, engine_request, answer, body):
+                    if parts:
+                        yield "".join(_format(stream_id, *part) for part in parts)
             finally:
                 live.pop(stream_id, None)
 
@@ -103,6 +96,44 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
         return {"ok": True}
 
     return routes
+
+
+def _check_explain(body: InferStream, request: port.Request) -> None:
+    """Refuses explanations that a stream cannot bring.
+
+    Raises:
+        ApiError: they are too many, or asked for in columns.
+    """
+    check_number(body.explain, request)
+    if body.explain is not False and body.format == "columns":
+        raise ApiError(422, "Columns come without explanations: ask /explain for them.", "explain")
+
+
+async def _with_explanations(
+    batches: AsyncIterator[list[events.Event]],
+    write: Writer,
+    slot: QueueSlot,
+    request: port.Request,
+    answer: ResponseAccumulator,
+    body: InferStream,
+) -> AsyncIterator[list[ServerEvent]]:
+    """Yields the server-sent events of each batch; explanations come before the end of a run.
+
+    Args:
+        batches: The engine's events.
+        write: Turns one of them into server-sent events.
+        slot: That of the generation; asks the questions.
+        request: The generation's request.
+        answer: Collects the tokens; it has all of them with the event of the end.
+        body: Names the tokens to explain.
+    """
+    async for batch in batches:
+        *before, last = map(write, batch)
+        yield [*chain.from_iterable(before)]
+        if isinstance(batch[-1], events.Finished):
+            async for each in explanations(slot, request, answer.transcript, body.explain):
+                yield [("explanation", each)]
+        yield last
 
 
 async def _infer(slot: QueueSlot, request: port.Request, body: Infer) -> dict[str, Any]:
@@ -127,7 +158,7 @@ def _column_writer(decode: Decode) -> Writer:
     """Returns a writer of every event of the engine, as `edge_tui.engine.remote.codec` has it."""
     sent: set[int] = set()
 
-    def write(event: events.Event) -> list[tuple[str, dict[str, Any]]]:
+    def write(event: events.Event) -> list[ServerEvent]:
         match event:
             case events.TokenBatch():
                 return [("tokens", codec.write_tokens(event, sent, decode))]
@@ -144,7 +175,7 @@ def _column_writer(decode: Decode) -> Writer:
 def _token_writer(body: InferStream, slot: QueueSlot, decode: Decode, answer: ResponseAccumulator) -> Writer:
     """Returns a writer of `prompt`, `start`, a `token` for each token, `change`, and `end` or `error`."""
 
-    def write(event: events.Event) -> list[tuple[str, dict[str, Any]]]:
+    def write(event: events.Event) -> list[ServerEvent]:
         """Turns one event into names and objects of server-sent events."""
         answer.add(event)
         match event:

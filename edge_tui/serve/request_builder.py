@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import nan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Value
@@ -131,10 +131,7 @@ class RequestBuilder:
             system=fields.get("system", self._system(prompt, chat)),
             template=self._template(fields.get("chat_template_kwargs", {})),
             control_tokens=fields.get("control_tokens", self.settings.control_tokens),
-            prefix=tuple(fields.get("prefix", ())),
-            prefix_logps=_logps(fields.get("prefix_logps", ())),
-            prefix_values=tuple(fields.get("prefix_values", ())),
-            proposing_ends=fields.get("proposing_ends"),
+            **_kept_tokens(fields),
             samples=1 if is_search else body.n,
             ids=ids,
             prompt_logps=prompt_logps,
@@ -263,9 +260,15 @@ class RequestBuilder:
             )
 
 
-def _logps(pairs: Iterable[tuple[float | None, float | None]]) -> tuple[tuple[float, float], ...]:
-    """Reads log-probabilities of kept tokens; null is a number that is not known."""
-    return tuple((nan if raw is None else raw, nan if final is None else final) for raw, final in pairs)
+def _kept_tokens(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the tokens that the answer begins with; of their log-probabilities null is one not known."""
+    logps: list[tuple[float | None, float | None]] = fields.get("prefix_logps", [])
+    return {
+        "prefix": tuple(fields.get("prefix", ())),
+        "prefix_logps": tuple((nan if a is None else a, nan if b is None else b) for a, b in logps),
+        "prefix_values": tuple(fields.get("prefix_values", ())),
+        "proposing_ends": fields.get("proposing_ends"),
+    }
 
 
 def _with_bias(
