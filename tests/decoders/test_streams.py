@@ -147,3 +147,21 @@ def test_a_removed_token_differs_as_the_best_do_whatever_is_added_to_a_stream() 
     assert difference(z, other).tolist() == [[2.0, 0.5, 2.0, 2.0]]
     assert difference(z, other + 4).tolist() == [[-2.0, -3.5, -2.0, -2.0]]
     assert difference(z, torch.full_like(z, -torch.inf)).tolist() == [[0.0] * 4]
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_a_token_that_the_other_stream_alone_removes_competes_as_the_best_do(name: str) -> None:
+    """Of two tokens that the main stream likes best and alike, the second stream removes one."""
+    decoder = decoders.find(name)
+    streams = {
+        each: torch.tensor([[5.0, 5.0, 0.0, 1.0]])
+        for each in (*(s.name for s in decoder.streams), *early(name))
+    }
+    main = decoder.streams[0].name
+    for each in streams.keys() - {main}:
+        streams[each] = torch.tensor([[1.0, -torch.inf, 0.0, 0.5]])
+    ids = np.zeros((1, 1), dtype=np.int64)
+    arrays = {each: z.numpy() for each, z in streams.items()}
+    found = driver.step(decoder, driver.Rows(arrays, [driver.defaults(decoder)], ids, ids[:, :0])).final[0]
+    assert found.isfinite()[:2].all()
+    assert found[0] == pytest.approx(found[1].item(), abs=1e-5)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import MinNewTokensLengthLogitsProcessor, NoRepeatNGramLogitsProcessor
 
@@ -83,6 +83,7 @@ def dry_loop(ids: Sequence[int], m: float, b: float, least: int) -> dict[int, fl
 
 @settings(max_examples=80, deadline=None)
 @given(rows_of_ids, st.floats(0.1, 2.0), st.floats(1.0, 2.5), st.integers(1, 5))
+@example([[1, 34, 2, 3, 1, 34, 2]], 1.0, 2.0, 2)  # a repetition that a breaker ends
 def test_dry_is_the_loop_over_all_pairs(ids: list[list[int]], m: float, b: float, least: int) -> None:
     z = noise(len(ids))
     expected = z.clone().double()

@@ -85,6 +85,8 @@ class HistoryScreen(Dialog[HistoryChoice]):
         self.pane = TokenPane("", id="preview-tokens")
         self.pane.can_focus = False
         self.about = FittedText(id="about")
+        self._said = False
+        """True where a sentence was said since the run under the cursor began to be read."""
 
     def content(self) -> Iterable[Widget]:
         """Lists the search field, then the list beside its preview."""
@@ -147,6 +149,7 @@ class HistoryScreen(Dialog[HistoryChoice]):
         if entry is None:
             self.pane.show(None)
             return
+        self._said = False
         # Who holds an arrow key down passes by.
         await asyncio.sleep(0.03)
         try:
@@ -156,12 +159,14 @@ class HistoryScreen(Dialog[HistoryChoice]):
             self._say(str(error), "$error")
             return
         if self.is_attached:
-            self.about.update(_about(stored))
+            if not self._said:
+                self.about.update(_about(stored))
             self.pane.show(transcript)
             self.pane.action_cursor_first()
             self.pane.cursor = None
 
     def _say(self, sentence: str, style: str = "$text-muted") -> None:
+        self._said = True
         self.about.update(Content.assemble((one_line(sentence), style)))
 
     # Actions on the run.
