@@ -47,6 +47,7 @@ class Mirostat(Filter):
 
     def observe(self, s: State, p: Params, token: Token) -> None:
         """Moves μ against the error of the token's surprise."""
-        bits = -token.final.where(token.final > -inf, token.raw)[:, None] / log(2)
-        s["drift"].sub_(p["mirostat_eta"] * (bits - p["mirostat_tau"]))
-        s["mu"].copy_(2 * p["mirostat_tau"] + s["drift"])
+        tau = p["mirostat_tau"]
+        bits = token.final.where(token.final > -inf, token.raw)[:, None] / -log(2)
+        s["drift"].sub_(p["mirostat_eta"] * (bits - tau))
+        s["mu"].copy_(s["drift"].add(tau, alpha=2))

@@ -101,7 +101,8 @@ class Chain:
         self.params = merge(param for params in self._params for param in params)
         self.name = f"{name}." if name else ""
         self.history = max((stage.needs.history for stage in self.stages), default=0)
-        self.learns = any(learns(stage) for stage in self.stages)
+        self._learners = [(i, link) for i, link in enumerate(self.links) if learns(link.stage)]
+        self.learns = bool(self._learners)
 
     def constants(self, env: Env) -> State:
         """Makes every stage's constants."""
@@ -178,9 +179,8 @@ class Chain:
 
     def learn(self, s: State, p: Params, token: Token) -> None:
         """Tells the token taken to every stage that learns from it; `s` is the chain's state."""
-        for i, link in enumerate(self.links):
-            if learns(link.stage):
-                checks.observe(link.stage, self._state_of(i, s), link.view(p), token)
+        for i, link in self._learners:
+            checks.observe(link.stage, self._state_of(i, s), link.view(p), token)
 
     def observe(self, s: State, p: Params, token: Token) -> None:
         """Counts the token taken, and tells the stages that learn from it."""
@@ -201,9 +201,9 @@ class Chain:
 
     def _state_of(self, i: int, s: State) -> State:
         """Selects the state of stage `i`; the tensors are shared, so in-place updates last."""
-        own: State = {}
-        for prefix in (f"{self.name}{i}.", f"{self.name}{i}:"):
-            own.update((key.removeprefix(prefix), s[key]) for key in s if key.startswith(prefix))
+        prefixes = f"{self.name}{i}.", f"{self.name}{i}:"
+        start = len(prefixes[0])
+        own = {key[start:]: tensor for key, tensor in s.items() if key.startswith(prefixes)}
         own.update((key, s[key]) for key in keys_of(self.stages[i].needs))
         return own
 
