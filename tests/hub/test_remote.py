@@ -23,6 +23,7 @@ from edge_tui.hub import recent_models
 from edge_tui.hub.listing import Listing, local_models
 from edge_tui.hub.remote import Download, HubError, RemoteModel, inspect, repository_id
 from edge_tui.util.logs import state_folder
+from tests.engine.checkpoints.coded import Coding, declare, make_coded
 from tests.engine.checkpoints.gguf.files import write_gguf
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.hub_stand_in import COMMIT, TOKEN, Repository, StandIn, serving
@@ -103,6 +104,17 @@ def test_size_architecture_tier_and_estimate_are_known_before_the_download(
         assert (before.weights, before.total) == (after.weights, after.total)
     assert not any(name.endswith(".safetensors") for name in hub.fetched)
     assert listed() is None
+
+
+def test_a_model_of_group_codes_is_known_before_the_download(hub: StandIn, tmp_path: Path) -> None:
+    folder, _ = make_coded(tmp_path / "coded", Coding(), layers=1)
+    hub.repositories[NAME] = Repository(folder)
+    seen, here = inspect(NAME), open_checkpoint(str(folder))
+    assert (seen.listing.dtype, seen.listing.refusal) == ("AWQ 4 bit g32", "")
+    assert (seen.listing.bytes, seen.listing.parameters) == (here.bytes, here.parameters)
+    declare(folder, Coding().config | {"group_size": 64})
+    assert "but AWQ 4 bit g64 wants" in inspect(NAME).refusal
+    assert not any(name.endswith(".safetensors") for name in hub.fetched)
 
 
 def test_what_cannot_run_is_known_before_the_download(hub: StandIn, tmp_path: Path) -> None:

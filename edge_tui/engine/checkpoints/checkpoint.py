@@ -16,6 +16,7 @@ from edge_tui.engine.checkpoints import tokenizer_files
 from edge_tui.engine.checkpoints.gguf.choice import choose
 from edge_tui.engine.checkpoints.gguf.kinds import KINDS
 from edge_tui.engine.checkpoints.gguf.model import GgufModel, models_in, open_gguf
+from edge_tui.engine.checkpoints.group_codes import GroupCodes, find_codes, format_of
 from edge_tui.engine.checkpoints.locate import find, missing_config_error
 from edge_tui.engine.checkpoints.model_classes import architecture_of
 from edge_tui.engine.checkpoints.weight_files import CheckpointError as CheckpointError
@@ -58,6 +59,8 @@ class Checkpoint:
         tokenizer_config: tokenizer_config.json with the special tokens of older files, {} without one.
         chat_template: Jinja source, None if the checkpoint has no template.
         gguf: Description of the GGUF files, None for a folder in Hugging Face layout.
+        codes: Description of the matrices that AWQ, GPTQ or AutoRound stored, None without any. `tensors`
+            lists each as one tensor, and `config` has no word of it: the loaders read plain weights.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Checkpoint:
     tokenizer_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     chat_template: str | None = field(default=None, repr=False)
     gguf: GgufModel | None = None
+    codes: GroupCodes | None = None
 
     @property
     def text_config(self) -> Mapping[str, Any]:
@@ -96,7 +100,8 @@ class Checkpoint:
     def dtype(self) -> str:
         """The dtype that most floating-point weights are stored in: "bfloat16", "float16", "float32".
 
-        Weights that GGUF packs count as bfloat16, whose range no model exceeds.
+        Weights that GGUF packs count as bfloat16, whose range no model exceeds; those of AWQ, GPTQ and
+        AutoRound do not count.
         """
         sizes = dict.fromkeys(_DTYPES, 0)
         for tensor in self.tensors.values():
@@ -106,7 +111,9 @@ class Checkpoint:
 
     @cached_property
     def format(self) -> str:
-        """The storage kind of most weights, for people: "bfloat16", "int8", "GGUF Q4_K"."""
+        """The storage kind of most weights, for people: "bfloat16", "int8", "GGUF Q4_K", "AWQ 4 bit g128"."""
+        if self.codes is not None:
+            return self.codes.form.label
         if self.gguf is None:
             return self.quantization or self.dtype
         sizes: dict[str, int] = {}
@@ -142,6 +149,15 @@ class Checkpoint:
         """Every id that ends a sequence: the union of generation config, model config and tokenizer."""
         return self._ids("eos_token_id", self.eos_token)
 
+    def read_copy(self, ends: bool) -> int:
+        """Counts the bytes of the copy that reading the largest tensor makes; 0 if all are read as they lie.
+
+        Args:
+            ends: True for embedding and head, False for the tensors of the layers.
+        """
+        source = self.gguf or self.codes
+        return 0 if source is None else source.read_copy(ends)
+
     def open_tensors(self) -> TensorReader:
         """Opens the weight files.
 
@@ -153,7 +169,13 @@ class Checkpoint:
             return self.gguf.open_tensors()
         from edge_tui.engine.checkpoints.weights import SafetensorsReader
 
-        return SafetensorsReader(self.name, self.path)
+        reader = SafetensorsReader(self.name, self.path)
+        if self.codes is None:
+            return reader
+        from edge_tui.engine.checkpoints.group_codes_reader import GroupCodesReader
+
+        plain = sum(t.bytes for name, t in self.tensors.items() if name not in self.codes.matrices)
+        return GroupCodesReader(reader, self.codes, plain)
 
     def read_tokenizer(self) -> FastTokenizer:
         """Reads tokenizer.json, else what transformers or the metadata of a GGUF file make of a vocabulary.
@@ -249,12 +271,16 @@ def describe(
     config = read_json(name, path / "config.json")
     if config is None:
         raise missing_config_error(name, path)
-    quantization = _quantization(name, config)
+    form, codes = format_of(name, config), None
+    quantization = "" if form else _quantization(name, config)
     architecture = architecture_of(name, config)
     stored = tensors()
     if any(tensor.dtype.startswith("F8") for tensor in stored.values()):
         raise quantisation_error(name, "FP8")
-    if any(tensor.endswith(".qweight") for tensor in stored):
+    if form is not None:
+        codes, stored = find_codes(name, form, stored)
+        config = {key: value for key, value in config.items() if key != "quantization_config"}
+    elif any(tensor.endswith(".qweight") for tensor in stored):
         raise quantisation_error(name, "GPTQ or AWQ")
     tokenizer_files.check_tokenizer(name, path, has)
     tokenizer_config = read_json(name, path / "tokenizer_config.json") or {}
@@ -270,6 +296,7 @@ def describe(
         generation_config=read_json(name, path / "generation_config.json") or {},
         tokenizer_config=tokenizer_config,
         chat_template=_chat_template(name, path, tokenizer_config),
+        codes=codes,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.decoders.core.random import MOST_TOKENS
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from edge_tui.engine.models.architectures import supports
+from edge_tui.engine.models.architectures import flat_config, supports
 from edge_tui.engine.models.device_memory import release_cached_memory
 from edge_tui.engine.models.memory_estimate import UNLIMITED, context_to_reserve, estimate, resolve_precision
 from edge_tui.engine.ops.quantisation import QUANTISATIONS
@@ -111,13 +111,21 @@ def tier_of(checkpoint: Checkpoint) -> str:
     """Returns the tier that runs a checkpoint, "flat" or "transformers".
 
     Raises:
-        CheckpointError: neither does: transformers would read a GGUF file in its own way.
+        CheckpointError: neither does: transformers would read GGUF, AWQ, GPTQ and AutoRound in its own way.
     """
     reason = supports(checkpoint.config)
     if reason is not None and checkpoint.gguf is not None:
         raise CheckpointError(
             f"{checkpoint.name} cannot be run from GGUF: {reason}; take its safetensors checkpoint."
         )
+    if checkpoint.codes is not None:
+        if reason is None and flat_config(checkpoint.config).layout.transposed:
+            reason = f"{checkpoint.architecture} stores its matrices the other way round"
+        if reason is not None:
+            raise CheckpointError(
+                f"{checkpoint.name} cannot be run from {checkpoint.format}: {reason}; "
+                "take its 16-bit checkpoint."
+            )
     return "flat" if reason is None else "transformers"
 
 

@@ -242,12 +242,12 @@ class MemoryNeed:
         # As read; LLM.int8 takes it through another copy in 16 bit.
         one = self._inner * (self._number + (self._kind.wide_copy if self._kind and self._cuda else 0))
         one *= packers() if self._precision == "float32" else 1
-        gguf = self._checkpoint.gguf
-        if gguf is None or self._device != "cpu":
+        layers, ends = (self._checkpoint.read_copy(ends) for ends in (False, True))
+        if not (layers or ends) or self._device != "cpu":
             return max(one, self._first - self._weights)
-        ends = sum(tensor.numel for name, tensor in self._checkpoint.tensors.items() if name in ENDS)
-        begin = max(self._first, ends * self._number + gguf.read_copy(ends=True))
-        return max(one + gguf.read_copy(ends=False), begin - self._weights)
+        wide = sum(tensor.numel for name, tensor in self._checkpoint.tensors.items() if name in ENDS)
+        begin = max(self._first, wide * self._number + ends)
+        return max(one + layers, begin - self._weights)
 
     def reading(self, context: int) -> int:
         """Counts what reading a prompt makes beside weights and cache: most at its last two chunks."""
