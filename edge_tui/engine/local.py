@@ -72,6 +72,7 @@ class LocalEngine:
         self._closing = False
         self._wake = wake
         self._prefix_cache, self._question_cache = PrefixCache(), PrefixCache()
+        """Contexts of the last run, and of questions about others, until the next run begins."""
         self._beside_cache = PrefixCache()
         """Contexts of a run that is compared with another, until the next run begins."""
         self._reused: dict[int, int] = {}
@@ -247,6 +248,7 @@ class LocalEngine:
         sees that there is another.
         """
         self._clear_beside()
+        self._question_cache.clear()  # no estimate of a run's memory counts it
         caches = [self._prefix_cache, self._beside_cache]
         if run.beside is not None:
             caches.reverse()  # what it is compared with stays where it is

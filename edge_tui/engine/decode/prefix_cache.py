@@ -112,6 +112,7 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
         rewinds = entry is not None and reused < len(entry.ids)
         if entry is None or not entry.fits(need, total, needs) or (rewinds and not model.caps.rewind):
             self.pop(key, None)
+            entry = None  # its memory is given back before the next one is opened
             entry = self[key] = PrefixEntry(model.open(1, round_up(need), total, needs.past))
             reused = 0
         entry.context.needs = needs

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle, islice
 from math import exp, inf, isnan
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,8 @@ from edge_tui.decoders.base import Decoder
 from edge_tui.engine.events import Event, Explained, Failed, Finished, TokenBatch
 from edge_tui.engine.explanation import Explanation
 from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.models.base import Context
+from edge_tui.engine.models.loader import LoadedModel, load
 from edge_tui.engine.port import ModelSpec, Question, Request
 from edge_tui.util.sanitise import visible
 from tests.engine.decode.explaining import add_up, ask, explain, question_at
@@ -212,6 +216,42 @@ def test_a_question_gives_the_runs_own_numbers_while_its_context_is_there(
             if a.id == b.id and a.sum > -inf:
                 assert abs(a.sum - b.sum) < there.epsilon
     assert explain(one, request, run, 0).epsilon > 0  # the prompt was read at once
+
+
+def test_a_run_opens_its_context_when_those_before_it_are_gone(specs: dict[str, ModelSpec]) -> None:
+    opened: list[weakref.ref[Context]] = []
+    held_at_opening: list[int] = []
+
+    def held() -> int:
+        return sum(each() is not None for each in opened)
+
+    def load_counting(*arguments: Any) -> LoadedModel:
+        loaded = load(*arguments)
+        open_one = loaded.model.open
+
+        def open_counted(*arguments: Any, **more: Any) -> Context:
+            held_at_opening.append(held())
+            context = open_one(*arguments, **more)
+            opened.append(weakref.ref(context))
+            return context
+
+        loaded.model.open = open_counted  # type: ignore[method-assign]
+        return loaded
+
+    engine = LocalEngine({"model": specs["model"]}, load=load_counting)
+    earlier, request = (replace(request_of("top_p", 8, seed), ids=(*PROMPT, seed)) for seed in (3, 4))
+    first, run = watch(engine, earlier), watch(engine, request)
+    explain(engine, request, run, 5)
+    assert held() == 1, "a question about the last run opens no context"
+    for index in (5, 2, 7):
+        explain(engine, earlier, first, index)
+    assert held() == 2, "one about another opens one, for all questions"
+    watch(engine, request)
+    assert held() == 1, "and the next run drops it"
+    explain(engine, earlier, first, 5)
+    watch(engine, replace(request, max_length=600))
+    assert held_at_opening == [0, 1, 1, 0]
+    assert engine.close(10.0)
 
 
 def test_a_sample_of_several_is_explained_by_its_own_seed(engine: LocalEngine) -> None:
