@@ -290,7 +290,7 @@ def test_adapters_and_gguf_are_told_apart(folder: Path) -> None:
     assert "LoRA" in refusal(folder)
 
 
-@pytest.mark.parametrize("method", ["fp8", "mxfp4", "compressed-tensors", "hqq"])
+@pytest.mark.parametrize("method", ["fp8", "mxfp4", "compressed-tensors", "hqq", "exl2"])
 def test_foreign_quantisation_is_refused(folder: Path, method: str) -> None:
     edit(folder / "config.json", quantization_config={"quant_method": method, "bits": 4})
     assert method.upper() in refusal(folder)

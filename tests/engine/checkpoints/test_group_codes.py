@@ -16,7 +16,8 @@ from edge_tui.engine.models.memory_estimate import estimate
 from edge_tui.engine.port import ModelSpec
 from edge_tui.hub.listing import describe_local
 from tests.engine.checkpoints.coded import CODINGS, Coding, declare, draw, make_coded
-from tests.engine.random_checkpoints import make_checkpoint, save_tensors
+from tests.engine.models.architectures import make_tiny
+from tests.engine.random_checkpoints import make_checkpoint, save_tensors, save_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -282,3 +283,16 @@ def test_an_architecture_of_the_other_tier_is_refused(tmp_path: Path) -> None:
     assert f"{stored} cannot be run from AWQ 4 bit g32: its activation 'mish' is unknown" in text
     with pytest.raises(CheckpointError, match="take its 16-bit checkpoint"):
         load(ModelSpec(str(stored), device="cpu"))
+
+
+def test_a_family_whose_matrices_lie_the_other_way_round_is_refused(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "m", "gpt2", vocab_size=320, n_embd=64, n_inner=128)
+    save_tokenizer(folder)
+    tensors = load_file(folder / "model.safetensors")
+    base = next(name for name in tensors if name.endswith("0.attn.c_proj.weight")).removesuffix(".weight")
+    parts, _ = draw(CODINGS["gptq"], 64, 64, seed=1)  # square, so that no shape tells
+    del tensors[f"{base}.weight"]
+    save_tensors(folder, tensors | {f"{base}.{part}": value for part, value in parts.items()})
+    declare(folder, CODINGS["gptq"].config)
+    text = describe_local(str(folder), "folder").refusal
+    assert "GPT2LMHeadModel stores its matrices the other way round; take its 16-bit checkpoint." in text
