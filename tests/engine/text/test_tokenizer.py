@@ -303,6 +303,7 @@ few = st.text("ab#", max_size=4)
 
 @given(stops=st.lists(few, max_size=3), texts=st.lists(few, max_size=12))
 @example(stops=["ab#"], texts=["a", "b", "#"])
+@example(stops=["b#", "a"], texts=["#ab#"])  # the one that ends first
 @settings(max_examples=120, deadline=None)
 def test_nothing_of_a_stop_string_leaks(stops: list[str], texts: list[str]) -> None:
     out, stopped = scanned(stops, texts)
