@@ -88,7 +88,9 @@ async def test_a_value_of_a_run_in_progress_is_turned_and_the_ladder_waits(pictu
     app = picture(engine)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(pilot, "down")
-        assert "The full reason comes when the run has ended." in said(screen)
+        assert "when the run has ended. Until then a live parameter that you turn changes the run." in said(
+            screen
+        )
         await pilot.press("shift+left", "shift+left")
         assert engine.turned[-1] == (1, "temperature", 0)
         assert not engine.questions
@@ -105,6 +107,11 @@ async def test_without_a_token_or_an_answer_it_says_so(picture: Any) -> None:
         await pilot.press("escape")
         screen = await opened(pilot)
         await until(pilot, lambda: "Nothing is computed here." in said(screen))
+        assert "This is the newest token. For another one, leave with esc and move onto it" in said(screen)
+        await pilot.press("escape", "escape", "home", "e", "space")
+        await until(pilot, lambda: "Nothing is computed here." in said(app.screen))
+        assert app.workbench.pane.cursor == 0
+        assert "newest" not in said(app.screen)
 
 
 @pytest.mark.parametrize(

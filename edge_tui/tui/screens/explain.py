@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from edge_tui.decoders.base import TextParam
-from edge_tui.transcript.fitting import fit_start, pad
+from edge_tui.transcript.fitting import fit_start, pad, wrap_words
 from edge_tui.transcript.why_text import find
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.dialog import Dialog
@@ -36,6 +36,7 @@ _LOW = 30
 """Height under which ladders have no sentence: what becomes of the token stands above them."""
 _LOWEST = 20
 """Height under which there is no help either."""
+_NEWEST = "This is the newest token. For another one, leave with esc and move onto it (arrows in the answer)."
 _ASKED = "The engine is being asked …"
 
 
@@ -54,12 +55,14 @@ class _Found(NamedTuple):
 
     Attributes:
         head: Names it.
+        hint: Says how to choose another one, where none was chosen.
         was: Why it was taken.
         now: What becomes of it; None while that is not known.
         note: Says why something is not known.
     """
 
     head: str = ""
+    hint: str = ""
     was: Explanation | None = None
     now: Explanation | None = None
     note: str = ""
@@ -140,23 +143,27 @@ class ExplainScreen(Dialog[None]):
             return _Found(note="Run a prompt first: then this shows what becomes of a token.")
         cursor = self._pane.cursor
         index = min(cursor if cursor is not None else len(transcript) - 1, len(transcript) - 1)
+        hint = _NEWEST if cursor is None else ""
         head = f"token #{index} {visible(transcript.token(index).text)}"
         was, note, known = self._why.reason(transcript, index)
         if was is None:
-            return _Found(head, note=note if known else _ASKED)
+            return _Found(head, hint, note=note if known else _ASKED)
         now, note = self._why.turned(transcript, index, was)
-        return _Found(head, was, now, note or _ASKED)
+        return _Found(head, hint, was, now, note or _ASKED)
 
     def _ladders(self, found: _Found) -> Parts:
         """Writes both ladders, or says why there are none to be seen."""
+        hint: Parts = [(f"{found.hint}\n", "$text-muted")] if found.hint else []
         if found.was is None:
-            return [(found.note, "$text-muted")]
+            return [*hint, (found.note, "$text-muted")]
         was, now = found.was, None if found.now is None else _as_a_possibility(found.now)
         width, height = self.picture.content_size.width or 72, self.app.size.height
         width = (max(width, 56) - _GAP) // 2
         verdict = _verdict(was, now) if now is not None else found.note
-        parts: Parts = [(f"{found.head}  ", "$accent bold"), (f"{verdict}\n", "$foreground bold")]
-        room = int(0.9 * height) - (7 if height < _LOWEST else 9)
+        parts: Parts = [*hint, (f"{found.head}  ", "$accent bold"), (f"{verdict}\n", "$foreground bold")]
+        room = (
+            int(0.9 * height) - (7 if height < _LOWEST else 9) - len(wrap_words(found.hint, 2 * width + _GAP))
+        )
         left, right = [_head("as it was", width)], [_head(self._value(), width)]
         for lines, why in ((left, was), (right, now)):
             if why is not None:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.session import Run, Session
 
-_LIVE = "The full reason comes when the run has ended."
+_LIVE = (
+    "The full reason comes when the run has ended. Until then a live parameter that you turn changes the run."
+)
 _DEAD = "The engine has stopped; this is what was recorded."
 
 
