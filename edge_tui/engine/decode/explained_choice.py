@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.decode.stage_trace import StageChange, Trace
     from edge_tui.engine.port import Question
 
-BEST, LIKELIEST = 5, 20
+BEST, LIKELIEST = 20, 20
 """Candidates by their sums, and by the model's own distribution."""
 
 

@@ -278,6 +278,17 @@ def test_asked_tokens_and_the_likeliest_are_followed(engine: LocalEngine) -> Non
         assert (each.removing_stage == place) == (each.rank >= 50)
 
 
+def test_the_twenty_best_sums_are_followed_whatever_their_rank(engine: LocalEngine) -> None:
+    request = replace(request_of("top_p", 3), values={"top_p": 1.0, "temperature": 4.0})
+    run = watch(engine, request)
+    why = explain(engine, request, run, 2)
+    whole = explain(engine, request, run, 2, ids=tuple(range(TOKENS)))
+    assert len(whole.candidates) == TOKENS == why.candidate_count
+    best = sorted(whole.candidates, key=lambda each: each.sum, reverse=True)[:20]
+    assert any(each.rank >= 20 for each in best[5:])
+    assert {each.id for each in best} <= {each.id for each in why.candidates}
+
+
 def test_the_mass_of_a_cut_is_that_of_the_distribution_before_it(engine: LocalEngine) -> None:
     request = Request("", "top_k", {"top_k": 5, "temperature": 2.0}, seed=5, ids=PROMPT, max_length=2)
     why = explain(engine, request, watch(engine, request), 1)
