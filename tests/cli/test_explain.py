@@ -124,6 +124,24 @@ def test_the_documented_commands_are_commands() -> None:
         assert parsed.command in ("run", "history")
 
 
+def test_the_documented_example_is_what_the_command_says(
+    capfdbinary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "why.md").read_text(encoding="utf-8")
+    command, documented = re.findall(r"An example, by `(.*?)`:\n\n```text\n(.*?)```", text, re.DOTALL)[0]
+    monkeypatch.setenv("COLUMNS", "74")
+    flags = ("--device", "cpu", "--precision", "float32", "--no-history")
+    assert main([*shlex.split(command)[1:], *flags]) == 0
+    told = capfdbinary.readouterr()[1].decode().split("── #3 ──\n")[1]
+    number = re.compile(r"\d[\d,.]*")
+    words = [[number.sub("N", line).split() for line in each.splitlines()] for each in (told, documented)]
+    assert [line[:5] for line in words[0]] == [line[:5] for line in words[1]]
+    numbers = [
+        [float(each.strip(",.").replace(",", "")) for each in number.findall(it)] for it in (told, documented)
+    ]
+    assert numbers[0] == pytest.approx(numbers[1], abs=0.11)
+
+
 def test_a_note_of_several_tokens_is_told_once() -> None:
     out = StringIO()
     printer = WhyPrinter(out, {})
