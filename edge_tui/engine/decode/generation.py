@@ -136,7 +136,7 @@ class Generation:
         )
         runner.begin(env, outputs, plan.params.seed)
         if plan.decoder.learns and start:
-            learn_prefix(runner, env, plan)
+            self._entry.learned = learn_prefix(runner, env, plan, self._entry.learned)
         self._runner = runner
 
     def keys(self) -> dict[str, tuple[int, int]]:

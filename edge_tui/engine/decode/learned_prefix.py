@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Token
@@ -11,12 +11,33 @@ from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
-    from edge_tui.decoders.base import Env
+    from edge_tui.decoders.base import Env, State
     from edge_tui.engine.decode.run_plan import RunPlan
     from edge_tui.engine.decode.step_runner import StepRunner
 
 
-def learn_prefix(runner: StepRunner, env: Env, plan: RunPlan) -> None:
+_PERIOD = 64
+"""Tokens between the places at which a state is copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedState:
+    """Holds what a strategy had learned after some of the kept tokens, so that later ones follow from there.
+
+    Attributes:
+        run: Strategy, rows, prompt, parameters and texts.
+        tokens: The tokens, each with its log-probabilities and parameters.
+        state: A copy of the strategy's state after them.
+    """
+
+    run: tuple[object, ...]
+    tokens: list[tuple[int, tuple[float, float], dict[str, float]]]
+    state: State
+
+
+def learn_prefix(
+    runner: StepRunner, env: Env, plan: RunPlan, earlier: LearnedState | None = None
+) -> LearnedState | None:
     """Tells the strategy each kept token, under the parameters that it was taken under.
 
     Where the log-probabilities of a kept token are not known, the tokens are decoded again, each forced: the
@@ -26,6 +47,11 @@ def learn_prefix(runner: StepRunner, env: Env, plan: RunPlan) -> None:
         runner: After `begin`; left ready for the first new token.
         env: The argument of `begin`.
         plan: The run's facts.
+        earlier: What an earlier call on the same context returned: its tokens are not told again.
+
+    Returns:
+        The argument `earlier` of the next call: the state at the last multiple of 64 tokens, where one could
+        be copied.
 
     Raises:
         RequestError: the tokens must be decoded again, and the strategy decides in one piece.
@@ -40,28 +66,63 @@ def learn_prefix(runner: StepRunner, env: Env, plan: RunPlan) -> None:
     prompt = env.prompt[:, : env.prompt.shape[1] - env.prefix]
     runner.restart_state(replace(env, prompt=prompt, prefix=0))
     runner.buffers.step.fill_(0)
-    tokens = [] if plan.learns_by_decoding else _tokens(plan, runner.device)
-    for index, token in enumerate(plan.request.prefix):
-        if not index or values[index] is not values[index - 1]:
-            runner.table.restart(values[index])
-            runner.table.refresh()
-        if tokens:
-            runner.observe(tokens[index])
-        else:
+    if plan.learns_by_decoding:
+        earlier = None
+        for index, token in enumerate(plan.request.prefix):
+            _set_values(runner, values, index, 0)
             runner.force(token)
+    else:
+        earlier = _observe(runner, plan, values, earlier)
     runner.buffers.step.fill_(env.prefix)
     runner.table.restart(env.values)
+    return earlier
 
 
-def _tokens(plan: RunPlan, device: str) -> list[Token]:
-    """Lists the kept tokens with the log-probabilities that their run recorded."""
+def _observe(
+    runner: StepRunner, plan: RunPlan, values: list[dict[str, float]], earlier: LearnedState | None
+) -> LearnedState | None:
+    """Tells the strategy the kept tokens by their recorded numbers; returns a copy of its state for later."""
+    request = plan.request
+    prompt = tuple(plan.ids[: len(plan.ids) - len(request.prefix)])
+    run = plan.decoder, plan.rows, prompt, plan.params.values, plan.params.texts
+    known = list(zip(request.prefix, request.prefix_logps, values, strict=True))
+    # A search's state, and a user's, may depend on the number of new tokens, which differs between questions.
+    is_reusable = runner.is_own and plan.decoder.kind == "sample"
+    start = 0
+    if (
+        is_reusable
+        and earlier is not None
+        and earlier.run == run
+        and known[: len(earlier.tokens)] == earlier.tokens
+    ):
+        start = len(earlier.tokens)
+        runner.restore_state(earlier.state)
+    place = len(known) // _PERIOD * _PERIOD if is_reusable else -1
+    for index, token in enumerate(_tokens(plan, runner.device, start), start):
+        _set_values(runner, values, index, start)
+        runner.observe(token)
+        if index + 1 == place:
+            earlier = LearnedState(run, known[:place], runner.copy_state())
+    return earlier
+
+
+def _set_values(runner: StepRunner, values: list[dict[str, float]], index: int, first: int) -> None:
+    """Sets the parameters of a kept token where they are others than those of the one before."""
+    if index == first or values[index] is not values[index - 1]:
+        runner.table.restart(values[index])
+        runner.table.refresh()
+
+
+def _tokens(plan: RunPlan, device: str, start: int) -> list[Token]:
+    """Lists the kept tokens from one on, with the log-probabilities that their run recorded."""
     import torch
 
     ids = torch.tensor(plan.request.prefix, device=device)[:, None].expand(-1, plan.rows)
     logps = torch.tensor(plan.request.prefix_logps, device=device)[:, :, None].expand(-1, -1, plan.rows)
     steps = torch.arange(len(ids), device=device)[:, None]
     raw, final = logps.unbind(1)
-    return [Token(*each) for each in zip(ids, raw, final, steps, strict=True)]
+    columns = (column[start:] for column in (ids, raw, final, steps))
+    return [Token(*each) for each in zip(*columns, strict=True)]
 
 
 def _values(plan: RunPlan) -> list[dict[str, float]]:

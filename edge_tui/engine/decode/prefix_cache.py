@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from edge_tui.decoders.base import Decoder
+    from edge_tui.engine.decode.learned_prefix import LearnedState
     from edge_tui.engine.decode.step_runner import StepRunner
     from edge_tui.engine.models.base import Context, LanguageModel
 
@@ -32,6 +33,7 @@ class PrefixEntry:
         costs: Seconds of steps without proposals and with them, by their number.
         stepped: Position from which on each id was read alone, by a run that chose the next token after it:
             reading such an id again gives the run's own numbers.
+        learned: What a strategy that learns knew after some of the ids.
     """
 
     context: Context
@@ -39,6 +41,7 @@ class PrefixEntry:
     runners: list[StepRunner] = field(default_factory=list)
     costs: dict[int, tuple[float, float]] = field(default_factory=dict)
     stepped: int = 0
+    learned: LearnedState | None = None
 
     def find(
         self, decoder: Decoder, rows: int, proposals: int, eos: tuple[int, ...], roots: list[Context]

@@ -176,6 +176,20 @@ class StepRunner:
         for name, tensor in self._inspector.begin(env, self.graphs is not None).items():
             self._state[name].copy_(tensor)
 
+    @property
+    def is_own(self) -> bool:
+        """True where the strategy and its stages are our own."""
+        return self._inspector.is_own
+
+    def copy_state(self) -> State:
+        """Copies the strategy's state and constants."""
+        return {name: tensor.clone() for name, tensor in self._state.items()}
+
+    def restore_state(self, state: State) -> None:
+        """Writes a copy of the strategy's state back, at the same addresses."""
+        for name, tensor in state.items():
+            self._state[name].copy_(tensor)
+
     def arguments(self) -> tuple[dict[str, Output], State, Params, Rng]:
         """Returns what the strategy's next step is called with: logits, state, parameters, random numbers."""
         outs = {name: self._cut(output) for name, output in self.outputs.items()}

@@ -6,14 +6,15 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle, islice
-from math import exp, inf, isnan
+from math import exp, inf, isnan, log
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge_tui import decoders
-from edge_tui.decoders.base import Decoder
+from edge_tui.decoders.base import Decoder, Params, State, Token
+from edge_tui.decoders.mirostat import Mirostat
 from edge_tui.engine.events import Event, Explained, Failed, Finished, TokenBatch
 from edge_tui.engine.explanation import Explanation
 from edge_tui.engine.local import LocalEngine
@@ -156,6 +157,49 @@ def test_a_learner_is_explained_where_its_numbers_are_not_known(engine: LocalEng
     assert isinstance(unknown, Explanation)
     add_up(unknown)
     assert unknown.stages[-1].edge == pytest.approx(known.stages[-1].edge, abs=1e-3)
+
+
+def test_a_question_learns_the_tokens_since_the_last_one_alone(
+    open_engine: Callable[[], LocalEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, request = open_engine(), request_of("mirostat", 160)
+    run = watch(engine, request)
+    learned: list[int] = []
+    observe = Mirostat.observe
+
+    def count(stage: Mirostat, s: State, p: Params, token: Token) -> None:
+        learned.append(int(token.step))
+        observe(stage, s, p, token)
+
+    monkeypatch.setattr(Mirostat, "observe", count)
+    for index, since in ((150, 0), (149, 128), (151, 128), (100, 0), (101, 64), (128, 64), (128, 128)):
+        learned.clear()
+        add_up(explain(engine, request, run, index))
+        assert learned == list(range(since, index + 1)), "the last one is the step itself"
+        question = question_at(request, run, index)
+        (raw, final), *others = question.request.prefix_logps
+        less = replace(question.request, prefix_logps=((raw, final - 3.0), *others))
+        edges = [
+            ask(engine, replace(question, request=each)).stages[-1].edge for each in (question.request, less)
+        ]  # type: ignore[union-attr]
+        assert edges[0] - edges[1] == pytest.approx(0.1 * 3 / log(2), abs=1e-3), (
+            "other numbers, another bound"
+        )
+        ask(engine, question)
+
+
+def test_a_search_learns_all_of_its_tokens_for_each_question(
+    open_engine: Callable[[], LocalEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state holds the number of new tokens, which is another one for each."""
+    engine, request = open_engine(), request_of("beam:mirostat", 80)
+    run = watch(engine, request)
+    learned: list[int] = []
+    monkeypatch.setattr(Mirostat, "observe", lambda stage, s, p, token: learned.append(int(token.step)))
+    for index in (70, 71):
+        learned.clear()
+        explain(engine, request, run, index)
+        assert learned[:index] == list(range(index))
 
 
 def test_a_users_strategy_is_explained(engine: LocalEngine, tmp_path: Path) -> None:
