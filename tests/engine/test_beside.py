@@ -137,13 +137,13 @@ def test_a_run_joins_one_that_is_under_way_and_stays_when_that_is_stopped(engine
 
 
 def test_a_run_beside_another_than_the_one_under_way_waits(engine: LocalEngine) -> None:
-    first, other = engine.submit(request("top_p")), engine.submit(request("top_k"))
-    second = engine.submit(request("min_p"), beside=other)
+    ended_before = watch(engine, request("top_k")).run
+    first = engine.submit(request("top_p"))
+    second = engine.submit(request("min_p"), beside=ended_before)
     seen: list[Event] = []
-    until(lambda: seen.extend(engine.poll()) or ended(seen, first, other, second))
+    until(lambda: seen.extend(engine.poll()) or ended(seen, first, second))
     begun = [event.run for event in seen if isinstance(event, Started | Finished)]
-    assert begun[:3] == [first, first, other]
-    assert begun[3] == second
+    assert begun == [first, first, second, second]
 
 
 def test_what_was_asked_for_between_two_runs_is_done_between_them(engine: LocalEngine) -> None:
