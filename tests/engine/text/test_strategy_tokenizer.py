@@ -13,8 +13,13 @@ FAMILIES = [name for name in TOKENIZERS if name not in ("words", "metaspace")]
 """Those that can spell any text; the others know few pieces."""
 
 
+def writable(text: str) -> bool:
+    """Tells whether all families can write a text: sentencepiece has its mark of a space for no other use."""
+    return text.isprintable() and "▁" not in text
+
+
 @pytest.mark.parametrize("name", FAMILIES)
-@given(text=st.text(max_size=20).filter(lambda text: text.isprintable()) | st.sampled_from(CORPUS))
+@given(text=st.text(max_size=20).filter(writable) | st.sampled_from(CORPUS))
 @settings(max_examples=40, deadline=None)
 def test_a_continuation_adds_its_own_characters_and_nothing_else(name: str, text: str) -> None:
     own = TOKENIZERS[name]()
