@@ -67,7 +67,7 @@ class ExplainedChoice:
 
     @property
     def verdict(self) -> Verdict:
-        """What became of a proposal in the token's place."""
+        """The verdict on a proposal in the token's place."""
         if self.proposal is None:
             return "none"
         is_first = not self.plan.request.prefix
