@@ -26,12 +26,15 @@ from edge_tui.hub.listing import local_models
 from edge_tui.tui import theme
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.editor import EditorError, read_text
+from edge_tui.tui.screens.dialog import Dialog
+from edge_tui.tui.screens.files import FilesScreen
+from edge_tui.tui.screens.themes import ThemesScreen
 from edge_tui.util import user_file
 from edge_tui.util.file_watcher import FileWatcher
 from edge_tui.util.logs import state_folder
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.tui.engines import PictureEngine
-from tests.tui.rendered import notices, until
+from tests.tui.rendered import is_open, notices, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs pipes with names")
 
@@ -140,7 +143,7 @@ async def see(pilot: Pilot[Any], key: str, *more: str) -> None:
     app.workbench.pane.focus()
     await until(pilot, lambda: app.workbench.pane.has_focus)
     await pilot.press(key)
-    await until(pilot, lambda: app.screen is not app.workbench)
+    await until(pilot, lambda: is_open(app, Dialog))
     await pilot.press(*more)
     app.export_screenshot()
     await pilot.press("escape")
@@ -318,7 +321,7 @@ async def test_what_the_check_lets_pass_is_painted(tmp_path: Path, screens: tupl
         await begin(pilot, "x")
         app.workbench.pane.focus()
         await pilot.press("t")
-        await until(pilot, lambda: app.screen is not app.workbench)
+        await until(pilot, lambda: is_open(app, ThemesScreen))
         await pilot.press("down", "down")
         await until(pilot, lambda: app.theme == "mine")
         await pilot.press("enter")
@@ -344,7 +347,7 @@ async def test_the_list_of_files_bears_a_folder_that_is_gone(
         await until(pilot, lambda: app.screen is app.workbench)
         folders[0].rmdir()
         await pilot.press("ctrl+o")
-        await until(pilot, lambda: app.screen is not app.workbench)
+        await until(pilot, lambda: is_open(app, FilesScreen))
         await pilot.press(*"~nosuchuser/")
         field = app.screen.query_one(Input)
         await until(pilot, lambda: field.value == "~nosuchuser/")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from textual.app import App
     from textual.pilot import Pilot
+    from textual.screen import Screen
     from textual.strip import Strip
 
 LEAST_CONTRAST = 1.4
@@ -71,6 +72,14 @@ async def until(pilot: Pilot[Any], look: Callable[[], object]) -> None:
             return
         await pilot.pause(0.025)
     raise AssertionError("it never came:\n" + "\n".join(lines(pilot.app)))
+
+
+def is_open(app: App[Any], screen: type[Screen[Any]]) -> bool:
+    """Tells whether the top screen is of a class, and all of its widgets can be queried.
+
+    A screen is the app's top one from when it is pushed, and composed some messages later.
+    """
+    return isinstance(app.screen, screen) and app.screen.is_mounted
 
 
 async def settle(pilot: Any, calm: bool = True) -> None:

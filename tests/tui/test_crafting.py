@@ -21,10 +21,12 @@ from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
 from edge_tui.tui import editor
 from edge_tui.tui.screens.confirm import ConfirmScreen
+from edge_tui.tui.screens.files import FilesScreen
+from edge_tui.tui.screens.prompts import PromptsScreen
 from tests.history.runs import LOADED, batch, started
 from tests.tui.engines import WORDS, PictureEngine
 from tests.tui.kept import PROMPTS, fill, keeping
-from tests.tui.rendered import was_said
+from tests.tui.rendered import is_open, was_said
 from tests.tui.test_workbench import bench, ended, press, ready, until
 
 SIZE = (100, 30)
@@ -72,7 +74,7 @@ async def test_prompts_are_searched() -> None:
     async with keeping().run_test(size=SIZE) as pilot:
         workbench = await at_prompt(pilot)
         await press(pilot, "ctrl+r")
-        await until(pilot, lambda: pilot.app.screen is not workbench)
+        await until(pilot, lambda: is_open(pilot.app, PromptsScreen))
         listing = pilot.app.screen.query_one(OptionList)
         await until(pilot, lambda: listing.option_count == len(PROMPTS))
         await press(pilot, *"onacci")
@@ -150,14 +152,14 @@ async def test_a_file_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     async with keeping().run_test(size=SIZE) as pilot:
         workbench = await at_prompt(pilot)
         await press(pilot, "ctrl+o")
-        await until(pilot, lambda: pilot.app.screen is not workbench)
+        await until(pilot, lambda: is_open(pilot.app, FilesScreen))
         field = pilot.app.screen.query_one(Input)
         await press(pilot, *"fold", "enter")
         await until(pilot, lambda: field.value == "folder/")
         await press(pilot, "enter")
         await until(pilot, lambda: workbench.prompt.text == "one\ntwo␛[2J\n")
         await press(pilot, "ctrl+o")
-        await until(pilot, lambda: pilot.app.screen is not workbench)
+        await until(pilot, lambda: is_open(pilot.app, FilesScreen))
         await press(pilot, *"bin", "enter")
         await until(pilot, lambda: was_said("not UTF-8"))
         assert workbench.prompt.text == "one\ntwo␛[2J\n"
@@ -232,7 +234,7 @@ async def test_an_interrupted_run_is_offered_and_goes_on_from_its_last_token(
     engine = PictureEngine()
     async with keeping(engine).run_test(size=SIZE) as pilot:
         workbench = bench(pilot)
-        await until(pilot, lambda: isinstance(pilot.app.screen, ConfirmScreen))
+        await until(pilot, lambda: is_open(pilot.app, ConfirmScreen))
         await press(pilot, "enter")
         await until(pilot, lambda: workbench.session.viewed is not None)
         await until(pilot, lambda: len(workbench.pane.transcript or ()) == 8)

@@ -20,6 +20,7 @@ from edge_tui.tui import prompt_rescue
 from edge_tui.tui.screens.confirm import ConfirmScreen
 from edge_tui.util import logs
 from tests.tui.engines import PictureEngine
+from tests.tui.rendered import is_open
 from tests.tui.test_workbench import until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
@@ -241,7 +242,7 @@ async def test_an_engine_that_died_is_logged_and_the_prompt_stays(picture: Any) 
         await pilot.pause(0.1)
         await pilot.press(*"kept")
         engine.events.append(Died("The engine stopped: bad.", "Traceback of hf_C4n4ryC4n4ry"))
-        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        await until(pilot, lambda: is_open(app, ConfirmScreen))
         (log,) = logs.state_folder().glob("crash-*.log")
         assert "Traceback of ‹removed›" in log.read_text()
         await pilot.press("enter")

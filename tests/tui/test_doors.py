@@ -13,9 +13,11 @@ import pytest
 
 from edge_tui.config.settings import Settings, user_config
 from edge_tui.tui.app import EdgeApp
+from edge_tui.tui.screens.strategies import StrategiesScreen
 from edge_tui.tui.widgets.field import Field
 from tests.hostile import ONE_LINE, TEXT, write_files
 from tests.tui.engines import PictureEngine
+from tests.tui.rendered import is_open, until
 
 FORBIDDEN = re.compile(
     "[\x00-\x07\x08\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|\x1b\\](?!1[01];)"
@@ -110,7 +112,7 @@ async def test_a_field_takes_in_no_control_character() -> None:
         await pilot.pause(0.2)
         app.workbench.pane.focus()
         await pilot.press("s")
-        await pilot.pause(0.2)
+        await until(pilot, lambda: is_open(app, StrategiesScreen))
         field = app.screen.query_one(Field)
         field.insert_text_at_cursor(TEXT)
         assert field.value.startswith("␛]52;c;")

@@ -10,6 +10,7 @@ from edge_tui.history.recorder import Recorder
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
 from edge_tui.tui.screens.compare import CompareScreen
+from tests.tui.rendered import is_open
 from tests.tui.test_workbench import bench, press, until
 
 LENGTH = 40
@@ -23,7 +24,7 @@ async def test_a_duel_is_decoded_in_turn_kept_and_taken(demo: Any) -> None:
         await until(pilot, lambda: workbench.session.loaded)
         workbench.prompt.insert("The wind outside the old")
         await press(pilot, "escape", "vertical_line", "3")
-        await until(pilot, lambda: isinstance(app.screen, CompareScreen))
+        await until(pilot, lambda: is_open(app, CompareScreen))
         screen = app.screen
         first, second = workbench.session.run, workbench.session.beside
         await until(pilot, lambda: not (first.active or second.active) and screen.found.diverges)
@@ -74,7 +75,7 @@ async def test_esc_leaves_a_duel_that_goes_on_with_the_first_run_alone(demo: Any
         await press(pilot, "ctrl+j")
         await until(pilot, lambda: workbench.pane.transcript)
         await press(pilot, "vertical_line", "5")
-        await until(pilot, lambda: isinstance(app.screen, CompareScreen) and app.screen.found)
+        await until(pilot, lambda: is_open(app, CompareScreen) and app.screen.found)
         first, second = workbench.session.run, workbench.session.beside
         await until(pilot, lambda: len(second.transcript) > 5)
         await press(pilot, "escape")

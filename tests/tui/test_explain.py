@@ -10,9 +10,10 @@ import pytest
 from edge_tui import decoders
 from edge_tui.engine.events import Explained
 from edge_tui.engine.port import Question
+from edge_tui.tui.screens.explain import ExplainScreen
 from tests.transcript.explanations import of_top_p
 from tests.tui.engines import PictureEngine
-from tests.tui.rendered import lines, until
+from tests.tui.rendered import is_open, lines, until
 
 
 class TurnedEngine(PictureEngine):
@@ -39,6 +40,7 @@ async def opened(pilot: Any, *keys: str) -> Any:
     await pilot.press("ctrl+j")
     await until(pilot, lambda: app.workbench.pane.laid_out)
     await pilot.press("e", *keys, "space")
+    await until(pilot, lambda: is_open(app, ExplainScreen))
     return app.screen
 
 

@@ -18,12 +18,13 @@ from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
 from edge_tui.tui.clipboard import Clipboard
 from edge_tui.tui.screens.compare import CompareScreen
+from edge_tui.tui.screens.export import ExportScreen
 from edge_tui.tui.screens.history import HistoryScreen
 from edge_tui.tui.screens.history import _write as export
 from tests.history.runs import batch, finished, keep
 from tests.tui.engines import WORDS, PictureEngine
 from tests.tui.kept import PROMPTS, fill, keeping
-from tests.tui.rendered import was_said
+from tests.tui.rendered import is_open, was_said
 from tests.tui.test_crafting import at_tokens
 from tests.tui.test_workbench import press, until
 
@@ -33,7 +34,7 @@ SIZE = (120, 40)
 async def opened(pilot: Any, runs: int = len(PROMPTS)) -> Any:
     await at_tokens(pilot)
     await press(pilot, "o")
-    await until(pilot, lambda: isinstance(pilot.app.screen, HistoryScreen))
+    await until(pilot, lambda: is_open(pilot.app, HistoryScreen))
     screen = pilot.app.screen
     await until(pilot, lambda: len(screen.list.entries) == runs)
     return screen
@@ -112,7 +113,7 @@ async def test_two_runs_are_compared_at_their_first_differing_token() -> None:
         await opened(pilot, 2)
         # At once: none overtakes another.
         await press(pilot, "ctrl+d", "down", "ctrl+d", between=0)
-        await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen))
+        await until(pilot, lambda: is_open(pilot.app, CompareScreen))
         screen = pilot.app.screen
         await until(pilot, lambda: screen.found)
         assert screen.found.common_length == 2
@@ -125,7 +126,7 @@ async def test_two_runs_are_compared_at_their_first_differing_token() -> None:
         await press(pilot, "left")
         await until(pilot, lambda: [inspector.index for inspector in screen.inspectors] == [1, 1])
         await press(pilot, "escape")
-        await until(pilot, lambda: isinstance(pilot.app.screen, HistoryScreen))
+        await until(pilot, lambda: is_open(pilot.app, HistoryScreen))
 
 
 async def test_one_of_two_compared_runs_is_opened() -> None:
@@ -135,7 +136,7 @@ async def test_one_of_two_compared_runs_is_opened() -> None:
     async with keeping().run_test(size=SIZE) as pilot:
         await opened(pilot, 2)
         await press(pilot, "ctrl+d", "down", "ctrl+d", between=0)
-        await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen) and pilot.app.screen.found)
+        await until(pilot, lambda: is_open(pilot.app, CompareScreen) and pilot.app.screen.found)
         # The run that was marked first is the newest, and on the left.
         await press(pilot, "enter")
         workbench = pilot.app.workbench
@@ -169,7 +170,7 @@ async def test_exports_land_in_the_working_folder(
     async with keeping(theme="light").run_test(size=SIZE) as pilot:
         screen = await opened(pilot)
         await press(pilot, "ctrl+s")
-        await until(pilot, lambda: pilot.app.screen is not screen)
+        await until(pilot, lambda: is_open(pilot.app, ExportScreen))
         await press(pilot, *{"md": "mark", "json": "imported", "html": "html", "svg": "svg"}[kind], "enter")
         await until(pilot, lambda: "Written to" in str(screen.about.content))
     (file,) = tmp_path.iterdir()
@@ -253,13 +254,13 @@ async def test_a_run_in_progress_is_found_again() -> None:
         run = bench.session.run
         await until(pilot, lambda: bench.pane.transcript is run.transcript)
         await press(pilot, "o")
-        await until(pilot, lambda: isinstance(app.screen, HistoryScreen))
+        await until(pilot, lambda: is_open(app, HistoryScreen))
         await until(pilot, lambda: len(app.screen.list.entries) == len(PROMPTS) + 1)
         await press(pilot, "down", "enter")
         await until(pilot, lambda: was_said("o leads back to it"))
         assert bench.pane.transcript is not run.transcript
         await press(pilot, "o")
-        await until(pilot, lambda: isinstance(app.screen, HistoryScreen))
+        await until(pilot, lambda: is_open(app, HistoryScreen))
         await until(pilot, lambda: len(app.screen.list.entries) == len(PROMPTS) + 1)
         await press(pilot, "enter")
         await until(pilot, lambda: bench.pane.transcript is run.transcript)

@@ -10,7 +10,7 @@ import pytest
 from edge_tui.tui.screens.history import HistoryScreen
 from tests.tui.engines import PictureEngine
 from tests.tui.kept import ASKED, answered, fill, keeping
-from tests.tui.rendered import settle, until
+from tests.tui.rendered import is_open, settle, until
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -30,6 +30,7 @@ def keys(*pressed: str) -> Callable[[Pilot[Any]], Any]:
             await pilot.press(key)
             await pilot.pause(0.1)
             if isinstance(app.screen, HistoryScreen):
+                await until(pilot, lambda: is_open(app, HistoryScreen))
                 await until(pilot, lambda: "runs" in str(app.screen.box.border_title))
         for field in app.screen.query("Input"):
             field.cursor_blink = False

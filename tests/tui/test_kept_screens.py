@@ -16,8 +16,10 @@ from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
 from edge_tui.tui.screens.compare import CompareScreen
 from edge_tui.tui.screens.confirm import ConfirmScreen
+from edge_tui.tui.screens.export import ExportScreen
 from edge_tui.tui.screens.history import HistoryScreen
 from tests.tui.kept import ASKED, answered, fill, keeping
+from tests.tui.rendered import is_open
 from tests.tui.test_screens import MIDDLE, SMALLEST, WIDEST, Reading, Sheet, walk
 
 pytestmark = pytest.mark.usefixtures("greenwich")
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("greenwich")
 
 async def on(sheet: Sheet, screen: type[Any]) -> Any:
     """Waits for a screen."""
-    await sheet.until(lambda: isinstance(sheet.app.screen, screen))
+    await sheet.until(lambda: is_open(sheet.app, screen))
     return sheet.app.screen
 
 
@@ -52,7 +54,7 @@ async def history(sheet: Sheet) -> None:
     await sheet.until(lambda: screen.list.entry.prompt in str(screen.about.render()))
     await sheet.take("history")
     await sheet.press("ctrl+s")
-    await sheet.until(lambda: sheet.app.screen is not screen)
+    await on(sheet, ExportScreen)
     await sheet.take("export")
     await sheet.press("escape")
     await sheet.until(lambda: sheet.app.screen is screen)

@@ -13,6 +13,7 @@ from textual.widgets import Input
 from edge_tui.tui.key_queue import Follower
 from edge_tui.tui.screens.strategies import StrategiesScreen
 from tests.tui.kept import fill, keeping
+from tests.tui.rendered import is_open
 from tests.tui.test_history_screen import opened
 from tests.tui.test_keys import bench, ran
 from tests.tui.test_workbench import until
@@ -53,7 +54,7 @@ async def test_keys_behind_one_that_opens_a_screen_are_the_screens(picture: Any)
     async with picture().run_test(size=(120, 40)) as pilot:
         workbench = await ran(pilot)
         await arrive(pilot, "s", *"min")
-        assert isinstance(pilot.app.screen, StrategiesScreen)
+        assert is_open(pilot.app, StrategiesScreen)
         assert pilot.app.screen.query_one(Input).value == "min"
         await arrive(pilot, "enter", "p", "?")
         assert pilot.app.screen is workbench

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from edge_tui.tui.keymap import catalog, parse_keys, resolve
-from tests.tui.rendered import notices
+from edge_tui.tui.screens.help import HelpScreen
+from tests.tui.rendered import is_open, notices, until
 
 BOUND = catalog()
 
@@ -104,8 +105,6 @@ async def test_the_app_hears_the_users_keys(picture: Any) -> None:
 async def test_help_begins_with_the_keys_of_where_one_is(picture: Any) -> None:
     from dataclasses import replace
 
-    from edge_tui.tui.screens.help import HelpScreen
-
     def headings(screen: Any) -> list[str]:
         text = str(screen.query_one("#keys").render())
         return [line.removeprefix("Here: ") for line in text.splitlines() if line.startswith("Here: ")]
@@ -116,8 +115,7 @@ async def test_help_begins_with_the_keys_of_where_one_is(picture: Any) -> None:
         await pilot.pause(0.1)
         app.workbench.pane.focus()
         await pilot.press("question_mark")
-        await pilot.pause(0.1)
-        assert isinstance(app.screen, HelpScreen)
+        await until(pilot, lambda: is_open(app, HelpScreen))
         found = headings(app.screen)
         assert [name.partition(" (")[0] for name in found] == ["Token pane", "Workbench", "Everywhere"]
         assert "f7           rerun" in str(app.screen.query_one("#keys").render())

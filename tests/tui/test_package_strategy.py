@@ -10,8 +10,9 @@ import pytest
 from textual.widgets import OptionList
 
 from edge_tui import decoders
+from edge_tui.tui.screens.strategies import StrategiesScreen
 from tests.decoders.test_registry import EPSILON, package
-from tests.tui.rendered import lines
+from tests.tui.rendered import is_open, lines, until
 
 
 @pytest.fixture
@@ -46,5 +47,6 @@ async def test_it_is_in_the_registry_the_sidebar_and_the_list(announced: str, de
             await pilot.pause(0.025)
         assert bench.session.run.started.strategy == announced
         await pilot.press("s", *"pip")
+        await until(pilot, lambda: is_open(app, StrategiesScreen))
         await pilot.pause(0.1)
         assert app.screen.query_one(OptionList).get_option_at_index(0).id == announced

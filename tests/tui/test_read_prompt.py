@@ -17,9 +17,11 @@ from edge_tui.engine.port import ModelSpec
 from edge_tui.history.recorder import Recorder
 from edge_tui.history.store import Store
 from edge_tui.tui.app import EdgeApp
+from edge_tui.tui.screens.files import ScoreFileScreen
+from edge_tui.tui.screens.read_prompt import ReadPromptScreen
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.tui.prompts import ReadingEngine
-from tests.tui.rendered import assert_readable, lines, settle, strips, until
+from tests.tui.rendered import assert_readable, is_open, lines, settle, strips, until
 
 SMALL, LARGE = (80, 24), (160, 45)
 PARTS = [
@@ -68,7 +70,7 @@ async def opened(pilot: Any, prompt: str = "the quick fox") -> Any:
     if prompt:
         bench.prompt.insert(prompt)
     bench.action_read_prompt()
-    await until(pilot, lambda: pilot.app.screen is not bench)
+    await until(pilot, lambda: is_open(pilot.app, ReadPromptScreen))
     return pilot.app.screen
 
 
@@ -194,11 +196,12 @@ async def test_hostile_tokens_are_made_harmless_and_a_refusal_is_a_sentence(
         assert "next token" not in text(app)
         engine.failure = ""
         await pilot.press("ctrl+o")
-        await until(pilot, lambda: "score a file" in text(app))
+        await until(pilot, lambda: is_open(app, ScoreFileScreen))
         app.screen.dismiss(tmp_path / "missing")
         await until(pilot, lambda: "missing cannot be read" in text(app))
         (tmp_path / "file").write_text("A text.", encoding="utf-8")
         await pilot.press("ctrl+o")
+        await until(pilot, lambda: is_open(app, ScoreFileScreen))
         app.screen.dismiss(tmp_path / "file")
         await until(pilot, lambda: shown(screen))
         assert (engine.requests[-1].prompt, engine.requests[-1].chat) == ("A text.", False)

@@ -15,6 +15,8 @@ from edge_tui.config.settings import load, user_config
 from edge_tui.config.writer import ConfigError, change
 from edge_tui.tui.keymap import Keymap, catalog
 from edge_tui.tui.preferences import Preferences
+from edge_tui.tui.screens.settings import SettingsScreen
+from tests.tui.rendered import is_open, until
 
 
 def preferences(**flags: Any) -> Preferences:
@@ -215,7 +217,7 @@ async def test_the_list_stands_still_whatever_is_said_below_it(picture: Any) -> 
         await pilot.pause(0.2)
         app.workbench.pane.focus()
         await pilot.press("comma")
-        await pilot.pause(0.1)
+        await until(pilot, lambda: is_open(app, SettingsScreen))
         listing, below = app.screen.query_one(OptionList), app.screen.query_one(".hint", Static)
         seen = set()
         entries = app.preferences().entries()

@@ -26,6 +26,7 @@ from edge_tui.tui.run_settings import read_text, write_text
 from edge_tui.tui.screens.history import HistoryScreen
 from edge_tui.tui.widgets.parameters import ParameterTable
 from tests.ban import BAN, write_ban
+from tests.tui.rendered import is_open
 from tests.tui.test_workbench import press, until
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ async def test_a_text_is_typed_run_saved_and_reopened(folder: Path) -> None:
         await until(pilot, lambda: bench.run_params.request("x").values.get("words") is None)
         bench.pane.focus()
         await press(pilot, "o")
-        await until(pilot, lambda: isinstance(pilot.app.screen, HistoryScreen))
+        await until(pilot, lambda: is_open(pilot.app, HistoryScreen))
         screen: Any = pilot.app.screen
         await until(pilot, lambda: len(screen.list.entries) == 2)
         await press(pilot, "enter")

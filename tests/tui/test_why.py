@@ -14,9 +14,10 @@ from edge_tui.engine.port import Question
 from edge_tui.engine.token_fields import KEPT
 from edge_tui.errors import RequestError
 from edge_tui.transcript.transcript import Transcript
+from edge_tui.tui.screens.explain import ExplainScreen
 from tests.transcript.explanations import of_top_p
 from tests.tui.engines import WORDS, PictureEngine
-from tests.tui.rendered import notices, settle, strips, until
+from tests.tui.rendered import is_open, notices, settle, strips, until
 from tests.tui.test_inspector import InspectorApp, drawn, sky
 from tests.tui.transcripts import batch, started
 
@@ -297,7 +298,7 @@ async def test_ladder_and_record_agree_and_a_turned_stage_changes_it(demo: Any) 
             assert f"margin {why.margin:.2f}" in ladder(bench)
         bench.parameters.table.choose("top_p")
         await pilot.press("space")
-        await until(pilot, lambda: "It stays." in said(app.screen))
+        await until(pilot, lambda: is_open(app, ExplainScreen) and "It stays." in said(app.screen))
         await pilot.press("shift+left", *["left"] * 6)
         await until(pilot, lambda: "top p 0.74" in said(app.screen) and "asked" not in said(app.screen))
         now, _ = bench.why.turned(bench.pane.transcript, 3, why)

@@ -14,9 +14,10 @@ from textual.widgets import OptionList
 
 from edge_tui.engine import events
 from edge_tui.engine.port import ModelSpec
+from edge_tui.tui.screens.confirm import ConfirmScreen
 from edge_tui.tui.screens.models import ModelsScreen
 from edge_tui.tui.workbench.screen import WorkbenchScreen
-from tests.tui.rendered import was_said
+from tests.tui.rendered import is_open, was_said
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -248,7 +249,7 @@ async def open_models(pilot: Pilot[Any]) -> Any:
     workbench.pane.focus()
     await until(pilot, lambda: workbench.focused is workbench.pane)
     await press(pilot, "m")
-    await until(pilot, lambda: isinstance(pilot.app.screen, ModelsScreen))
+    await until(pilot, lambda: is_open(pilot.app, ModelsScreen))
     screen: Any = pilot.app.screen
     await until(pilot, lambda: sum(each.option_count for each in screen.query(OptionList)) >= 2)
     return screen
@@ -292,7 +293,7 @@ async def test_engine_death_offers_a_restart(demo: Any) -> None:
         old.close(2.0)
         news = [events.Died("The engine's thread ended; restart it.")]
         old.poll = lambda: [news.pop()] if news else []  # type: ignore[method-assign]
-        await until(pilot, lambda: app.screen is not workbench)
+        await until(pilot, lambda: is_open(app, ConfirmScreen))
         await press(pilot, "enter")
         await until(pilot, lambda: workbench.session.engine is not old and ready(workbench))
         assert workbench.prompt.text == PROMPT
