@@ -50,6 +50,11 @@ class Questions:
             return True
         return self._waiting is not None and self._waiting[0] == key
 
+    @property
+    def pending(self) -> bool:
+        """True while the engine has a question, or one waits."""
+        return self._asked is not None or self._waiting is not None
+
     def leave(self) -> None:
         """Forgets the question that waits."""
         self._waiting = None

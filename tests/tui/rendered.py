@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from textual.screen import Screen
     from textual.strip import Strip
 
+LONGEST_DELAY = 1.0
+"""Seconds that a change may be put off and still be waited for."""
 LEAST_CONTRAST = 1.4
 """Least contrast of a text that somebody is to read, as WCAG counts it; what is disabled has less than 3."""
 
@@ -83,17 +85,38 @@ def is_open(app: App[Any], screen: type[Screen[Any]]) -> bool:
 
 
 async def settle(pilot: Any, calm: bool = True) -> None:
-    """Waits until two frames a tick apart are the same; no cursor blinks where it is to be `calm`."""
-    for field in (*pilot.app.screen.query(Input), *pilot.app.screen.query(TextArea)) if calm else ():
+    """Waits until two frames a tick apart are the same, and nothing is under way that could change them.
+
+    No cursor blinks where it is to be `calm`.
+    """
+    app = pilot.app
+    for field in (*app.screen.query(Input), *app.screen.query(TextArea)) if calm else ():
         field.cursor_blink = False
     before: list[Strip] = []
     for _ in range(100):
         await pilot.pause(Pacer.TICK)
-        now = strips(pilot.app)
-        if now == before and pilot.app.all_painted:
+        now = strips(app)
+        if now == before and app.all_painted and not due(app):
             return
         before = now
-    raise AssertionError("the screen does not come to rest:\n" + "\n".join(lines(pilot.app)))
+    raise AssertionError(f"the screen does not come to rest, {due(app)}:\n" + "\n".join(lines(app)))
+
+
+def due(app: Any) -> list[str]:
+    """Names what will change the screen although nobody touches it: delays, threads, questions.
+
+    What waits longer than `LONGEST_DELAY` (a notice that goes by itself) belongs to the picture.
+    """
+    nodes = [app, *(node for screen in app.screen_stack for node in screen.walk_children(with_self=True))]
+    delays = [
+        f"{node}: {timer.name}"
+        for node in nodes
+        for timer in node._timers  # noqa: SLF001 - Textual has no public name for a node's timers
+        if timer._repeat == 0 and timer._interval <= LONGEST_DELAY  # noqa: SLF001
+        if timer._task is not None and not timer._task.done()  # noqa: SLF001
+    ]
+    workers = [str(worker) for worker in app.workers if not worker.is_finished]
+    return delays + workers + ["a question"] * app.session.questions.pending
 
 
 def assert_readable(app: App[Any]) -> None:
