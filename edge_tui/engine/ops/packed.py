@@ -1,4 +1,4 @@
-"""Defines `PackedMatrix`: a weight matrix as a GPU stores it, plain, int8, or 4-bit (NF4) in blocks of 64."""
+"""Defines `PackedMatrix`: a weight matrix as a GPU stores it, plain, int8, NF4, or codes in groups."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from edge_tui.engine.ops.group_form import GroupForm
 
 NF4_BLOCK = 64
 """Weights that share one absmax."""
@@ -41,14 +43,18 @@ class PackedMatrix:
     """Holds a matrix `[N, K]` as it lies in memory.
 
     Attributes:
-        kind: "plain", "int8" or "nf4".
+        kind: "plain", "int8", "nf4", or `GroupForm.kind`.
         weight: plain: `[N, K]` bfloat16, float16 or float32; int8: int8 `[N, K]`; nf4: uint8 with `N·K/2`
-            elements, row after row, two codes a byte, the first in the high half. All contiguous.
+            elements, row after row, two codes a byte, the first in the high half; groups: int32 words
+            `[N, K' · bits / 32]` as `code_groups.pack` lays them out, `K'` whole chunks. All contiguous.
         scale: int8: float32 `[N]`, absmax of each row, `w = q · scale / 127`; nf4: float32 `[N·K/64]`,
-            absmax of each 64 weights, `w = level[q] · scale`; plain: None.
+            absmax of each 64 weights, `w = level[q] · scale`; groups: float16 or int8
+            `[N, K' / group, 1 or 2]` as `CodeGroups.scale`; plain: None.
         bias: `[N]` in the compute dtype, or None.
         rows: `N`.
-        columns: `K`; a multiple of 64 for nf4, of 4 for int8.
+        columns: `K`; a multiple of 64 for nf4, of 4 for int8, of the group for groups.
+        outer: groups: float16 `[N, ⌈K' / 256⌉, 1 or 2]`, which `scale` is multiplied by, or None.
+        form: groups: what bits, groups and subtrahends there are; None for the other kinds.
     """
 
     kind: str
@@ -57,3 +63,5 @@ class PackedMatrix:
     bias: Tensor | None
     rows: int
     columns: int
+    outer: Tensor | None = None
+    form: GroupForm | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge_tui.engine.ops.group_form import GroupForm
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -39,6 +41,18 @@ KINDS = {
     30: Kind("BF16", 1, 2),
 }
 """Kinds that are read, by their number in the file."""
+
+FORMS = {
+    "Q4_0": GroupForm(4, 32),
+    "Q4_1": GroupForm(4, 32, "own"),
+    "Q5_0": GroupForm(8, 32),
+    "Q5_1": GroupForm(8, 32, "own"),
+    "Q8_0": GroupForm(8, 32),
+    "Q4_K": GroupForm(4, 32, "own", outer=True),
+    "Q5_K": GroupForm(8, 32, "own", outer=True),
+    "Q6_K": GroupForm(8, 16, outer=True),
+}
+"""How the packed kinds lie in the memory of a GPU, where their codes stay codes."""
 
 UNREAD = {
     9: "Q8_1",

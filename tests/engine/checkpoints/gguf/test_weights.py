@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.checkpoints.gguf.header import read_header
-from edge_tui.engine.checkpoints.gguf.kinds import KINDS, UNREAD
+from edge_tui.engine.checkpoints.gguf.kinds import FORMS, KINDS, UNREAD
+from edge_tui.engine.checkpoints.gguf.unpack import read_groups
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models.loader import load
 from edge_tui.engine.port import ModelSpec, Request
-from tests.engine.checkpoints.gguf.files import PACKED, interleave, write_gguf
+from tests.engine.checkpoints.gguf.files import PACKED, interleave, random_blocks, write_gguf
 from tests.engine.models.architectures import make_tiny
 from tests.engine.random_checkpoints import make_checkpoint, save_tokenizer
 from tests.engine.watch import watch
@@ -71,6 +72,22 @@ def test_a_kind_reads_as_ggufs_own_reader_has_it(kind: Type, tmp_path: Path) -> 
     read = reader.read("model.layers.0.self_attn.q_proj.weight").float().numpy()
     assert np.array_equal(interleave(read, WIDE["heads"]), gguf.dequantize(tensor.data, kind))
     assert not np.array_equal(read, gguf.dequantize(tensor.data, kind)), "queries were not interleaved"
+
+
+@pytest.mark.parametrize("kind", PACKED, ids=lambda kind: kind.name)
+def test_codes_are_the_numbers_of_ggufs_own_reader(kind: Type) -> None:
+    rng = np.random.default_rng(kind.value)
+    data = random_blocks(kind, 64, 512, seed=kind.value)
+    wild = rng.integers(0, 256, data.shape, np.uint8)
+    for blocks in (data, wild):  # of all bits, some of which make scales infinite
+        groups = read_groups(kind.name, torch.tensor(blocks).view(-1, KINDS[kind.value].bytes), 64)
+        with np.errstate(all="ignore"):
+            expected = torch.tensor(gguf.dequantize(blocks, kind))
+        ours = groups.dequantise()
+        finite = expected.isfinite() & ours.isfinite()
+        assert torch.equal(ours[finite], expected[finite])
+        assert finite.float().mean() > 0.8
+        assert groups.form == FORMS[kind.name]
 
 
 @pytest.mark.parametrize("case", FAMILIES)

@@ -1,0 +1,174 @@
+"""Holds matrices as codes in groups, converts them without loss, and packs them for a GPU's kernels.
+
+`CodeGroups` is what readers of GGUF, AWQ and GPTQ make of their blocks: a byte a code. `pack` lays four or
+eight codes into a word, in the order in which `triton.project_groups` takes them apart: a lane's 16 bytes
+hold four words; a word holds neighbouring columns, those of the next lane follow them, and the words of one
+lane are four lanes' columns apart. So each word of four lanes is one group, or part of one. Within a word the
+columns 2i and 2i + 1 lie 16 bits apart: shifted and masked alike they are a pair of 16-bit numbers.
+
+All operations are torch's own, on any device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+from edge_tui.engine.ops.group_form import OUTER, GroupForm, merged
+from edge_tui.engine.ops.packed import PackedMatrix
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+_BYTES_4 = (0, 4, 1, 5), (2, 6, 3, 7)
+"""Columns of a word whose codes are the low, and the high, halves of its bytes."""
+_BYTES_8 = (0, 2, 1, 3)
+"""Columns of a word, byte by byte."""
+_HALF_MOST = 65504.0
+
+
+@dataclass(frozen=True, slots=True)
+class CodeGroups:
+    """Holds a matrix `[N, K]` as codes: `w = S·q − M`.
+
+    Attributes:
+        form: Bits, size of a group, kind of subtrahend.
+        codes: uint8 `[N, K]`.
+        scale: `[N, K / group, 1 or 2]`: S, and M or its number of steps if the form stores one. float16; int8
+            where there are outer scales.
+        outer: float16 `[N, ⌈K / 256⌉, 1 or 2]`, which `scale` is multiplied by; or None.
+    """
+
+    form: GroupForm
+    codes: Tensor
+    scale: Tensor
+    outer: Tensor | None = None
+
+    def __getitem__(self, rows: Tensor) -> CodeGroups:
+        """Picks rows: `[n]` row numbers."""
+        outer = None if self.outer is None else self.outer[rows]
+        return CodeGroups(self.form, self.codes[rows], self.scale[rows], outer)
+
+    def factors(self) -> Tensor:
+        """Returns S, and what is stored of M, multiplied out: float32 `[N, K / group, 1 or 2]`."""
+        if self.outer is None:
+            return self.scale.float()
+        each = self.outer.float().repeat_interleave(OUTER // self.form.group, 1)
+        return self.scale.float() * each[:, : self.scale.shape[1]]
+
+    def dequantise(self) -> Tensor:
+        """Computes the weights, float32 `[N, K]`, bit for bit as the format that they come from has it."""
+        factors = self.factors()
+        scale, least = factors[..., :1], factors[..., 1:]
+        weights = self.codes.float().view(*factors.shape[:2], self.form.group)
+        if self.form.least == "own":
+            return weights.mul_(scale).sub_(least).flatten(1)
+        return weights.sub_(self.form.zero if self.form.least == "none" else least).mul_(scale).flatten(1)
+
+    def to_form(self, form: GroupForm) -> CodeGroups:
+        """Writes the same weights in a form that `merged` made of theirs and others.
+
+        Raises:
+            OverflowError: a subtrahend is no float16.
+        """
+        own, codes, scale, outer = self.form, self.codes, self.scale, self.outer
+        if form.least == own.least == "none":
+            codes = codes + (form.zero - own.zero)  # what stands for 0 moves with the width
+        elif own.least == "none":
+            codes, scale, outer = self._with_least(form)
+        scale = scale.repeat_interleave(own.group // form.group, 1)
+        return CodeGroups(form, codes, scale, outer)
+
+    def _with_least(self, form: GroupForm) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Stores the subtrahends: S times the code of weight 0, which is a power of two as small as can be.
+
+        So both it and `S·q` are exact.
+        """
+        least = self.form.zero
+        while least > 1 and int(self.codes.min()) >= self.form.zero - least // 2:
+            least //= 2
+        codes = self.codes - (self.form.zero - least)
+        if form.least == "zero":
+            return codes, torch.cat((self.scale, torch.full_like(self.scale, least)), -1), self.outer
+        steps = self.scale if self.outer is None else self.outer
+        if bool((steps.float().abs() * least > _HALF_MOST).any()):
+            raise OverflowError("a subtrahend is no float16")
+        both = torch.cat((steps, steps * least), -1)
+        return (codes, both, None) if self.outer is None else (codes, self.scale.repeat(1, 1, 2), both)
+
+
+def stack(parts: Sequence[CodeGroups]) -> CodeGroups | None:
+    """Puts matrices of equal width below one another; None if no form holds them all."""
+    form = merged([part.form for part in parts])
+    if form is None:
+        return None
+    try:
+        parts = [part if part.form == form else part.to_form(form) for part in parts]
+    except OverflowError:
+        return None
+    if len(parts) == 1:
+        return parts[0]
+    outer = [part.outer for part in parts if part.outer is not None]
+    return CodeGroups(
+        form,
+        torch.cat([part.codes for part in parts]),
+        torch.cat([part.scale for part in parts]),
+        torch.cat(outer) if outer else None,
+    )
+
+
+def pack(groups: CodeGroups, bias: Tensor | None = None) -> PackedMatrix:
+    """Packs a matrix for `triton.project_groups`, with columns of weight 0 up to whole chunks.
+
+    Args:
+        groups: The matrix.
+        bias: `[N]` in the compute dtype, or None.
+    """
+    form = groups.form
+    rows, columns = groups.codes.shape
+    missing = form.padded(columns) - columns
+    pad = partial(F.pad, value=0)
+    codes = pad(groups.codes, (0, missing))
+    scale = pad(groups.scale, (0, 0, 0, missing // form.group))
+    outer = groups.outer
+    if outer is not None:
+        spans = -(-(columns + missing) // OUTER)
+        outer = pad(outer, (0, 0, 0, spans - outer.shape[1])).contiguous()
+    lanes = codes.view(rows, -1, 4, 4, 32 // form.bits).transpose(2, 3)
+    if form.bits == 4:
+        low, high = (lanes[..., list(order)] for order in _BYTES_4)
+        words = high.bitwise_left_shift_(4).bitwise_or_(low)
+    else:
+        words = lanes[..., list(_BYTES_8)]
+    words = words.reshape(rows, -1).view(torch.int32)
+    return PackedMatrix(form.kind, words, scale.contiguous(), bias, rows, columns, outer, form)
+
+
+def unpack(packed: PackedMatrix) -> CodeGroups:
+    """Takes a packed matrix apart again."""
+    assert packed.form is not None, f"{packed.kind} is no kind of codes in groups"
+    assert packed.scale is not None
+    form = packed.form
+    words = packed.weight.view(torch.uint8).view(packed.rows, -1, 4, 4, 4).transpose(2, 3)
+    if form.bits == 4:
+        order = torch.tensor([*_BYTES_4[0], *_BYTES_4[1]], device=words.device).argsort()
+        codes = torch.cat((words & 15, words >> 4), -1)[..., order]
+    else:
+        codes = words[..., torch.tensor(_BYTES_8, device=words.device).argsort()]
+    codes = codes.reshape(packed.rows, -1)[:, : packed.columns]
+    outer = packed.outer
+    if outer is not None:
+        outer = outer[:, : -(-packed.columns // OUTER)]
+    return CodeGroups(form, codes, packed.scale[:, : packed.columns // form.group], outer)
+
+
+def regroup(groups: CodeGroups, form: GroupForm) -> CodeGroups:
+    """Writes groups of any size as the several groups of a form from `form_of_groups`."""
+    repeats = groups.codes.shape[1] // form.group // groups.scale.shape[1]
+    return replace(groups, form=form, scale=groups.scale.repeat_interleave(repeats, 1))
