@@ -19,6 +19,7 @@ from triton.runtime.jit import JITFunction
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, Params
 from edge_tui.engine.ops.choose_plan import plan
+from edge_tui.engine.ops.code_groups import pack
 from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix
 from edge_tui.engine.ops.triton import attend as attend_triton
 from edge_tui.engine.ops.triton import beam as beam_triton
@@ -28,6 +29,7 @@ from edge_tui.engine.ops.triton import project as project_triton
 from edge_tui.engine.ops.triton import speculate as speculate_triton
 from edge_tui.engine.ops.triton import stats as stats_triton
 from tests.decoders.driver import numbers, param_values, table
+from tests.engine.ops import random_groups
 
 HOPPER = 9, 0
 VOCABULARY = 151_936
@@ -75,6 +77,11 @@ def products() -> None:
             x = torch.zeros(tokens, columns, dtype=torch.bfloat16)
             gated = torch.zeros(tokens, rows // 2, dtype=torch.bfloat16)
             project_triton.project(x, packed, gated, norm=norm, eps=1e-6, gate=True)
+    for form in random_groups.KINDS.values():
+        packed = pack(random_groups.random_groups(form, 32, 1024))
+        x, out = torch.zeros(4, 1024, dtype=torch.bfloat16), torch.zeros(4, 16, dtype=torch.bfloat16)
+        project_triton.project(x, packed, out, norm=torch.ones_like(x[0]), eps=1e-6, gate=True)
+    x = torch.zeros(4, columns, dtype=torch.bfloat16)
     project_triton.embed(torch.zeros(4, dtype=torch.int64), weight.view(torch.bfloat16).view(-1, 8), x)
 
 

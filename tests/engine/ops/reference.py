@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, dtype
 from torch.nn import functional as F
 
+from edge_tui.engine.ops.code_groups import unpack
 from edge_tui.engine.ops.forked_context import join_fork
 from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS, PackedMatrix
 
@@ -105,6 +106,8 @@ def dequantise(packed: PackedMatrix, dtype: dtype) -> Tensor:
     """Widens a matrix `[N, K]` to `dtype`; returns the weight itself if it has that dtype already."""
     if packed.kind == "plain":
         return packed.weight.to(dtype)
+    if packed.form is not None:
+        return unpack(packed).dequantise().to(dtype)
     assert packed.scale is not None
     if packed.kind == "int8":
         return (packed.weight * (packed.scale / 127.0)[:, None]).to(dtype)

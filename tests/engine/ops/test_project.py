@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edge_tui.engine.models.fused_cuda import MAX_TOKENS
+from edge_tui.engine.ops import code_groups
 from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS, PackedMatrix
 from edge_tui.engine.ops.triton.availability import available
-from tests.engine.ops import reference
+from tests.engine.ops import random_groups, reference
 from tests.engine.ops.reference import dequantise
 
 launch = pytest.importorskip("edge_tui.engine.ops.triton.launch")
@@ -36,8 +37,14 @@ BOUND = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
 def pack(kind: str, weight: Tensor, bias: Tensor | None = None) -> PackedMatrix:
-    """Quantises `[N, K]` the plain way; what a code stands for is checked elsewhere."""
+    """Quantises `[N, K]` the plain way; what a code stands for is checked elsewhere.
+
+    Codes in groups are drawn anew, of the same shape.
+    """
     rows, columns = weight.shape
+    if form := random_groups.KINDS.get(kind):
+        drawn = random_groups.random_groups(form, rows, columns, rows, str(weight.device))
+        return code_groups.pack(drawn, bias)
     if kind == "plain":
         return PackedMatrix(kind, weight, None, bias, rows, columns)
     if kind == "int8":

@@ -31,6 +31,7 @@ from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS
 from edge_tui.engine.ops.triton.launch import COMPILED, INTERPRETED, after_others, capability, chain
 from edge_tui.engine.ops.triton.project_codes import CODES, INT8, NF4, PLAIN, lane_level, unpack
 from edge_tui.engine.ops.triton.project_configs import Config, choose
+from edge_tui.engine.ops.triton.project_groups import project_groups
 from edge_tui.engine.ops.triton.project_tensor import CHUNK, project_on_tensor_cores
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def project(
     threshold nor a second product. Run once before it is captured in a graph: it compiles.
 
     Args:
-        x: `[T, K]` in the compute dtype, contiguous, `T` at most 16.
+        x: `[T, K]` in the compute dtype, contiguous, `T` at most 16; in 16 bits for codes in groups.
         packed: The matrix `[N, K]`.
         out: `[T, N]`, or `[T, N / 2]` with `gate`; contiguous. May be float32 while `x` is 16 bit.
         norm: `[K]`, weight of the norm applied to `x` first.
@@ -229,6 +230,9 @@ def project(
     width = packed.rows // 2 if gate else packed.rows
     if config is None:
         config = choose(packed.kind, tokens, packed.rows, columns)
+    if packed.form is not None:
+        project_groups(x, packed, out, norm, eps, gate, residual, config)
+        return
     # Tensor cores take both 16-bit types, and sixteen columns at once, from Ampere on.
     able = INTERPRETED or capability(x.device) >= (8, 0)
     if config.tensor and not (able and x.dtype != torch.float32 and columns % NF4_BLOCK == 0):

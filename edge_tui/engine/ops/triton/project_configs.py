@@ -79,6 +79,9 @@ _MEASURED: tuple[tuple[str, int, int, _Cut, _Cut, _Cut, _Cut], ...] = (
 )
 """A matrix's kind, `N` and `K`; then for each of `TOKENS` the fastest `block_n`, `block_k` and warps."""
 
+_LIKE = {"group4": "nf4", "group4m": "nf4", "group8": "int8", "group8m": "int8"}
+"""Kinds of codes in groups, which are not measured yet, and what they are as wide as."""
+
 
 @cache
 def choose(kind: str, tokens: int, rows: int, columns: int, *, tensor: bool = True) -> Config:
@@ -90,6 +93,8 @@ def choose(kind: str, tokens: int, rows: int, columns: int, *, tensor: bool = Tr
         return 8 * missing if missing > 0 else -missing
 
     column = min(range(len(TOKENS) if tensor else 1), key=lambda i: distance(TOKENS[i]))
+    if kind in _LIKE:  # on tensor cores alone
+        kind, column = _LIKE[kind], max(column, 1)
     fitting = (row for row in _MEASURED if row[0] == kind)
     nearest = min(fitting, key=lambda row: abs(log(rows / row[1])) + abs(log(columns / row[2])))
     return Config(*nearest[3:][column], tensor=column > 0)

@@ -26,7 +26,7 @@ CHUNK = {"plain": 32, "int8": 64, "nf4": 64}
 
 
 @triton.jit
-def _pairs(words, DTYPE: tl.constexpr):
+def pairs(words, DTYPE: tl.constexpr):
     """Splits each word into two 16-bit numbers, side by side along a new last axis."""
     low = words.to(tl.int16).to(DTYPE, bitcast=True)
     return tl.join(low, (words >> 16).to(tl.int16).to(DTYPE, bitcast=True))
@@ -36,7 +36,7 @@ def _pairs(words, DTYPE: tl.constexpr):
 def _matrix(tile, levels, level, DTYPE: tl.constexpr, FLOAT: tl.constexpr, CODES: tl.constexpr):
     """Unpacks the weights of a tile, the codes of a word side by side along the last axis."""
     if CODES == PLAIN:
-        return _pairs(tile, DTYPE)
+        return pairs(tile, DTYPE)
     elif CODES == INT8:
         w = unpack(tile, levels, level, CODES)
         even = tl.join(w[0].to(FLOAT), w[2].to(FLOAT))
@@ -47,6 +47,71 @@ def _matrix(tile, levels, level, DTYPE: tl.constexpr, FLOAT: tl.constexpr, CODES
         even = tl.join(tl.join(w[0].to(FLOAT), w[4].to(FLOAT)), tl.join(w[2].to(FLOAT), w[6].to(FLOAT)))
         odd = tl.join(tl.join(w[1].to(FLOAT), w[5].to(FLOAT)), tl.join(w[3].to(FLOAT), w[7].to(FLOAT)))
         return tl.join(even, odd)
+
+
+@triton.jit
+def tile_rows(line, width, GATE: tl.constexpr, BLOCK_N: tl.constexpr, STRIDE: tl.constexpr):
+    """Returns the matrix rows of a tile's lines, int64 `[…, 1]`; `STRIDE` is its chunks, of all warps."""
+    if GATE:  # a gate row eight before its up row, which is in the same lane
+        row = line // (16 * STRIDE) * 8 + line % 8
+        row = tl.minimum(tl.program_id(0) * (BLOCK_N // 2) + row, width - 1)
+        row += line // (8 * STRIDE) % 2 * width
+    else:
+        row = line // (8 * STRIDE) * 8 + line % 8
+        row = tl.minimum(tl.program_id(0) * BLOCK_N + row, width - 1)
+    return row.to(tl.int64)[:, None]
+
+
+@triton.jit
+def own_rows(width, GATE: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Returns the columns of `out` that a program's sums belong to, and their matrix rows: `[BLOCK_N]`."""
+    r = tl.arange(0, BLOCK_N)
+    if GATE:
+        at = tl.program_id(0) * (BLOCK_N // 2) + r // 16 * 8 + r % 8
+        own = tl.minimum(at, width - 1) + r % 16 // 8 * width
+    else:
+        at = tl.program_id(0) * BLOCK_N + r
+        own = tl.minimum(at, width - 1)
+    return at, own
+
+
+@triton.jit
+def finish(
+    y,
+    at,
+    own,
+    squares,
+    bias,
+    norm,
+    residual,
+    out,
+    eps,
+    width,
+    tokens,
+    K: tl.constexpr,
+    HALVES: tl.constexpr,
+    ROOM: tl.constexpr,  # what tokens were multiplied by to leave it
+    GATE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Applies norm, bias, gate and residual to sums `[BLOCK_N, 8 · HALVES]`, and stores them."""
+    TILES: tl.constexpr = BLOCK_N // 16
+    t = tl.arange(0, HALVES * 8)
+    if norm is not None:
+        size = tl.reshape(tl.sum(tl.sum(squares, axis=3), axis=1), (HALVES * 8,))
+        y *= (tl.rsqrt(size / K + eps) * (1.0 / ROOM))[None, :]
+    if bias is not None:
+        y += tl.load(bias + own).to(tl.float32)[:, None]
+    if GATE:
+        both = tl.permute(tl.reshape(y, (TILES, 2, 8, HALVES * 8)), (0, 2, 3, 1))
+        gate, up = tl.split(both)
+        y = tl.reshape(gate * tl.sigmoid(gate) * up, (BLOCK_N // 2, HALVES * 8))
+        at = tl.program_id(0) * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
+    place = t[None, :] * width + at[:, None]
+    inside = (t < tokens)[None, :] & (at < width)[:, None]
+    if residual is not None:
+        y += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + place, y.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -92,14 +157,7 @@ def project_on_tensor_cores(
     # spreads four lanes over the second and eight over the first, then warps over it, then registers.
     line = tl.arange(0, BLOCK_N * CHUNKS * WARPS)
     chunk = (line // 8) % (CHUNKS * WARPS)
-    if GATE:  # a gate row eight before its up row, which is in the same lane
-        row = line // (16 * CHUNKS * WARPS) * 8 + line % 8
-        row = tl.minimum(tl.program_id(0) * (BLOCK_N // 2) + row, width - 1)
-        row += line // (8 * CHUNKS * WARPS) % 2 * width
-    else:
-        row = line // (8 * CHUNKS * WARPS) * 8 + line % 8
-        row = tl.minimum(tl.program_id(0) * BLOCK_N + row, width - 1)
-    row = row.to(tl.int64)[:, None]
+    row = tile_rows(line, width, GATE, BLOCK_N, CHUNKS * WARPS)
     # What a lane holds of a chunk, no more.
     word = tl.multiple_of(tl.arange(0, 4 * WORDS), WORDS)[None, :] + (chunk * (4 * WORDS))[:, None]
     rows = weight + row * SPAN
@@ -141,13 +199,13 @@ def project_on_tensor_cores(
             x + token * (K // 2) + next_pair, mask=(token < tokens) & (next_pair < K // 2), other=0
         )
         gain_ahead = 0
-        x_tile = _pairs(value, DTYPE)
+        x_tile = pairs(value, DTYPE)
         if norm is not None:
             gain_ahead = tl.load(norm + next_pair, mask=next_pair < K // 2, other=0)
             loud = x_tile.to(tl.float32)
             square = tl.reshape(loud * loud, (HALVES, LANE // 8 * CHUNKS, WARPS, 8, 4, 8))
             squares += tl.sum(tl.sum(square, axis=5), axis=1)
-            x_tile = (loud * (_pairs(gain, DTYPE).to(tl.float32) * ROOM)).to(FLOAT)
+            x_tile = (loud * (pairs(gain, DTYPE).to(tl.float32) * ROOM)).to(FLOAT)
         matrix = _matrix(tile, levels, level, DTYPE, FLOAT, CODES)
         matrix = tl.reshape(matrix, (TILES, 2, CHUNKS, WARPS, 8, 4, LANE // 4, 4))
         matrix = tl.permute(matrix, (2, 3, 0, 1, 4, 6, 5, 7))
@@ -172,28 +230,7 @@ def project_on_tensor_cores(
         gain = gain_ahead
 
     y = tl.sum(sums, axis=0)
-    r = tl.arange(0, BLOCK_N)
-    t = tl.arange(0, HALVES * 8)
-    if GATE:
-        at = tl.program_id(0) * (BLOCK_N // 2) + r // 16 * 8 + r % 8
-        own = tl.minimum(at, width - 1) + r % 16 // 8 * width
-    else:
-        at = tl.program_id(0) * BLOCK_N + r
-        own = tl.minimum(at, width - 1)
+    at, own = own_rows(width, GATE, BLOCK_N)
     if CODES == INT8:
         y *= (tl.load(scale + own) * (1.0 / 127.0))[:, None]
-    if norm is not None:
-        size = tl.reshape(tl.sum(tl.sum(squares, axis=3), axis=1), (HALVES * 8,))
-        y *= (tl.rsqrt(size / K + eps) * (1.0 / ROOM))[None, :]
-    if bias is not None:
-        y += tl.load(bias + own).to(tl.float32)[:, None]
-    if GATE:
-        pairs = tl.permute(tl.reshape(y, (TILES, 2, 8, HALVES * 8)), (0, 2, 3, 1))
-        gate, up = tl.split(pairs)
-        y = tl.reshape(gate * tl.sigmoid(gate) * up, (BLOCK_N // 2, HALVES * 8))
-        at = tl.program_id(0) * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
-    place = t[None, :] * width + at[:, None]
-    inside = (t < tokens)[None, :] & (at < width)[:, None]
-    if residual is not None:
-        y += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + place, y.to(out.dtype.element_ty), mask=inside)
+    finish(y, at, own, squares, bias, norm, residual, out, eps, width, tokens, K, HALVES, ROOM, GATE, BLOCK_N)
