@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import runpy
 import sys
 import sysconfig
 import types
@@ -26,6 +25,7 @@ from edge_tui.bench.quality import (
 )
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.text.tokenizer import Tokenizer
+from tools.demo.texts import split_of
 
 WINDOW, STRIDE, TOKENS = 96, 40, 300
 
@@ -142,7 +142,6 @@ def test_a_file_without_questions_or_without_a_file_is_refused(tmp_path):
 
 
 def test_held_out_text_is_what_training_left_out():
-    split_of = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "train_demo.py"))["split_of"]
     library = Path(sysconfig.get_path("stdlib"))
     text = held_out()
     assert len(text) > 50_000

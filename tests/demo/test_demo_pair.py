@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
-import sys
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
 
-if TYPE_CHECKING:
-    from types import ModuleType
+from tools.demo.evaluation import bits_per_byte, load
+from tools.demo.model import SHAPES, LanguageModel
+from tools.demo.texts import split_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "edge_tui" / "demo"
@@ -22,19 +21,8 @@ NAMES = ("expert", "amateur")
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_demo", ROOT / "tools" / "train_demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def pair(tool: ModuleType) -> dict[str, tuple[Any, Any]]:
-    return {name: tool.load(DEMO / name) for name in NAMES}
+def pair() -> dict[str, tuple[Any, Any]]:
+    return {name: load(DEMO / name) for name in NAMES}
 
 
 def continuation(pair: dict[str, tuple[Any, Any]], prompt: str, **strategy: Any) -> tuple[int, ...]:
@@ -89,22 +77,20 @@ def test_expert_is_several_times_larger(pair: dict[str, tuple[Any, Any]]) -> Non
 
 
 @pytest.mark.proof
-def test_expert_predicts_held_out_source_better(tool: ModuleType, pair: dict[str, tuple[Any, Any]]) -> None:
+def test_expert_predicts_held_out_source_better(pair: dict[str, tuple[Any, Any]]) -> None:
     files = ("copyreg.py", "asyncio/taskgroups.py", "selectors.py")
-    assert {tool.split_of(file) for file in files} == {"heldout"}
+    assert {split_of(file) for file in files} == {"heldout"}
     lib = Path(sysconfig.get_path("stdlib"))
     texts = [(lib / file).read_text(encoding="utf-8") for file in files]
-    expert, amateur = (tool.bits_per_byte(*pair[name], texts) for name in NAMES)
+    expert, amateur = (bits_per_byte(*pair[name], texts) for name in NAMES)
     assert expert < 1.1
     assert amateur > 1.15 * expert
 
 
 @pytest.mark.proof
-def test_exported_weights_compute_what_was_trained(
-    tool: ModuleType, pair: dict[str, tuple[Any, Any]]
-) -> None:
+def test_exported_weights_compute_what_was_trained(pair: dict[str, tuple[Any, Any]]) -> None:
     exported, tokenizer = pair["amateur"]
-    trained = tool.LanguageModel(tool.SHAPES["amateur"]).eval()
+    trained = LanguageModel(SHAPES["amateur"]).eval()
     weights = exported.state_dict()
     trained.load_state_dict({k: weights[f"model.{k}"] for k in trained.state_dict()})
     ids = torch.tensor([tokenizer("import os\n\nclass A:\n    pass\n")["input_ids"]])

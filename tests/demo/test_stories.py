@@ -1,0 +1,194 @@
+"""Written stories: what is kept of them, and that writing can stop and go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tools.stories.corpus import CORPUS, corpus, filter_stories, split_of
+from tools.stories.duplicates import Duplicates
+from tools.stories.filters import WordList, clean, refusal, unknown_words
+from tools.stories.pieces import model_file
+from tools.stories.prompts import NAMES, story_prompt
+from tools.stories.shards import Shards, Story, read_stories
+
+SENTENCES = (
+    "Once upon a time, Mia found a red kite under the old oak tree.",
+    "She wanted to fly it, but the string was broken.",
+    '"Can you help me?" she asked her friend Ben.',
+    "Ben smiled and looked into his bag for something long and strong.",
+    "He had a yellow ribbon that his mother gave him on Sunday.",
+    "They tied the ribbon to the kite and ran up the hill together.",
+    "The wind was warm, and soon the kite danced high above the clouds.",
+    "When it was dark, they walked home and were very happy.",
+)
+STORY = " ".join(SENTENCES)
+WORDS = {word.strip('.,!?"').lower() for word in STORY.split()}
+
+
+def edited(number: int, sentence: str) -> str:
+    """Return the story with one sentence in another's place."""
+    return " ".join((*SENTENCES[:number], sentence, *SENTENCES[number + 1 :]))
+
+
+def test_a_whole_story_is_kept() -> None:
+    assert refusal(STORY, ended=True) == ""
+    assert unknown_words(STORY, WordList(WORDS)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (STORY[:-1], "cut off"),
+        (STORY + " And then", "cut off"),
+        (" ".join(SENTENCES[:3]), "length"),
+        (" ".join([STORY] * 9), "length"),
+        (edited(4, "He had a **yellow** ribbon that his mother gave him."), "marks"),
+        (edited(4, "He had a café ribbon that his mother gave him."), "marks"),
+        (edited(4, "He said <b>yes</b> to it."), "marks"),
+        (edited(4, "He ran print(kite) on it."), "marks"),
+        ("The Kite\n\n" + STORY, "heading"),
+        (edited(2, '"Can you help me? she asked her friend Ben.'), "quotes"),
+        (edited(7, "This story is about sharing and being kind to a friend."), "chat"),
+        (" ".join((*SENTENCES, SENTENCES[5])), "loop"),
+        (STORY + " They ran up and up and up" + " and up" * 40 + ".", "loop"),
+        (edited(4, "He had a ribbon that Obama gave him on Sunday."), "name"),
+        (edited(4, "He had a ribbon that Emma Stone gave him on Sunday."), "name"),
+        (edited(4, "He had seen it in Paris with his mother and his dog."), "name"),
+    ],
+)
+def test_a_fault_is_named(text: str, reason: str) -> None:
+    assert refusal(text, ended=True) == reason
+
+
+def test_a_story_that_ran_out_of_room_is_cut_off() -> None:
+    assert refusal(STORY, ended=False) == "cut off"
+
+
+def test_a_story_may_end_in_speech() -> None:
+    assert refusal(edited(7, 'It was dark, and they said, "We are very happy."'), ended=True) == ""
+
+
+def test_typographic_marks_become_ascii() -> None:
+    assert clean("“It’s  late” — said Tom…\n \nHe left.\n") == '"It\'s late" - said Tom...\n\nHe left.'
+
+
+def test_a_name_where_a_sentence_begins_is_no_english_word() -> None:
+    text = edited(5, "Zorblatt tied the ribbon to the kite and ran up the hill.")
+    assert refusal(text, ended=True) == ""
+    assert unknown_words(text, WordList(WORDS)) == ["Zorblatt"]
+
+
+def test_a_word_counts_once_enough_stories_write_it() -> None:
+    words = WordList(WORDS, common=3)
+    for _ in range(2):
+        words.count(["zorble", "zorble"])
+    assert "zorble" not in words
+    words.count(["zorble"])
+    assert "zorble" in words
+
+
+@pytest.mark.parametrize("word", ["walks", "flies", "ribbons", "strings", "asking", "tiny"])
+def test_endings_of_a_known_word(word: str) -> None:
+    known = WordList({"walk", "fly", "ribbon", "string", "ask"})
+    assert (word in known) == (word not in {"flies", "tiny"})
+
+
+def test_repeats_and_near_repeats_are_found() -> None:
+    seen = Duplicates()
+    assert seen.add(STORY)
+    assert not seen.add(STORY)
+    assert not seen.add(STORY.upper().replace(".", "!"))
+    assert not seen.add(edited(4, "He had a piece of old rope that was blue and thin."))
+    assert seen.add(
+        "A very slow snail lived in a jar. It wanted to see the sea, so it went out one cold night."
+    )
+
+
+@given(st.integers(0, 10**6))
+def test_a_half_new_story_is_new(seed: int) -> None:
+    words = [chr(97 + n % 26) + chr(97 + n // 26) for n in range(400)]
+    rng = random.Random(seed)
+    rng.shuffle(words)
+    seen = Duplicates()
+    assert seen.add(" ".join(words[:200]))
+    assert seen.add(" ".join(words[:10] + words[200:390]))
+
+
+def test_the_same_number_asks_for_the_same_story_and_another_for_another() -> None:
+    asked = [story_prompt(3, number) for number in range(200)]
+    assert asked == [story_prompt(3, number) for number in range(200)]
+    assert len({prompt.chat for prompt in asked}) == 200
+    assert story_prompt(4, 0) != asked[0]
+    for prompt in asked:
+        assert prompt.chat.endswith(f"<|im_start|>assistant\n{prompt.opening}")
+        assert "{" not in prompt.chat
+    assert 60 < sum(prompt.opening == "Once upon a time" for prompt in asked) < 120
+    assert len(set(NAMES)) == len(NAMES)
+
+
+def test_shards_are_read_back_and_written_on(tmp_path: Path) -> None:
+    stories = [Story(n, f"Text {n}.", True, 3) for n in range(5)]
+    shards = Shards(tmp_path, {"seed": 1}, size=2)
+    for story in stories[:3]:
+        shards.add(story)
+    assert list(read_stories(tmp_path)) == stories[:2]  # the third waits for its shard
+    shards.flush()
+    again = Shards(tmp_path, {"seed": 1}, size=2)
+    assert again.numbers() == {0, 1, 2}
+    for story in stories[3:]:
+        again.add(story)
+    assert list(read_stories(tmp_path)) == stories
+    assert again.tokens == 15
+    with pytest.raises(ValueError, match="seed"):
+        Shards(tmp_path, {"seed": 2})
+
+
+def test_a_torn_shard_is_not_read(tmp_path: Path) -> None:
+    shards = Shards(tmp_path, {})
+    shards.add(Story(0, "A.", True, 1))
+    shards.flush()
+    (tmp_path / "shard-00001.jsonl").write_text('{"number": 1, "te')
+    assert [story.number for story in read_stories(tmp_path)] == [0]
+
+
+def test_the_corpus_is_what_passes_and_is_new(tmp_path: Path) -> None:
+    other = STORY.replace("kite", "boat").replace("hill", "lake").replace("Mia", "Tom")
+    shards = Shards(tmp_path, {})
+    for number, (text, ended) in enumerate(
+        [(STORY, True), (STORY, True), (STORY[:80], False), (STORY + " Zorblatt slept.", True), (other, True)]
+    ):
+        shards.add(Story(number, text, ended, 9))
+    shards.flush()
+    counts = filter_stories(tmp_path, [f"Ġ{word}" for word in {*WORDS, "boat", "lake"} if word != "mia"])
+    assert counts == {"": 1, "duplicate": 2, "cut off": 1, "word": 1}
+    kept = [json.loads(line)["text"] for line in (tmp_path / CORPUS).read_text().splitlines()]
+    assert kept == [STORY]
+    assert list(corpus(tmp_path, split_of(STORY))) == kept
+
+
+def test_splits_are_by_text() -> None:
+    splits = [split_of(f"story {n}") for n in range(5000)]
+    assert 25 < splits.count("heldout") < 80
+    assert 25 < splits.count("validation") < 80
+
+
+def test_a_model_in_pieces_is_joined_and_checked(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 40
+    (tmp_path / "m.gguf.sha256").write_text(hashlib.sha256(data).hexdigest() + "  -\n")
+    for n in range(3):
+        (tmp_path / f"m.gguf.0{n}").write_bytes(data[n * 4000 : (n + 1) * 4000])
+    assert model_file(tmp_path).read_bytes() == data
+    assert model_file(tmp_path) == tmp_path / "m.gguf"
+    (tmp_path / "m.gguf").unlink()
+    (tmp_path / "m.gguf.02").unlink()
+    with pytest.raises(ValueError, match="2 pieces"):
+        model_file(tmp_path)
+    with pytest.raises(ValueError, match="neither"):
+        model_file(tmp_path / "nowhere")

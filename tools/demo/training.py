@@ -1,0 +1,178 @@
+"""Trains a demo model until its time is used up, and exports it; a run that was stopped can be continued."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tools.demo.model import CONTEXT, NORM_EPS, ROPE_THETA, SHAPES, VOCAB_SIZE, LanguageModel
+from tools.demo.texts import EOS
+
+
+def optimizers(model: LanguageModel, rate: float) -> list[torch.optim.Optimizer]:
+    """Makes Muon for the matrices inside the blocks, AdamW for the embedding and the norms."""
+    matrices = [p for p in model.layers.parameters() if p.ndim == 2]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    muon = torch.optim.Muon(matrices, lr=rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    groups = [
+        {"params": [model.embed_tokens.weight], "weight_decay": 0.1},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return [muon, torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95))]
+
+
+def schedule(progress: float) -> float:
+    """Computes the learning-rate factor: a short warm-up, a plateau, then a slide to zero."""
+    return max(0.0, min(1.0, progress / 0.01, (1 - progress) / 0.6))
+
+
+@torch.no_grad()
+def validate(model: LanguageModel, ids: Tensor, size: int, precision: Any) -> float:
+    """Computes rough bits per byte over consecutive windows (``evaluate`` is the exact measure)."""
+    model.eval()
+    nats = 0.0
+    for begin in range(0, len(ids) - 1, CONTEXT):
+        window = ids[None, begin : begin + CONTEXT + 1]
+        with precision:
+            nats += model(window).item() * (window.shape[1] - 1)
+    model.train()
+    return nats / math.log(2) / size
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Holds what decides on a training.
+
+    Attributes:
+        minutes: Of both models together, over all calls.
+        batch: Windows of a step.
+        rate: Peak learning rate.
+        dropout: Of the expert.
+        until: The end of this call, by `time.monotonic`; what is left is for the next.
+    """
+
+    minutes: float
+    batch: int
+    rate: float
+    dropout: float
+    until: float = math.inf
+
+
+def train(name: str, work: Path, out: Path, plan: Plan) -> bool:
+    """Trains one model until its share of the time is used up, then exports its best weights.
+
+    Returns:
+        False if the call's time ended first: state is kept, nothing is exported.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shape, budget = SHAPES[name], SHAPES[name].time_share * plan.minutes * 60
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")
+    on_gpu = device.type == "cuda"
+    precision = torch.autocast("cuda", torch.bfloat16) if on_gpu else nullcontext()
+    data, held = (torch.load(work / f"{s}.tokens.pt") for s in ("train", "validation"))
+    ids, held_ids = data["ids"].to(device), held["ids"].long().to(device)
+
+    model = LanguageModel(shape, plan.dropout if name == "expert" else 0.0).to(device)
+    opts = optimizers(model, plan.rate)
+    step, spent, best, best_weights = 0, 0.0, math.inf, model.state_dict()
+    checkpoint = work / f"{name}.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device)
+        model.load_state_dict(state["model"])
+        for opt, saved in zip(opts, state["optimizers"], strict=True):
+            opt.load_state_dict(saved)
+        step, spent, best, best_weights = (state[k] for k in ("step", "spent", "best", "weights"))
+    torch.manual_seed(step)  # a continued run draws new windows
+    compiled = torch.compile(model) if on_gpu else model
+    offsets = torch.arange(CONTEXT + 1, device=device)
+    count = sum(p.numel() for p in model.parameters())
+    print(f"{name}: {count:,} parameters, {budget - spent:.0f} s on {device.type}", flush=True)
+
+    previous, next_report = time.monotonic(), spent
+    while spent < budget:
+        for group in (group for opt in opts for group in opt.param_groups):
+            group["lr"] = plan.rate * schedule(spent / budget)
+        starts = torch.randint(len(ids) - CONTEXT, (plan.batch, 1), device=device)
+        with precision:
+            loss = compiled(ids[starts + offsets].long())
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for opt in opts:
+            opt.step()
+            opt.zero_grad()
+        step += 1
+        if on_gpu and step % 20 == 0:
+            torch.cuda.synchronize()  # keeps the clock honest
+        spent, previous = spent + time.monotonic() - previous, time.monotonic()
+        paused = time.monotonic() >= plan.until
+        if paused or spent >= min(next_report, budget):
+            bits = validate(model, held_ids, held["bytes"], precision)
+            if bits < best:
+                best = bits
+                best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+            epoch = step * plan.batch * CONTEXT / len(ids)
+            print(
+                f"{name} {spent:6.1f} s  step {step:6d}  epoch {epoch:6.1f}"
+                f"  loss {loss.item():.3f}  validation {bits:.4f} bits/byte",
+                flush=True,
+            )
+            state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in opts]}
+            state |= {"step": step, "spent": spent, "best": best, "weights": best_weights}
+            torch.save(state, checkpoint.with_suffix(".tmp"))
+            checkpoint.with_suffix(".tmp").replace(checkpoint)  # never half a checkpoint
+            next_report = spent + budget / 24
+        if paused and spent < budget:
+            print(f"{name}: {budget - spent:.0f} s are left for the next call", flush=True)
+            return False
+    export(name, best_weights, work / "tokenizer.json", out / name)
+    return True
+
+
+def export(name: str, weights: dict[str, Tensor], tokenizer: Path, out: Path) -> None:
+    """Writes one model as a Hugging Face folder with weights in bfloat16."""
+    from safetensors.torch import save_file
+
+    out.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{k}": v.detach().to("cpu", torch.bfloat16) for k, v in weights.items()}
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    sizes = {k: v for k, v in asdict(SHAPES[name]).items() if k != "time_share"}
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": VOCAB_SIZE,
+        **sizes,
+        "max_position_embeddings": CONTEXT,
+        "rms_norm_eps": NORM_EPS,
+        "rope_theta": ROPE_THETA,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": 0,
+        "torch_dtype": "bfloat16",
+    }
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": EOS,
+        "pad_token": EOS,
+        "model_max_length": CONTEXT,
+        "clean_up_tokenization_spaces": False,
+    }
+    generation_config = {"eos_token_id": 0, "pad_token_id": 0}
+    for file, content in (
+        ("config.json", config),
+        ("tokenizer_config.json", tokenizer_config),
+        ("generation_config.json", generation_config),
+    ):
+        (out / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (out / "tokenizer.json").write_bytes(tokenizer.read_bytes())
