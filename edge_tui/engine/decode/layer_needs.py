@@ -32,6 +32,9 @@ def resolve_needs(decoder: Decoder, values: Mapping[str, float], model: Language
         lacks = "reads hidden states of layers, but {} gives none"
     elif needs.early and not caps.early:
         lacks = "reads logits of early layers, but {} shows no way from a layer to its logits"
+    last = {layer in (-1, info.layers) for layer in needs.hidden}
+    if len(last) == 2 and not caps.mixes:
+        lacks = "reads the last layer beside others, but {} has states of two widths"
     if lacks:
         way_out = "choose another strategy or another model"
         raise RequestError(f"{title} {lacks.format(info.name)}: {way_out}.", "strategy")

@@ -86,6 +86,11 @@ class FlatConfig:
     layout: TensorLayout = field(default_factory=TensorLayout)
 
     @property
+    def embedding_width(self) -> int:
+        """Width of the embedding, and of the state that the head reads."""
+        return self.features.embedding_width or self.hidden
+
+    @property
     def is_fusible(self) -> bool:
         """True if the fused steps compute all of it."""
         return self.features == LLAMA and self.qk_norm != "width"
@@ -127,7 +132,8 @@ def flat_config(config: Config) -> FlatConfig:
 
 def _family_of(architecture: str, config: Config) -> Family | None:
     """Returns the family of a class; of several, which the keys in `only` tell apart, the one that fits."""
-    same = [family for family in families().values() if family.architecture == architecture]
+    named = (family for family in families().values() if family.architecture == architecture)
+    same = [family.variant(config) for family in named]
     return next((family for family in same if not _violated(config, family)), same[0] if same else None)
 
 

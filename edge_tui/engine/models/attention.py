@@ -22,7 +22,7 @@ def attend(
         q: `[R, K, H, D]`.
         keys: `[R, Hkv, S, D]`.
         values: The same.
-        mask: Summand of scores, broadcasting to `[R, 1, K, S]`; None hides what comes after each query,
+        mask: Summand of scores, broadcasting to `[R, H, K, S]`; None hides what comes after each query,
             the last of which is at the last of the keys.
         scale: Factor on scores; None means `1 / sqrt(D)`.
         cap: Scores become `cap * tanh(scores / cap)` before the mask; 0 leaves them.
@@ -37,26 +37,33 @@ def attend(
     if k == 1:
         # One position: the queries that share a key head stand in line as if they were positions.
         one = q.view(rows, h_kv, h // h_kv, d)
-        return F.scaled_dot_product_attention(one, keys, values, attn_mask=mask, scale=scale).reshape(q.shape)
+        of_heads = None if mask is None else _by_key_head(mask, h_kv).squeeze(3)
+        y = F.scaled_dot_product_attention(one, keys, values, attn_mask=of_heads, scale=scale)
+        return y.reshape(q.shape)
     q = q.transpose(1, 2)
     if mask is None:
         y = F.scaled_dot_product_attention(q, keys, values, is_causal=True, enable_gqa=h != h_kv, scale=scale)
         return y.transpose(1, 2)
     # Key heads as if they were rows, so that neither they nor the mask are repeated for each query.
-    row_mask = mask.expand(rows, -1, -1, -1)
+    row_mask = _by_key_head(mask, h_kv).expand(rows, -1, -1, -1, -1)
     y = torch.stack(
         [
             F.scaled_dot_product_attention(
                 q[row].view(h_kv, -1, k, d),
                 keys[row][:, None].expand(-1, h // h_kv, -1, -1),
                 values[row][:, None].expand(-1, h // h_kv, -1, -1),
-                attn_mask=row_mask[row : row + 1],
+                attn_mask=row_mask[row],
                 scale=scale,
             ).flatten(0, 1)
             for row in range(rows)
         ]
     )
     return y.transpose(1, 2)
+
+
+def _by_key_head(mask: Tensor, h_kv: int) -> Tensor:
+    """Lays out a mask `[R or 1, H or 1, K, S]` by key heads: `[R or 1, Hkv or 1, G or 1, K, S]`."""
+    return mask[:, :, None] if mask.shape[1] == 1 else mask.view(len(mask), h_kv, -1, *mask.shape[2:])
 
 
 def _attend_capped(
@@ -74,7 +81,7 @@ def _attend_capped(
         scores = (grouped @ transposed).float().mul_(scale / cap).tanh_().mul_(cap)
         scores = scores.view(rows, h_kv, -1, count, span)
         if mask is not None:
-            scores += mask[:, :, None, at : at + SLICE]
+            scores += _by_key_head(mask, h_kv)[..., at : at + SLICE, :]
         elif k > 1:
             end = span - k + at + 1  # positions that the slice's first query sees
             hidden = torch.ones(count, span, dtype=torch.bool, device=q.device).triu_(end)

@@ -44,6 +44,8 @@ class Caps:
     """Hidden states of its layers can be read."""
     early: bool = True
     """Early-exit logits can be made of them."""
+    mixes: bool = True
+    """The last layer's state can be read beside others; not where its width is another."""
     reason: str = ""
     kernels: str = "operation by operation"
     """How a step runs, for readers; another way rounds in another way."""

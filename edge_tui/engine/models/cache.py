@@ -163,7 +163,7 @@ class FlatContext:
         if states is None:
             return Output(product)
         if self.past is not None:
-            self.past.append(states.slots[-1], self.length, len(states.slots[-1]) // self.rows)
+            self.past.append(states.ends[-1], self.length, len(states.ends[-1]) // self.rows)
         return states.output(product, self.past, self.length)
 
     def reorder(self, parent: Tensor) -> None:

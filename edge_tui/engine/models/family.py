@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ class Family:
         window_pattern: Every layer of which number, counted from 1, has no window; 0 without such a rule.
         ropes: Kind of rotary scaling by its name in config.json.
         activations: Activations by their names in config.json, where they mean others than usual.
+        variants: Changes for checkpoints of the class that differ by more than one value. Each has `when`,
+            values of config.json's keys for which it holds, and values of the other attributes: those of
+            tables are added to them. Of several that hold the later one counts.
     """
 
     architecture: str
@@ -61,6 +64,23 @@ class Family:
     window_pattern: int = 0
     ropes: Mapping[str, str] = field(default_factory=lambda: {kind: kind for kind in KINDS})
     activations: Mapping[str, str] = field(default_factory=dict)
+    variants: Sequence[Mapping[str, Any]] = ()
+
+    def variant(self, config: Mapping[str, Any]) -> Family:
+        """Returns the family with the changes of its variants that hold for a config.json."""
+        family, stated = self, {**self.defaults, **config}
+        for changes in self.variants:
+            if all(stated.get(key) == value for key, value in changes["when"].items()):
+                family = family._changed(changes)
+        return family
+
+    def _changed(self, changes: Mapping[str, Any]) -> Family:
+        """Adds a variant's values to those of tables, and replaces others by them."""
+        values: dict[str, Any] = {}
+        for name, value in changes.items():
+            if name != "when":
+                values[name] = {**getattr(self, name), **value} if isinstance(value, Mapping) else value
+        return replace(self, **values)
 
     def feature(self, name: str, config: Mapping[str, Any], default: Any) -> Any:
         """Returns the value of a feature for a config.json, or the default where it has none."""
@@ -85,7 +105,8 @@ class Family:
     def known(self) -> set[str]:
         """Keys of config.json that mean something to the family, by its own names."""
         specs = (spec["key"] for spec in self.features.values() if isinstance(spec, Mapping))
-        return {*self.defaults, *self.nullable, *self.keys.values(), *self.only, *self.same, *specs}
+        chosen = (key for changes in self.variants for key in changes["when"])
+        return {*self.defaults, *self.nullable, *self.keys.values(), *self.only, *self.same, *specs, *chosen}
 
 
 @cache
@@ -101,11 +122,12 @@ def feature_keys() -> frozenset[str]:
     specs = (spec for family in families().values() for spec in family.features.values())
     own = {spec["key"] for spec in specs if isinstance(spec, Mapping)}
     rules = {key for family in families().values() for key in family.only}
-    return frozenset((own | rules | set(_ELSEWHERE)) - families()["llama"].known)
+    chosen = {key for family in families().values() for each in family.variants for key in each["when"]}
+    return frozenset((own | rules | chosen | set(_ELSEWHERE)) - families()["llama"].known)
 
 
 _ELSEWHERE = (
-    "alibi", "clip_qkv", "first_k_dense_replace", "kv_lora_rank", "moe_intermediate_size", "n_routed_experts",
+    "clip_qkv", "first_k_dense_replace", "kv_lora_rank", "moe_intermediate_size", "n_routed_experts",
     "num_experts", "num_local_experts", "q_lora_rank", "attention_sinks", "hidden_size_per_layer_input",
     "num_kv_shared_layers", "mamba_d_state", "linear_num_key_heads", "attention_chunk_size",
 )  # fmt: skip

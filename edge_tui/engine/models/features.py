@@ -24,8 +24,10 @@ class Features:
 
     Attributes:
         norm: "rms" or "layer", the kind of every norm.
-        norm_place: "before" attention and feed-forward layer, "after" them, or "both".
-        parallel: True if both read the same residual stream and are added to it together.
+        norm_place: "before" attention and feed-forward layer, "after" them, "both", or on the "sum" of the
+            residual stream and what each of them adds.
+        final_norm: True if a norm comes after the last layer.
+        parallel: True if both read the same residual stream and are added to it together; no norm follows.
         shared_norm: True if both read it through one norm.
         activation: A value of `ACTIVATIONS`.
         gated: True if the activation of one half is multiplied by another half.
@@ -38,12 +40,16 @@ class Features:
         local_rope: Rotary embedding of windowed layers where it is another.
         rotary: For each layer which rotary embedding turns its queries and keys: 0 the model's, 1 the
             local one, -1 none; () means 0 for all.
+        alibi: True if scores fall with distance as Falcon's do.
+        embedding_width: Width of the embedding, and of the state that the head reads, where matrices lead
+            from it to the residual stream and back; 0 where it is the stream's.
         positions: Learned positions; 0 for a model without.
         position_offset: Rows of their table before the first one.
     """
 
     norm: str = "rms"
     norm_place: str = "before"
+    final_norm: bool = True
     parallel: bool = False
     shared_norm: bool = False
     activation: str = "silu"
@@ -56,6 +62,8 @@ class Features:
     logit_cap: float = 0.0
     local_rope: RopeConfig | None = None
     rotary: tuple[int, ...] = ()
+    alibi: bool = False
+    embedding_width: int = 0
     positions: int = 0
     position_offset: int = 0
 

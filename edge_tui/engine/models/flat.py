@@ -10,7 +10,6 @@ query heads a key head serves, `D` width of a head, `S` positions attention look
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +27,7 @@ from edge_tui.engine.models.capacity import CHUNK
 from edge_tui.engine.models.fused_cpu import fuse
 from edge_tui.engine.models.fused_cuda import fuse as fuse_cuda
 from edge_tui.engine.models.layer_states import LayerStates, PastStates
+from edge_tui.engine.models.masks import Masks, alibi_slopes
 from edge_tui.engine.models.rope import rotate, tables
 from edge_tui.engine.ops.linear import PlainLinear
 from edge_tui.engine.ops.norm import rms_norm
@@ -73,7 +73,7 @@ class NewPositions:
         cos: Broadcasts to `[R, K, heads, rotary]`.
         sin: The same.
         masks: For each window of the model what to add to the scores, broadcasting to
-            `[R, Hkv, K, S]`; None where nothing needs hiding.
+            `[R, H, K, S]`; None where nothing needs hiding.
     """
 
     span: int
@@ -95,12 +95,13 @@ class FlatModel:
         self.config = config
         self.info = info
         self.weights: DecoderWeights | None = weights
-        self._dtype = weights.norm.weight.dtype
+        self._dtype = weights.dtype
         # As transformers has it: the factor is a number of the compute dtype.
         self._embedding_scale = float(torch.tensor(config.features.embedding_scale).to(self._dtype))
         self._activation = ACTIVATIONS[config.features.activation]
         self._hidden = (config.hidden,)
-        self._windows = tuple(set(config.windows))
+        slopes = alibi_slopes(config.heads).to(info.device) if config.features.alibi else None
+        self._masks = Masks(frozenset(config.windows), self._dtype, slopes, config.head_dim**-0.5)
         local = config.features.local_rope
         self._rotary_parts = (
             slice(0, config.rope.dim),
@@ -117,7 +118,7 @@ class FlatModel:
         self._whole = on_cuda and not config.is_fusible and plain
         reason = fused if isinstance(fused, str) else ""
         capture = on_cuda and (self.fused is not None or self._whole)
-        self.caps = Caps(capture=capture, reason=reason)
+        self.caps = Caps(capture=capture, reason=reason, mixes=config.embedding_width == config.hidden)
         if self.fused is not None:
             self.caps = replace(self.caps, kernels="fused" if on_cuda else "one compiled call")
 
@@ -141,7 +142,7 @@ class FlatModel:
         share = self.caps.capture and not self._whole  # only the kernels read from two places
         context = FlatContext(rows, capacity, shape, cos, sin, totals, share, self._whole)
         if past:
-            context.past = PastStates(cos.new_zeros(rows, capacity, c.hidden))
+            context.past = PastStates(cos.new_zeros(rows, capacity, c.embedding_width))
         return context
 
     def notice(self, total: int) -> str:
@@ -172,9 +173,9 @@ class FlatModel:
         start = ctx.bound if ctx.uniform and ctx.on_host else None
         x = self._run(weights, ctx, ids, self.new_positions(ctx, k, start), states)
         ctx.advance(k)
-        x = self._normed(x, weights.norm)
+        x = self._read_by_head(weights, x)
         if states is not None:
-            to_head = states.finish(x, partial(self._normed, norm=weights.norm))
+            to_head = states.finish(x, partial(self._read_by_head, weights, normed=states.normed))
             return ctx.output(states, self._logits(weights, to_head))
         logits = self._logits(weights, x).view(rows, k, -1)
         return Output(logits if ctx.logits_out is None else ctx.logits_out.copy_(logits))
@@ -215,13 +216,13 @@ class FlatModel:
             x = self._run(weights, ctx, piece, self.new_positions(ctx, k, start + done), states)
             ctx.advance(k)
             if ctx.past is not None:
-                ctx.past.append(self._normed(x, weights.norm), ctx.length, k)
+                ctx.past.append(self._read_by_head(weights, x), ctx.length, k)
             if progress is not None:
                 progress(done + k, total)
-        last = self._normed(x.view(rows, -1, *self._hidden)[:, -1], weights.norm)
+        last = self._read_by_head(weights, x.view(rows, -1, *self._hidden)[:, -1])
         if states is None:
             return Output(self._logits(weights, last)[:, None])
-        to_head = states.finish(last, partial(self._normed, norm=weights.norm))
+        to_head = states.finish(last, partial(self._read_by_head, weights, normed=states.normed))
         return states.output(self._logits(weights, to_head), ctx.past, ctx.length)
 
     def release(self) -> None:
@@ -235,9 +236,9 @@ class FlatModel:
             return None
         key = ctx.needs, k
         if key not in ctx.states:
-            last, width = self.config.layers, self.config.hidden
-            keeps_past = ctx.past is not None
-            ctx.states[key] = LayerStates(ctx.needs, ctx.rows, k, last, ctx.cos, width, keeps_past)
+            c, keeps_past = self.config, ctx.past is not None
+            widths = c.hidden, c.embedding_width
+            ctx.states[key] = LayerStates(ctx.needs, ctx.rows, k, c.layers, ctx.cos, *widths, keeps_past)
         return ctx.states[key]
 
     def _present_weights(self) -> DecoderWeights:
@@ -257,28 +258,14 @@ class FlatModel:
         if start is not None:
             span = start + k
             cos, sin = ctx.cos[start:span, None], ctx.sin[start:span, None]
-            if k == 1 or (start == 0 and all(w == 0 or k <= w for w in self._windows)):
-                return NewPositions(span, None, cos, sin, dict.fromkeys(self._windows))
+            if not self._masks.needed(start, k):
+                return NewPositions(span, None, cos, sin, dict.fromkeys(self._masks.windows))
             positions = torch.arange(start, span, device=device)[None]
-            return NewPositions(span, None, cos, sin, self._masks(positions, span))
+            return NewPositions(span, None, cos, sin, self._masks.make(positions, span))
         positions = ctx.length[:, None] + torch.arange(k, device=device)
         span = ctx.span(k)
         cos, sin = ctx.cos[positions][:, :, None], ctx.sin[positions][:, :, None]
-        return NewPositions(span, positions, cos, sin, self._masks(positions, span))
-
-    def _masks(self, positions: Tensor, span: int) -> dict[int, Tensor | None]:
-        """Scores to add, `[R or 1, 1, K, S]`: 0 for what a query sees, −inf for the rest."""
-        distance = positions[:, None, :, None] - torch.arange(span, device=positions.device)
-        # Rows of a mask begin at multiples of 16 bytes: CUDA's kernels would copy it otherwise.
-        wide = *distance.shape[:-1], -(-span // 8) * 8
-        masks: dict[int, Tensor | None] = {}
-        for window in self._windows:
-            hidden_mask = distance < 0
-            if window:
-                hidden_mask |= distance >= window
-            mask = torch.zeros(wide, dtype=self._dtype, device=positions.device)[..., :span]
-            masks[window] = mask.masked_fill_(hidden_mask, -math.inf)
-        return masks
+        return NewPositions(span, positions, cos, sin, self._masks.make(positions, span))
 
     def _run(
         self,
@@ -296,24 +283,29 @@ class FlatModel:
                 states.write(i, x)
             y = self._normed(x, layer.attention_norm)
             heads = layer.qkv(y).view(*ids.shape, -1, head_dim)
-            added = self._normed(
-                layer.out(self._attention(ctx, i, layer, heads, new)), layer.attention_post_norm
-            )
+            added = layer.out(self._attention(ctx, i, layer, heads, new))
             del heads  # as large as everything else that a long chunk makes of attention
             if f.parallel:
                 y = y if layer.mlp_norm is None else self._normed(x, layer.mlp_norm)
-                x = self._add(x, added.add_(self._feed_forward(layer, y)))
+                x = self._add(x, added.add_(self._feed_forward(layer, y)), None)
                 continue
-            x = self._add(x, added)
+            x = self._add(x, added, layer.attention_post_norm)
             y = self._normed(x, layer.mlp_norm)
-            x = self._add(x, self._feed_forward(layer, y))
+            x = self._add(x, self._feed_forward(layer, y), layer.mlp_post_norm)
         return x
+
+    def _read_by_head(self, weights: DecoderWeights, x: Tensor, normed: bool = True) -> Tensor:
+        """Makes what the head multiplies of the residual stream `[N, hidden]`: `[N, embedding_width]`."""
+        x = self._normed(x, weights.norm) if normed else x
+        return x if weights.project_out is None else F.linear(x, weights.project_out)
 
     def _embedded(self, weights: DecoderWeights, ids: Tensor, new: NewPositions) -> Tensor:
         """Looks up embedding and learned positions, `[N, hidden]`."""
         x = F.embedding(ids, weights.embedding).to(self._dtype)
         if self._embedding_scale != 1.0:
             x *= self._embedding_scale
+        if weights.project_in is not None:
+            x = F.linear(x, weights.project_in)
         if weights.positions is not None:
             learned = weights.positions[self.config.features.position_offset :]
             at = new.positions
@@ -323,19 +315,21 @@ class FlatModel:
         return x.view(-1, *self._hidden)
 
     def _feed_forward(self, layer: Layer, y: Tensor) -> Tensor:
-        """Computes the feed-forward layer and the norm after it."""
+        """Computes the feed-forward layer."""
         wide = layer.gate_up(y)
         if self.config.features.gated:
             gate, up = wide.chunk(2, -1)
             wide = self._activation(gate).mul_(up)
         else:
             wide = self._activation(wide)
-        return self._normed(layer.down(wide), layer.mlp_post_norm)
+        return layer.down(wide)
 
-    def _add(self, x: Tensor, added: Tensor) -> Tensor:
-        """Adds to the residual stream, in place of what is added."""
-        scale = self.config.features.residual_scale
-        return (added if scale == 1.0 else added.mul_(scale)).add_(x)
+    def _add(self, x: Tensor, added: Tensor, norm: Norm | None) -> Tensor:
+        """Adds to the residual stream, in place of what is added; the norm is of that or of the sum."""
+        f = self.config.features
+        added = added if f.norm_place == "sum" else self._normed(added, norm)
+        x = (added if f.residual_scale == 1.0 else added.mul_(f.residual_scale)).add_(x)
+        return self._normed(x, norm) if f.norm_place == "sum" else x
 
     def _logits(self, weights: DecoderWeights, x: Tensor) -> Tensor:
         """Computes logits `[N, V]` of the residual stream after the final norm."""
@@ -390,7 +384,7 @@ class FlatModel:
         else:
             kv[torch.arange(rows, device=kv.device)[:, None], :, new.positions] = new_kv
         first, mask = 0, new.masks[layer.window]
-        if k == 1 and new.positions is None and layer.window:
+        if k == 1 and mask is None and layer.window:
             first = max(0, new.span - layer.window)
         keys, values = kv[:, :, first : new.span].chunk(2, 1)
         f = self.config.features

@@ -68,11 +68,14 @@ class LayerStates:
         last: Number of the last layer, whose state is taken after the final norm.
         like: Its dtype and device are those of the slots.
         width: `D`.
+        end_width: Width of the state that the head reads.
         keeps_past: True where the context keeps past states.
 
     Attributes:
         layers: The layer of each slot but the last one: those of `needs.hidden`, then of `needs.early`.
         slots: `[len(layers) + 1, N, D]`.
+        ends: What the head reads: the early layers' states, then the last one's; `[E + 1, N, end_width]`. The
+            last slots, unless their width is another.
         early: `E`.
         normed: True where early layers go through the final norm.
         reads_last: True where somebody besides the head reads the last slot.
@@ -81,20 +84,32 @@ class LayerStates:
     """
 
     def __init__(
-        self, needs: Needs, rows: int, k: int, last: int, like: Tensor, width: int, keeps_past: bool
+        self,
+        needs: Needs,
+        rows: int,
+        k: int,
+        last: int,
+        like: Tensor,
+        width: int,
+        end_width: int,
+        keeps_past: bool,
     ) -> None:
         self.layers = [*needs.hidden, *needs.early]
         self.reads_last = keeps_past or last in needs.hidden
         self.early, self.normed = len(needs.early), needs.early_norm
         self.product: Tensor | None = None
         self.slots = like.new_zeros(len(self.layers) + 1, rows * k, width)
+        self.ends = self.slots[-1 - self.early :]
+        self._projects = end_width != width
+        if self._projects:
+            self.ends = like.new_zeros(self.early + 1, rows * k, end_width)
         self._shape, self._last, self._needs = (rows, k), last, needs
         self._output: Output | None = None
 
     @property
     def to_head(self) -> Tensor:
         """The head's input `[(E + 1) * N, D]`: the early layers' states, then the last one's."""
-        return self.slots[-1 - self.early :].flatten(0, 1)
+        return self.ends.flatten(0, 1)
 
     def write(self, layer: int, x: Tensor) -> None:
         """Copies the residual stream after a layer, `[R * K', D]` with `K' >= K`, to the layer's slots."""
@@ -117,17 +132,18 @@ class LayerStates:
             if (first := self.layers.index(layer)) < place:
                 self.slots[place].copy_(self.slots[first])
 
-    def finish(self, x: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
-        """Fills the last slot; returns what the head multiplies, `[(E + 1) * N, D]`.
+    def finish(self, x: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
+        """Fills the ends; returns what the head multiplies, `[(E + 1) * N, end_width]`.
 
         Args:
-            x: `[R * K', D]`, the residual stream after the last layer and the final norm.
-            norm: The final norm.
+            x: `[R * K', end_width]`, what the head reads of the last layer.
+            read: Makes what the head reads of an early layer's state: the final norm, where `normed`, and a
+                matrix where widths differ.
         """
-        self.slots[-1].copy_(self._newest(x))
-        if self.early and self.normed:
+        self.ends[-1].copy_(self._newest(x))
+        if self.early and (self.normed or self._projects):
             early = self.slots[-1 - self.early : -1]
-            early.copy_(norm(early.flatten(0, 1)).view_as(early))
+            self.ends[:-1].copy_(read(early.flatten(0, 1)).view_as(self.ends[:-1]))
         return self.to_head
 
     def output(self, product: Tensor, past: PastStates | None, length: Tensor) -> Output:
@@ -139,8 +155,8 @@ class LayerStates:
             length: int64 `[R]`, positions of each row.
         """
         for slot, wanted in zip(self.slots, self.layers, strict=False):
-            if wanted == self._last:
-                slot.copy_(self.slots[-1])
+            if wanted == self._last and not self._projects:
+                slot.copy_(self.ends[-1])
         if product.device.type == "cpu":  # no graph knows its address
             return self._lay_out(product, past, length)
         if self.product is None or self._output is None:
@@ -154,7 +170,10 @@ class LayerStates:
         """Takes apart the slots and the product, `[(E + 1) * N, V]`, without a copy."""
         layers = len(self._needs.hidden)
         z = product.view(self.early + 1, *self._shape, -1)
-        hidden = self.slots[:layers].view(layers, *self._shape, -1) if layers else None
+        slots = self.slots
+        if self._projects and self._last in self._needs.hidden:
+            slots = self.ends[-1:].expand(layers, -1, -1)  # `Caps.mixes` is False: it is the only one
+        hidden = slots[:layers].view(layers, *self._shape, -1) if layers else None
         return Output(
             z[-1],
             None if hidden is None else hidden.permute(1, 2, 0, 3),

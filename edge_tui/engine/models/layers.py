@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from edge_tui.engine.ops.linear import Linear
@@ -50,21 +51,33 @@ class DecoderWeights:
 
     embedding: Tensor
     layers: tuple[Layer, ...]
-    norm: Norm
+    norm: Norm | None
+    """The final norm; None where the family has none."""
     head: Linear
     positions: Tensor | None = None
     """Learned positions `[offset + context, hidden]`; None where the family has none."""
+    project_in: Tensor | None = None
+    """`[hidden, width]`, from an embedding of another width to the residual stream."""
+    project_out: Tensor | None = None
+    """`[width, hidden]`, from the residual stream to the head."""
 
     @property
     def norms(self) -> list[Norm]:
-        """All norms of the residual stream, in the order of a step; the one before the head is the last."""
-        return [*chain.from_iterable(layer.norms for layer in self.layers), self.norm]
+        """All norms of the residual stream, in the order of a step; the final one is the last."""
+        layers = chain.from_iterable(layer.norms for layer in self.layers)
+        return [*layers, *([] if self.norm is None else [self.norm])]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that a step computes in, which norms keep when matrices are packed."""
+        return self.norms[0].weight.dtype
 
     @property
     def vectors(self) -> list[Tensor]:
-        """All tensors but the matrices and the norms of queries and keys."""
+        """All tensors but the matrices that may be packed and the norms of queries and keys."""
         norms = (t for norm in self.norms for t in (norm.weight, norm.bias))
-        return [t for t in (self.embedding, self.positions, *norms) if t is not None]
+        ends = self.embedding, self.positions, self.project_in, self.project_out
+        return [t for t in (*ends, *norms) if t is not None]
 
     @property
     def matrices(self) -> list[Linear]:

@@ -75,10 +75,16 @@ def load_flat(
         layout = flat.layout.found_in(reader)
         embedding, head, tied = _pack_ends(reader, flat, layout, pack_head)
         layers = _read_layers(reader, replace(flat, layout=layout), pack)
-        norm = read_norm(reader, layout, layout.prefixes[0] + layout.norm, flat.hidden)
+        prefix, norm = layout.prefixes[0], None
+        if flat.features.final_norm:
+            norm = read_norm(reader, layout, prefix + layout.norm, flat.hidden)
         positions = _read_positions(reader, flat, layout)
+        inner = outer = None
+        if (width := flat.embedding_width) != flat.hidden:
+            inner = reader.get(f"{prefix}{layout.project_in}.weight", flat.hidden, width)
+            outer = reader.get(f"{prefix}{layout.project_out}.weight", width, flat.hidden)
         _refuse_unread(reader, flat, layout)
-    weights = DecoderWeights(embedding, layers, norm, head, positions)
+    weights = DecoderWeights(embedding, layers, norm, head, positions, inner, outer)
     info = ModelInfo(
         name=source.name,
         architecture=flat.architecture,
@@ -114,7 +120,7 @@ def _pack_ends(
 def _count_parameters(flat: FlatConfig, weights: DecoderWeights, tied: bool) -> int:
     """Counts the weights of a checkpoint; a tied head is the embedding."""
     *matrices, head = weights.matrices
-    own_head = head.parameters - (flat.vocab * flat.hidden if tied else 0)
+    own_head = head.parameters - (flat.vocab * flat.embedding_width if tied else 0)
     # One norm for all heads is kept once for each.
     copies = (flat.heads + flat.kv_heads - 2) * flat.head_dim if flat.qk_norm == "head" else 0
     head_norms = sum(layer.qk_norm.numel() - copies for layer in weights.layers if layer.qk_norm is not None)
@@ -148,7 +154,7 @@ def read_ends(weights: Weights, flat: FlatConfig) -> tuple[Tensor, Tensor]:
     As in transformers, what the file holds counts for more than the config's word that they are tied: two
     that differ stay two, and one alone serves as both.
     """
-    shape = flat.vocab, flat.hidden
+    shape = flat.vocab, flat.embedding_width
     ends = flat.layout.found_in(weights).ends
     names = [name for name in ends if name in weights or not flat.tied]
     first, *other = [weights.get(name, *shape) for name in names or ends[:1]]
@@ -247,7 +253,7 @@ def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Calla
     def norm(name: str, present: bool) -> Norm | None:
         return read_norm(weights, layout, where + name, c.hidden) if present else None
 
-    before, after = f.norm_place != "after", f.norm_place != "before"
+    before, after = f.norm_place in ("before", "both"), f.norm_place != "before"
     order = qkv_order(c)
     qkv = matrix(
         layout.qkv, [q, kv, kv], c.hidden, c.qkv_bias, None if order is None else order.to(weights.device)
@@ -289,6 +295,10 @@ def _read_qk_norm(weights: Weights, c: FlatConfig, where: str) -> Tensor | None:
         return None
     parts = []
     for name, heads in zip(c.layout.qk_norms, (c.heads, c.kv_heads), strict=True):
+        if "{}" in name:
+            own = [f"{where}{name.format(head)}.weight" for head in range(heads)]
+            parts.append(weights.stack(own, [c.head_dim] * heads).view(heads, -1))
+            continue
         shapes = {"head": (c.head_dim,), "heads": (heads, c.head_dim), "width": (heads * c.head_dim,)}
         weight = weights.get(f"{where}{name}.weight", *shapes[c.qk_norm])
         parts.append(weight.view(-1, c.head_dim).expand(heads, -1))

@@ -195,7 +195,11 @@ class MemoryNeed:
             checkpoint, self._flat, self._precision, dtype, device
         )
         self._position = _kv_bytes(checkpoint, self._flat, dtype)
-        width = checkpoint.number("hidden_size", "n_embd", "d_model")
+        width = (
+            self._flat.embedding_width
+            if self._flat
+            else checkpoint.number("hidden_size", "n_embd", "d_model")
+        )
         self._state = width * self._number if past else 0
         self._vocab = checkpoint.vocab
 
@@ -262,8 +266,8 @@ class MemoryNeed:
         n, start = self._number, end - k
         heads, kv_heads, wide = f.heads * f.head_dim, f.kv_heads * f.head_dim, f.intermediate
         windows = len(set(f.windows))
-        masked = start > 0 or any(0 < window < k for window in f.windows)
-        masks = n * k * end * windows if masked else 0
+        masked = f.features.alibi or start > 0 or any(0 < window < k for window in f.windows)
+        masks = n * k * end * windows * (f.heads if f.features.alibi else 1) if masked else 0
         # A mask is made from int64 distances and booleans.
         making = masks + (9 + any(f.windows)) * k * end if masked else 0
         x = n * k * f.hidden

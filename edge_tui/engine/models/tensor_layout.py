@@ -23,6 +23,8 @@ class TensorLayout:
         prefixes: Beginnings of all names but the head's; the first that the file has counts.
         embedding: The embedding.
         positions: Learned positions, "" for none.
+        project_in: Matrix from the embedding to the residual stream, where they differ in width.
+        project_out: Matrix from the residual stream to what the head reads.
         layer: Beginning of a layer's names; `{}` is its number.
         norm: The last norm.
         heads: Names of the head; the first that the file has counts.
@@ -30,7 +32,7 @@ class TensorLayout:
         out: The attention's output.
         gate_up: Gate and up, or one matrix of both, or up alone where nothing is gated.
         down: The feed-forward layer's output.
-        qk_norms: Norms of queries and of keys.
+        qk_norms: Norms of queries and of keys; `{}` is the number of a head that has its own.
         attention_norm: Norm before attention.
         mlp_norm: Norm before the feed-forward layer.
         attention_post_norm: Norm after attention.
@@ -45,6 +47,8 @@ class TensorLayout:
     prefixes: tuple[str, ...] = ("model.",)
     embedding: str = "embed_tokens"
     positions: str = ""
+    project_in: str = ""
+    project_out: str = ""
     layer: str = "layers.{}."
     norm: str = "norm"
     heads: tuple[str, ...] = ("lm_head",)

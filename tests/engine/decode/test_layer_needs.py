@@ -199,6 +199,7 @@ def test_rows_that_move_take_their_past_along(
     [
         (Caps(hidden=False), "reader reads hidden states of layers, but .*/m gives none: choose another"),
         (Caps(early=False), "reader reads logits of early layers, but .*/m shows no way"),
+        (Caps(mixes=False), "reader reads the last layer beside others, but .*/m has states of two widths"),
     ],
 )
 def test_a_strategy_whose_needs_a_tier_lacks_is_refused(

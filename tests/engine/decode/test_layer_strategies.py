@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from edge_tui import decoders
 from edge_tui.engine.events import Failed
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Request
+from edge_tui.verify.outcome import Float64
+from edge_tui.verify.references.contrastive_search import contrastive_search
 from edge_tui.verify.references.kinds import RunReference
 from edge_tui.verify.references.recorded import document
 from edge_tui.verify.toy_models import llama
 from edge_tui.verify.verify import REFERENCES
-from tests.engine.random_checkpoints import save_tokenizer
+from tests.engine.models.architectures import make_tiny
+from tests.engine.models.references import VARIANTS, reference
+from tests.engine.random_checkpoints import TOKENS, save_tokenizer
 from tests.engine.watch import Watched, watch
 
 
@@ -64,6 +69,27 @@ def test_the_engine_writes_the_recorded_answers(
         seen = watch(engine, longer)
         assert answer(seen) == wanted[5:]
         assert seen.finished.new_tokens == 7
+
+
+def test_contrastive_search_compares_what_the_head_reads(
+    open_engine: Callable[..., LocalEngine], tmp_path: Path
+) -> None:
+    """On OPT-350M, whose last state is narrower than its layers', as the own loop over transformers does."""
+    kind, own = VARIANTS["opt 350M"]
+    path = make_tiny(tmp_path / "m", kind, **own, vocab_size=TOKENS)
+    save_tokenizer(path)
+    module, prompt, values = reference(path), (40, 61, 52, 73), {"penalty_alpha": 0.6, "num_candidates": 4}
+    v = {param.name: float(param.default) for param in decoders.find("contrastive_search").params} | values
+
+    @torch.no_grad()
+    def read(ids: Sequence[int]) -> tuple[Float64, Float64]:
+        found = module(torch.tensor([list(ids)]), use_cache=False, output_hidden_states=True)
+        return found.logits[0, -1].double().numpy(), found.hidden_states[-1][0].double().numpy()
+
+    wanted, distance = contrastive_search(read, prompt, 16, v)
+    assert distance > 1e-5, "rounding would decide"
+    request = Request("", "contrastive_search", values, ids=prompt, max_length=16)
+    assert answer(watch(open_engine(model=path), request)) == list(wanted)
 
 
 def test_contrastive_search_ends_with_the_winner_that_ends_a_text(

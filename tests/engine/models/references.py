@@ -93,7 +93,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "glm": {},
 }
 """Random models of the families that transformers makes."""
-FAMILY_CASES: dict[str, tuple[str, dict[str, Any]]] = {kind: (kind, own) for kind, own in FAMILIES.items()}
+_NEW = {"new_decoder_architecture": True, "num_kv_heads": 2}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "stablelm 12B": ("stablelm", {"qk_layernorm": True, "use_parallel_residual": True}),
+    "falcon 40B": ("falcon", _NEW),
+    "falcon 11B": ("falcon", {**_NEW, "num_ln_in_parallel_attn": 1, "tie_word_embeddings": False}),
+    "falcon RW": ("falcon", {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True}),
+    "opt without final norm": ("opt", {"_remove_final_layer_norm": True}),
+    "opt 350M": ("opt", {"do_layer_norm_before": False, "word_embed_proj_dim": 16}),
+}
+"""Random models of the variants of a family."""
+FAMILY_CASES = {kind: (kind, own) for kind, own in FAMILIES.items()} | VARIANTS
 LLAMA_CASES = [
     case
     if "old" not in case or "tied" in case
@@ -131,13 +141,17 @@ def flat(path: Path, **changes: Any) -> FlatModel:
 
 
 def reference(path: Path) -> Any:
-    """transformers' own model, eager attention, float32."""
+    """transformers' own model, eager attention, float32.
+
+    Falcon's eager attention adds alibi twice (transformers 5.23), its other one, the default, once.
+    """
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    attention = "sdpa" if config_of(path).get("alibi") else "eager"
     return transformers.AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32, attn_implementation="eager"
+        path, dtype=torch.float32, attn_implementation=attention
     ).eval()
 
 

@@ -134,18 +134,19 @@ def test_a_known_name_with_another_familys_feature_is_not_decoded(name: str) -> 
 @pytest.mark.parametrize(
     ("family", "change"),
     [
-        ("falcon", {"alibi": True}),
-        ("falcon", {"new_decoder_architecture": True}),
-        ("opt", {"do_layer_norm_before": False}),
-        ("opt", {"_remove_final_layer_norm": True}),
-        ("opt", {"word_embed_proj_dim": 16}),
+        ("falcon", {"alibi": "once"}),
+        ("falcon", {"num_ln_in_parallel_attn": 2}),
+        ("falcon", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 3}),
+        ("falcon", {"new_decoder_architecture": True, "parallel_attn": False}),
+        ("falcon", {"multi_query": False, "num_kv_heads": 2}),
+        ("opt", {"layer_norm_elementwise_affine": False}),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
-        ("stablelm", {"qk_layernorm": True}),
+        ("phi", {"qk_layernorm": True}),
         ("gemma3_text", {"use_bidirectional_attention": True}),
     ],
 )
 def test_features_of_the_family_that_are_not_covered_are_refused(family: str, change: dict[str, Any]) -> None:
-    (key,) = change
+    *_, key = change
     config = {"architectures": [families()[family].architecture], "hidden_size": 32, "num_attention_heads": 4}
     assert f"its {key} is" in (supports(config | change) or "")
 

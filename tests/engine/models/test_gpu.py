@@ -15,7 +15,7 @@ from edge_tui.engine.ops.l2_fetch import GRANULARITY, LINE
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.models.references import (
     CASES,
-    FAMILIES,
+    FAMILY_CASES,
     checkpoint,
     deviation,
     flat,
@@ -169,7 +169,7 @@ def test_transformers_tier(precision: str, kind: str, tmp_path: Path) -> None:
     assert allocated() - before < MIB / 4
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILY_CASES)
 def test_a_captured_step_of_plain_operations_holds_wherever_rows_have_got_to(
     family: str, tmp_path: Path
 ) -> None:

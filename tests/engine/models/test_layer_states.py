@@ -184,6 +184,31 @@ def test_needs_change_between_runs(case: Case) -> None:
     check(case, case.model.forward(ctx, case.ids[:1, 9:10]), [0], [10], ctx.needs)
 
 
+def test_the_last_state_is_what_the_head_reads_where_its_width_is_another(tmp_path: Path) -> None:
+    """OPT-350M's comes behind `project_out`, as in transformers."""
+    path = checkpoint(tmp_path / "m", "opt 350M")
+    model, wanted, ids = flat(path), reference(path), random_ids(1, 12)
+    with torch.inference_mode():
+        states = wanted(ids, output_hidden_states=True).hidden_states
+        bare = [wanted.lm_head(wanted.model.decoder.project_out(states[i])) for i in (1, 0)]
+    assert states[-1].shape[-1] == 16 != states[0].shape[-1]
+    assert not model.caps.mixes
+    for hidden in ((2, 2), (0, 1)):
+        ctx = model.open(1, CAPACITY, past=True)
+        ctx.needs = needs = Needs(hidden=hidden, early=(1, 0), past=True)
+        for start, end in ((8, 9), (9, 10), (10, 12)):
+            out = model.forward(ctx, ids[:, start:end]) if start > 8 else model.prefill(ctx, ids[:, :end])
+            assert out.hidden is not None
+            assert out.early is not None
+            assert out.past is not None
+            at = slice(start, end)
+            for place, layer in enumerate(needs.hidden):
+                assert deviation(out.hidden[:, :, place], states[layer][:, at]) < TOLERANCE
+            for place, logits in enumerate(bare):
+                assert deviation(out.early[:, :, place], logits[:, at]) < TOLERANCE
+            assert deviation(out.past[0, :end], states[-1][0, :end]) < TOLERANCE
+
+
 SCALED = {
     "cohere": {"logit_scale": 0.25},
     "granite": {"logits_scaling": 4.0},

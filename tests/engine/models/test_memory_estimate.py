@@ -27,7 +27,7 @@ from edge_tui.machine.devices import Device, best_device, free_memory, resolve_d
 from edge_tui.machine.nvml import GpuSample
 from edge_tui.util.formatting import size
 from tests.engine.models import references
-from tests.engine.models.references import FAMILIES
+from tests.engine.models.references import FAMILY_CASES
 from tests.engine.random_checkpoints import make_checkpoint, save_tokenizer
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_the_other_tiers_weights_are_estimated_to_the_byte(tmp_path: Path, preci
 
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("int8", marks=pytest.mark.proof)])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILY_CASES)
 def test_every_familys_weights_are_estimated_to_the_byte(tmp_path: Path, family: str, precision: Any) -> None:
     path = references.checkpoint(tmp_path / "m", family)
     save_tokenizer(path)

@@ -13,6 +13,7 @@ from edge_tui.engine.models import flat as flat_module
 from edge_tui.engine.models import loading
 from edge_tui.engine.models import rope as rope_module
 from edge_tui.engine.models.architectures import flat_config
+from edge_tui.engine.models.layers import Norm
 from tests.engine.models.references import (
     TOLERANCE,
     checkpoint,
@@ -102,6 +103,23 @@ def norm_of_each_head(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loading, "FlatModel", lambda c, *rest: right(replace(c, qk_norm="heads"), *rest))
 
 
+def norm_of_the_first_head(patch: pytest.MonkeyPatch) -> None:
+    """Reads the first head's norm as that of all."""
+    right = flat_config
+
+    def wrong(config: Any) -> Any:
+        c = right(config)
+        first = tuple(name.format(0) for name in c.layout.qk_norms)
+        return replace(c, qk_norm="head", layout=replace(c.layout, qk_norms=first))
+
+    patch.setattr(loading, "flat_config", wrong)
+
+
+def alibi_without_scale(patch: pytest.MonkeyPatch) -> None:
+    right = flat_module.Masks
+    patch.setattr(flat_module, "Masks", lambda *given: right(*given[:3]))
+
+
 def no_rotary(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(flat_module, "rotate", lambda heads, cos, sin: None)
 
@@ -127,6 +145,16 @@ def layer_norm(patch: pytest.MonkeyPatch) -> None:
     """Centres before scaling, as LayerNorm does."""
     right = flat_module.rms_norm
     patch.setattr(flat_module, "rms_norm", lambda x, *rest: right(x - x.mean(-1, keepdim=True), *rest))
+
+
+def plain_final_norm(patch: pytest.MonkeyPatch) -> None:
+    """Normalises behind the last layer although the family's file has no weights for it."""
+    right = loading.FlatModel
+
+    def wrong(c: Any, info: Any, weights: Any) -> Any:
+        return right(c, info, replace(weights, norm=Norm(torch.ones(c.hidden), torch.zeros(c.hidden))))
+
+    patch.setattr(loading, "FlatModel", wrong)
 
 
 def tied_head(patch: pytest.MonkeyPatch) -> None:
@@ -208,6 +236,22 @@ MUTATIONS: dict[str, tuple[str, Mutate]] = {
     "no head bias": ("phi", changed_config(head_bias=False)),
     "no learned positions": ("gpt2", changed_reading(positions=0)),
     "learned positions one row off": ("opt", changed_features(position_offset=1)),
+    "no norms of the heads": ("stablelm 12B", changed_config(qk_norm="")),
+    "the first head's norm for all": ("stablelm 12B", norm_of_the_first_head),
+    "the attention's norm for both": ("falcon 40B", changed_reading(shared_norm=True)),
+    "groups of heads not put apart": ("falcon 40B", changed_reading(grouped=False)),
+    "no norm before the feed-forward layer": ("falcon 11B", changed_features(parallel=False)),
+    "no alibi": ("falcon RW", changed_features(alibi=False)),
+    "alibi without the scale of scores": ("falcon RW", alibi_without_scale),
+    "queries, keys and values of a head not put apart": ("falcon RW", changed_reading(grouped=False)),
+    "norm of what is added instead of the sum": ("opt 350M", changed_features(norm_place="after")),
+    "norm before instead of on the sum": (
+        "opt 350M",
+        changed_reading(
+            norm_place="before", attention_norm="self_attn_layer_norm", mlp_norm="final_layer_norm"
+        ),
+    ),
+    "a final norm that was removed": ("opt without final norm", plain_final_norm),
 }
 
 

@@ -20,8 +20,8 @@ from edge_tui.engine.models.transformers_tier import TransformersModel, load_tra
 from edge_tui.engine.port import Request
 from tests.engine.models import architecture_table
 from tests.engine.models.architectures import NotTiny, make_tiny
-from tests.engine.models.references import deviation, one_by_one, random_ids, reference, source
-from tests.engine.random_checkpoints import save_tokenizer
+from tests.engine.models.references import VARIANTS, deviation, one_by_one, random_ids, reference, source
+from tests.engine.random_checkpoints import TOKENS, save_tokenizer
 from tests.engine.watch import watch
 
 if TYPE_CHECKING:
@@ -187,6 +187,15 @@ def test_the_table_of_architectures_is_what_is_measured() -> None:
     right = {"equal", "equal without its cache", "generate() fails"}
     assert {row["greedy"] for row in decoded} <= right
     assert {row["beams"] for row in decoded} <= right | {"one row"}
+
+
+@pytest.mark.parametrize("case", VARIANTS)
+def test_variants_of_families_write_what_generate_writes(case: str, tmp_path: Path) -> None:
+    kind, own = VARIANTS[case]
+    path = make_tiny(tmp_path / "m", kind, **own, vocab_size=TOKENS)
+    save_tokenizer(path)
+    row = architecture_table.measure(case, path)
+    assert (row.tier, row.greedy, row.beams) == ("flat", "equal", "equal")
 
 
 def test_what_keeps_a_running_state_cannot_take_proposals_back(
