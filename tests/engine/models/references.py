@@ -91,6 +91,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "olmo3": {"layer_types": ["sliding_attention", "full_attention"]},
     "cohere2": {"layer_types": ["sliding_attention", "full_attention"]},
     "glm": {},
+    "seed_oss": {"attention_out_bias": True},
+    "ernie4_5": {"use_bias": True},
+    "arcee": {},
+    "nemotron": {},
 }
 """Random models of the families that transformers makes."""
 _NEW = {"new_decoder_architecture": True, "num_kv_heads": 2}

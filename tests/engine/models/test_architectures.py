@@ -160,16 +160,17 @@ def test_a_file_with_another_architectures_tensors_is_refused(name: str, tmp_pat
         flat(path)
 
 
-@pytest.mark.parametrize("case", ["qwen2", "qwen3", "llama", "mistral", "phi3"])
-def test_the_fused_steps_take_the_first_families(case: str, tmp_path: Path) -> None:
+FUSED = {"qwen2", "qwen3", "llama", "mistral", "phi3", "glm", "ernie4_5", "seed_oss"}
+
+
+@pytest.mark.parametrize("case", sorted(FUSED))
+def test_the_fused_steps_take_what_only_the_file_tells_from_llama(case: str, tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "m", case)
     assert flat_config(config_of(path)).is_fusible
     assert flat(path).fused is not None
 
 
-@pytest.mark.parametrize(
-    "family", sorted(families().keys() - {"qwen2", "qwen3", "llama", "mistral", "phi3", "glm"})
-)
+@pytest.mark.parametrize("family", sorted(families().keys() - FUSED))
 def test_the_fused_steps_leave_what_they_do_not_compute(family: str, tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "m", family)
     assert not flat_config(config_of(path)).is_fusible
