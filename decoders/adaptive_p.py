@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from math import inf
 
-from edge_tui.decoders.base import Column, Env, Filter, Param, Params, Rng, State, Tensor, Token
+from edge_tui.decoders.base import Column, Env, Filter, Param, Params, Rng, State, Tensor, Token, rows
 
 WIDTH, PEAK, SHARPNESS = 0.3, 5.0, 10.0
 
@@ -39,7 +39,7 @@ class AdaptiveP(Filter):
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Maps probabilities to logits that peak at the target."""
         target = (p["adaptive_target"] - s["excess"]).clamp(0.0, 1.0)
-        distance = (z.softmax(-1) - target).abs() / WIDTH
+        distance = (rows.softmax(z) - target).abs() / WIDTH
         near = PEAK - SHARPNESS * distance.square() / (1 + distance)
         return near.where((p["adaptive_target"] >= 0) & (z > -inf), z)
 

@@ -16,6 +16,7 @@ Importing this module loads no torch: sidebars, `--help` and schemas read parame
 
 from __future__ import annotations
 
+from edge_tui.decoders.core import rows
 from edge_tui.decoders.core.best import argmax, best, only
 from edge_tui.decoders.core.chain import Chain, Link, merge
 from edge_tui.decoders.core.column import Column, names_of
@@ -79,6 +80,7 @@ __all__ = [
     "numbers",
     "only",
     "repeat_lengths",
+    "rows",
     "sort_descending",
     "texts",
 ]

@@ -8,7 +8,7 @@ tokens of logit −∞ as candidates; so does textgen, which has the parameters 
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor, rows
 from edge_tui.decoders.temperature import scale
 
 
@@ -27,10 +27,6 @@ class DynamicTemperature(Filter):
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Divides z by the temperature of its entropy; 0 keeps the argmax alone."""
-        import torch
-
-        entropy = torch.special.entr(z.softmax(-1)).sum(-1, keepdim=True)
-        greatest = (z > -torch.inf).sum(-1, keepdim=True).log()
-        doubt = (entropy / greatest).nan_to_num(0.0)  # one candidate: 0 / 0
+        doubt = (rows.entropy(rows.softmax(z)) / rows.count(z).log()).nan_to_num(0.0)  # one candidate: 0 / 0
         low, high = p["dynatemp_low"], p["dynatemp_high"]
         return scale(z, low + (high - low) * doubt ** p["dynatemp_exponent"])

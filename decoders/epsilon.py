@@ -6,7 +6,7 @@ Keeps `p ≥ ε`, and the likeliest token in any case. Default ε = 0.0009, the 
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor, rows
 
 
 class Epsilon(Filter):
@@ -28,5 +28,5 @@ class Epsilon(Filter):
 
     def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
         """Compares probabilities with that bound."""
-        prob = z.softmax(-1)
-        return Criterion("p", prob, p["epsilon_cutoff"].minimum(prob.amax(-1, keepdim=True)))
+        prob = rows.softmax(z)
+        return Criterion("p", prob, p["epsilon_cutoff"].minimum(rows.greatest(prob)))

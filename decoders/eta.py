@@ -7,7 +7,7 @@ has the parameter by this name.
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor, rows
 
 
 class Eta(Filter):
@@ -27,9 +27,6 @@ class Eta(Filter):
 
     def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
         """Compares probabilities with that bound."""
-        import torch
-
-        prob, cut = z.softmax(-1), p["eta_cutoff"]
-        entropy = torch.special.entr(prob).sum(-1, keepdim=True)
-        bound = cut.minimum(cut.sqrt() * (-entropy).exp()).minimum(prob.amax(-1, keepdim=True))
-        return Criterion("p", prob, bound)
+        prob, cut = rows.softmax(z), p["eta_cutoff"]
+        bound = cut.minimum(cut.sqrt() * (-rows.entropy(prob)).exp())
+        return Criterion("p", prob, bound.minimum(rows.greatest(prob)))

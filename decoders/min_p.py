@@ -6,7 +6,7 @@ Keeps `p ≥ m · max p`, as transformers' `MinPLogitsWarper` does. Default m = 
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, Tensor, rows
 
 
 class MinP(Filter):
@@ -30,5 +30,5 @@ class MinP(Filter):
         """Masks `softmax(z) < min_p · max softmax(z)`."""
         import torch
 
-        prob = z.softmax(-1)
-        return z.masked_fill(prob < p["min_p"] * prob.amax(-1, keepdim=True), -torch.inf)
+        prob = rows.softmax(z)
+        return z.masked_fill(prob < p["min_p"] * rows.greatest(prob), -torch.inf)

@@ -12,7 +12,19 @@ from __future__ import annotations
 
 from math import inf, log
 
-from edge_tui.decoders.base import Column, Criterion, Env, Filter, Param, Params, Rng, State, Tensor, Token
+from edge_tui.decoders.base import (
+    Column,
+    Criterion,
+    Env,
+    Filter,
+    Param,
+    Params,
+    Rng,
+    State,
+    Tensor,
+    Token,
+    rows,
+)
 
 
 class Mirostat(Filter):
@@ -41,7 +53,7 @@ class Mirostat(Filter):
 
     def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
         """Compares the surprise of tokens with μ, or with that of the likeliest."""
-        bits = -z.log_softmax(-1) / log(2)
+        bits = -rows.log_softmax(z) / log(2)
         bound = (2 * p["mirostat_tau"] + s["drift"]).maximum(bits.amin(-1, keepdim=True))
         return Criterion("bits", bits, bound, is_most=True)
 

@@ -6,7 +6,7 @@ at most max p; where rounding lifts it above, the likeliest tokens stay.
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Criterion, Filter, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Criterion, Filter, Params, Rng, State, Tensor, rows
 
 
 class PLess(Filter):
@@ -23,6 +23,5 @@ class PLess(Filter):
 
     def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
         """Compares probabilities with that bound."""
-        prob = z.softmax(-1)
-        bound = prob.square().sum(-1, keepdim=True).minimum(prob.amax(-1, keepdim=True))
-        return Criterion("p", prob, bound)
+        prob = rows.softmax(z)
+        return Criterion("p", prob, rows.total(prob.square()).minimum(rows.greatest(prob)))

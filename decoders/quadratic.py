@@ -7,7 +7,7 @@ k = 0, which is neutral: nothing changes. References: textgen's `QuadraticSmooth
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor, rows
 
 
 class Quadratic(Filter):
@@ -32,5 +32,5 @@ class Quadratic(Filter):
         """Maps z to `max z − k · (z − max z)²`; k = 0 leaves it."""
         import torch
 
-        k, top = p["smoothing_factor"], z.amax(-1, keepdim=True)
+        k, top = p["smoothing_factor"], rows.greatest(z)
         return (top - k * (z - top).square()).where((k > 0) & (z > -torch.inf), z)

@@ -8,7 +8,7 @@ keeps one token less, but at least one. Default s = 0.95; 1 keeps everything.
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor, sort_descending
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor, rows, sort_descending
 
 
 class TailFree(Filter):
@@ -26,7 +26,7 @@ class TailFree(Filter):
 
     def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
         """Compares probabilities with that of the token at which the bends reach s."""
-        prob, share = z.softmax(-1), p["tfs"]
+        prob, share = rows.softmax(z), p["tfs"]
         falling = sort_descending(prob)
         bends = falling.diff().diff().abs()
         last = (bends.cumsum(-1) <= share * bends.sum(-1, keepdim=True)).sum(-1, keepdim=True)

@@ -6,7 +6,7 @@ Keeps `p ≥ a · (max p)²`. Default a = 0.2, its author's; 0 keeps everything.
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor, rows
 
 
 class TopA(Filter):
@@ -24,5 +24,5 @@ class TopA(Filter):
 
     def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
         """Compares probabilities with that bound."""
-        prob = z.softmax(-1)
-        return Criterion("p", prob, p["top_a"] * prob.amax(-1, keepdim=True).square())
+        prob = rows.softmax(z)
+        return Criterion("p", prob, p["top_a"] * rows.greatest(prob).square())

@@ -6,7 +6,7 @@ Default k = 50, as there. 0, or more than the vocabulary, keeps everything.
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, Tensor, cutoff
+from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, Tensor, cutoff, rows
 
 
 class TopK(Filter):
@@ -35,6 +35,6 @@ class TopK(Filter):
         import torch
 
         k = p["top_k"]
-        below = z.amax(-1, keepdim=True) - z
+        below = rows.greatest(z) - z
         kth = cutoff(below, (z > -torch.inf).float(), k)
         return z.masked_fill((below > kth) & (k > 0), -torch.inf)

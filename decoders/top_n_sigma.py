@@ -7,7 +7,7 @@ is the reference (`top_n_sigma`).
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor, rows
 
 
 class TopNSigma(Filter):
@@ -26,20 +26,9 @@ class TopNSigma(Filter):
         import torch
 
         n = p["top_n_sigma"]
-        bound = z.amax(-1, keepdim=True) - n * deviation(z)
+        bound = rows.greatest(z) - n * rows.spread(z)
         return z.masked_fill(z < bound.masked_fill(n == 0, -torch.inf), -torch.inf)
 
     def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
         """Measures in σ how far logits lie below the best one."""
-        return Criterion("σ", (z.amax(-1, keepdim=True) - z) / deviation(z), p["top_n_sigma"], is_most=True)
-
-
-def deviation(z: Tensor) -> Tensor:
-    """Computes the standard deviation of the candidates that are left, float32 `[R, 1]`."""
-    import torch
-
-    left = z > -torch.inf
-    count = left.sum(-1, keepdim=True)
-    mean = z.where(left, 0.0).sum(-1, keepdim=True) / count
-    sigma: Tensor = (z - mean).where(left, 0.0).norm(dim=-1, keepdim=True) / count.sqrt()
-    return sigma
+        return Criterion("σ", (rows.greatest(z) - z) / rows.spread(z), p["top_n_sigma"], is_most=True)

@@ -7,7 +7,7 @@ Default 0.9; 1 keeps everything, 0 is greedy.
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, Tensor, cutoff
+from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, Tensor, cutoff, rows
 
 
 class TopP(Filter):
@@ -34,6 +34,6 @@ class TopP(Filter):
         import torch
 
         mass = p["top_p"]
-        below = z.amax(-1, keepdim=True) - z
-        edge = cutoff(below, z.softmax(-1), mass)
+        below = rows.greatest(z) - z
+        edge = cutoff(below, rows.softmax(z), mass)
         return z.masked_fill((below > edge) & (mass < 1), -torch.inf)

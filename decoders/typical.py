@@ -6,7 +6,7 @@ Sorts tokens by `|−log p − H|`, `H` the entropy, and keeps the shortest pref
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, Tensor, cutoff
+from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, Tensor, cutoff, rows
 
 
 class Typical(Filter):
@@ -33,10 +33,8 @@ class Typical(Filter):
         import torch
 
         tau = p["typical_p"]
-        logp = z.log_softmax(-1)
+        logp = rows.log_softmax(z)
         prob = logp.exp()
-        # Bounded, because 0·log 0 counts as 0; float32 probabilities end at e⁻¹⁰⁴.
-        entropy = -(prob * logp.clamp(min=-200.0)).sum(-1, keepdim=True)
-        distance = (-logp - entropy).abs()
+        distance = (-logp - rows.entropy(prob)).abs()
         edge = cutoff(distance, prob, tau)
         return z.masked_fill((distance > edge) & (tau < 1), -torch.inf)

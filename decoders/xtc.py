@@ -7,7 +7,7 @@ decides for a whole row. Defaults t = 0.1 and π = 0.5, the author's; π = 0 is 
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor, rows
 
 
 class Xtc(Filter):
@@ -30,7 +30,7 @@ class Xtc(Filter):
         """Compares probabilities with the least from t on, and with none where the number is not below π."""
         import torch
 
-        prob = z.softmax(-1)
+        prob = rows.softmax(z)
         threshold = p["xtc_threshold"].clamp(min=1e-30)  # a removed token, of probability 0, is below any
         least = prob.masked_fill(prob < threshold, torch.inf).amin(-1, keepdim=True)
         acts = rng.lane(0)[:, None] < p["xtc_probability"]

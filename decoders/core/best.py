@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edge_tui.decoders.core.kernels import for_rows
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -29,6 +31,8 @@ def best(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
         values float `[R, count]` and ids int64 `[R, count]`. Where too few are left, the values of the rest
         are −inf and their ids are any.
     """
+    if (kernels := for_rows(z)) is not None:
+        return kernels.best(z, count)
     if z.device.type == "cpu" and z.shape[-1] >= 4 * _BLOCK * count:
         return in_blocks(z, count)
     if z.device.type == "cpu" or z.shape[-1] < 4 * _SHARE or count > _SHARE // 8:
@@ -46,6 +50,8 @@ def argmax(z: Tensor) -> Tensor:
     Returns:
         int64 `[R, 1]`.
     """
+    if (kernels := for_rows(z)) is not None:
+        return kernels.argmax_and_lead(z)[0]
     if z.device.type != "cpu" or z.shape[-1] < 4 * _BLOCK:
         return z.argmax(-1, keepdim=True)
     ids, values = _blocks(z, _peaks(z).argmax(-1, keepdim=True))
@@ -63,6 +69,8 @@ def argmax_and_lead(z: Tensor) -> tuple[Tensor, Tensor]:
     """
     import torch
 
+    if (kernels := for_rows(z)) is not None:
+        return kernels.argmax_and_lead(z)
     if z.device.type != "cpu" or z.shape[-1] < 4 * _BLOCK:
         ids = z.argmax(-1, keepdim=True)
         second = z.scatter(-1, ids, -float("inf")).amax(-1)

@@ -12,7 +12,7 @@ from math import inf
 from operator import or_
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.core import checks, step_log
+from edge_tui.decoders.core import checks, rows, step_log
 from edge_tui.decoders.core.best import argmax, only
 from edge_tui.decoders.core.column import Column, as_columns, names_of
 from edge_tui.decoders.core.params import ParamError, Params
@@ -150,7 +150,7 @@ class Chain:
         if not self.links:
             return z
         out = self.apply_links(z, p, s, rng)
-        return only(z, argmax(z)).where(out.amax(-1, keepdim=True) == -inf, out)
+        return only(z, argmax(z)).where(rows.greatest(out) == -inf, out)
 
     def apply_links(
         self, z: Tensor, p: Params, s: State, rng: Rng, first: int = 0, last: int | None = None

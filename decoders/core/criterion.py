@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from edge_tui.decoders.core.rows import entropy, greatest, log_softmax
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -67,13 +69,12 @@ def of_edge(z: Tensor, edge: Edge, value: Tensor) -> Criterion:
     """
     import torch
 
-    logp = z.log_softmax(-1)
+    logp = log_softmax(z)
     prob, left = logp.exp(), z > -torch.inf
     if edge.key == "surprise":
-        entropy = torch.special.entr(prob).sum(-1, keepdim=True)
-        key, label = (-logp - entropy).abs(), "|s−H|"
+        key, label = (-logp - entropy(prob)).abs(), "|s−H|"
     else:
-        key, label = z.amax(-1, keepdim=True) - z, "p/p₁"
+        key, label = greatest(z) - z, "p/p₁"
     if edge.weight is None:
         share = Criterion(label, (-key).exp(), value)
         return share if edge.key == "depth" else Criterion(label, key, -value.log(), is_most=True)

@@ -17,6 +17,7 @@ from edge_tui.decoders.core.output import Output, last_logits
 from edge_tui.decoders.core.params import ParamError
 from edge_tui.decoders.core.random import draw, draw_and_margin
 from edge_tui.decoders.core.records import Choice, Records
+from edge_tui.decoders.core.rows import log_sum_exp
 from edge_tui.decoders.core.stage import Needs, Token
 from edge_tui.decoders.core.tokens import add_tokens, init_tokens, reorder_tokens
 
@@ -339,7 +340,7 @@ class Decoder(Declaration, ABC):
         if not self.learns:
             add_tokens(s, chosen)
             return
-        of_model, of_choice = (z.gather(-1, chosen[:, None])[:, 0] - z.logsumexp(-1) for z in (raw, final))
+        of_model, of_choice = ((z.gather(-1, chosen[:, None]) - log_sum_exp(z))[:, 0] for z in (raw, final))
         with checks.learning():
             self.observe(s, p, Token(chosen, of_model, of_choice, rng.step))
 

@@ -16,7 +16,8 @@ The counter is `step · 2²⁸ + id`, and the ids of a step are:
 | to 2²⁷ | lanes of links |
 | to 2²⁸ | all of these again, for `Rng.redraw` |
 
-Fused steps compute the same numbers in `edge_tui.engine.ops.triton.choose_parts`: change both.
+On a GPU the kernels of `edge_tui.engine.ops.triton.noise` compute the same numbers, and those of fused steps
+(`choose_parts` beside it): change all.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from edge_tui.decoders.core.best import argmax, argmax_and_lead
+from edge_tui.decoders.core.kernels import for_rows, on_device
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from edge_tui.decoders.core.kernels import Noise
 
 TOKEN_BITS = 20
 ID_BITS = 28
@@ -101,6 +105,8 @@ class Rng:
         Returns:
             int64 of the shape of `ids`, values in [0, 2³²).
         """
+        if (found := self._by_kernel("bits", ids, rows)) is not None:
+            return found
         at: Any = (slice(None), None) if rows is None else rows
         key, step = self.key[at], self.step.expand_as(self.key)[at]
         first = step << ID_BITS
@@ -116,11 +122,15 @@ class Rng:
 
     def uniform(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
         """Gives float32 in (0, 1): never 0, never 1, full relative precision near 0."""
+        if (found := self._by_kernel("uniform", ids, rows)) is not None:
+            return found
         u = (self.bits(ids, rows).float() + 0.5) * 2.0**-32
         return u.clamp_(max=1.0 - 2.0**-24)
 
     def gumbel(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
         """Gives standard Gumbel noise, float32: `argmax(logits + gumbel)` is a draw from the softmax."""
+        if (found := self._by_kernel("gumbel", ids, rows)) is not None:
+            return found
         # log1p keeps the upper tail (large noise ⇔ small u) at full resolution, up to ~22 nats.
         return -(-((-self.uniform(ids, rows)).log1p())).log()
 
@@ -134,6 +144,16 @@ class Rng:
 
         ids = torch.full_like(self.key, lane_id(number, self.name))[:, None]
         return self.uniform(ids)[:, 0]
+
+    def draw(self, z: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Draws as `draw_and_margin` does where the device has a kernel that does so; else None."""
+        kernels = for_rows(z)
+        return None if kernels is None else kernels.draw(z, self.key, self.step, self._offset)
+
+    def _by_kernel(self, kind: Noise, ids: Tensor, rows: Tensor | None) -> Tensor | None:
+        """Computes numbers where the device has a kernel; None elsewhere, and by `rows`, which CPUs use."""
+        kernels = on_device(ids.device) if rows is None else None
+        return None if kernels is None else kernels.noise(kind, ids, self.key, self.step, self._offset)
 
 
 def _swap(x: Tensor) -> Tensor:
@@ -176,7 +196,8 @@ def draw(z: Tensor, rng: Rng) -> Tensor:
     Returns:
         int64 `[R]`.
     """
-    return argmax(_sums(z, rng))[:, 0]
+    drawn = rng.draw(z)
+    return argmax(_sums(z, rng))[:, 0] if drawn is None else drawn[0]
 
 
 def draw_and_margin(z: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
@@ -186,6 +207,8 @@ def draw_and_margin(z: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         The tokens int64 `[R]`, and the margin float32 `[R]`: the best sum of a logit and its noise less the
         second (nats), +inf where one candidate is left.
     """
+    if (drawn := rng.draw(z)) is not None:
+        return drawn
     ids, margin = argmax_and_lead(_sums(z, rng))
     return ids[:, 0], margin
 

@@ -27,6 +27,7 @@ from edge_tui.engine.decode.step_record import (
     sample,
 )
 from edge_tui.engine.models.base import CapturableContext
+from edge_tui.engine.ops import row_kernels
 from edge_tui.engine.ops.choose import fused_step
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class StepRunner:
         self._graphs: dict[bool, CapturedStep] = {}
         self.streams = {stream.name: models[stream.role] for stream in decoder.streams}
         self.device = models[decoder.roles[0]].info.device
+        row_kernels.provide(self.device)
         self.contexts: dict[str, Context] = {}
         self.outputs: dict[str, Output] = {}
         self.table = ParamTable(decoder.params, values, rows, self.device)

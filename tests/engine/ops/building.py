@@ -8,7 +8,7 @@ With `check` the compiler stops at its own representation, behind which it refus
 from __future__ import annotations
 
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from triton.backends.compiler import GPUTarget
@@ -18,9 +18,11 @@ from triton.runtime.jit import JITFunction
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, Params
+from edge_tui.decoders.core.kernels import Noise, Statistic
 from edge_tui.engine.ops.choose_plan import plan
 from edge_tui.engine.ops.code_groups import pack
 from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix
+from edge_tui.engine.ops.row_kernels import made_by_triton
 from edge_tui.engine.ops.triton import attend as attend_triton
 from edge_tui.engine.ops.triton import beam as beam_triton
 from edge_tui.engine.ops.triton import choose as choose_triton
@@ -123,6 +125,20 @@ def records() -> None:
     stats_triton.post(*record, *slots, row[:1])
 
 
+def whole_rows() -> None:
+    kernels, z, row = made_by_triton(), torch.zeros(4, VOCABULARY), torch.zeros(4, dtype=torch.int64)
+    for log in (False, True):
+        kernels.softmax(z, log)
+    for name in get_args(Statistic):
+        kernels.statistic(z, name)
+    for kind in get_args(Noise):
+        kernels.noise(kind, torch.arange(VOCABULARY).expand(4, -1), row, row[:1], 0)
+    for count in (4, 100):
+        kernels.best(z, count)
+    kernels.argmax_and_lead(z)
+    kernels.draw(z, row, row[:1], 0)
+
+
 def stop_early() -> None:
     """Leaves out all stages behind the first."""
     whole = CUDABackend.add_stages
@@ -155,6 +171,7 @@ def main() -> None:
     attention()
     choices()
     records()
+    whole_rows()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""Computes `edge_tui.decoders.core.random.Rng`'s numbers for any ids by one kernel."""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+
+from edge_tui.decoders.core.random import ID_BITS
+from edge_tui.engine.ops.triton.choose_parts import gumbel, uniform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edge_tui.decoders.core.kernels import Noise
+
+_BITS, _UNIFORM, _GUMBEL = (tl.constexpr(number) for number in range(3))
+_KINDS: dict[Noise, tl.constexpr] = {"bits": _BITS, "uniform": _UNIFORM, "gumbel": _GUMBEL}
+_ID_BITS = tl.constexpr(ID_BITS)
+_MASK32 = tl.constexpr(0xFFFFFFFF)
+_BLOCK = 1024
+
+
+@triton.jit
+def _bits(ids, key, step):
+    """Computes `Rng.bits`."""
+    y = (step << _ID_BITS) * key + ids * key
+    z = y + key
+    x = y * y + y
+    x = ((x >> 32) & _MASK32) | (x << 32)
+    x = x * x + z
+    x = ((x >> 32) & _MASK32) | (x << 32)
+    x = x * x + y
+    x = ((x >> 32) & _MASK32) | (x << 32)
+    x = x * x + z
+    return (x >> 32) & _MASK32
+
+
+@triton.jit
+def _noise_kernel(
+    ids, row_stride, stride, key, step, step_stride, offset, out, N, KIND: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Computes numbers of a block of a row's ids."""
+    row = tl.program_id(1).to(tl.int64)
+    spots = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = spots < N
+    id = tl.load(ids + row * row_stride + spots * stride, mask=inside, other=0) + offset
+    own, at = tl.load(key + row), tl.load(step + row * step_stride)
+    if KIND == _BITS:
+        number = _bits(id, own, at)
+    elif KIND == _UNIFORM:
+        number = uniform(id, own, at)
+    else:
+        number = gumbel(id, own, at)
+    tl.store(out + row * N + spots, number, mask=inside)
+
+
+def noise(kind: Noise, ids: Tensor, key: Tensor, step: Tensor, offset: int) -> Tensor:
+    """Computes numbers `[R, N]`: bits as int64, others as float32.
+
+    Args:
+        kind: The method of `Rng`.
+        ids: int64 `[R, N]`, in any strides.
+        key: int64 `[R]`.
+        step: int64 `[R]` or `[1]`.
+        offset: Added to each id.
+    """
+    rows, count = ids.shape
+    out = torch.empty(rows, count, dtype=torch.int64 if kind == "bits" else torch.float32, device=ids.device)
+    step_stride = 0 if len(step) == 1 else step.stride(0)
+    grid = triton.cdiv(count, _BLOCK), rows
+    numbers = ids, *ids.stride(), key.contiguous(), step, step_stride, offset, out, count
+    _noise_kernel[grid](*numbers, KIND=_KINDS[kind], BLOCK=_BLOCK)
+    return out
