@@ -66,6 +66,18 @@ _PHI3: Config = _LLAMA | {
     "sliding_window": 2047,
     "pad_token_id": None,
 }
+_QWEN3_MOE: Config = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "head_dim": 128,
+    "max_position_embeddings": 40960,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "moe_intermediate_size": 768,
+    "norm_topk_prob": True,
+}
 
 
 def _config(family: Config, *sizes: int) -> Config:
@@ -79,6 +91,7 @@ CONFIGS: dict[str, tuple[Config, int]] = {
     "phi-3-mini": (_config(_PHI3, 3072, 8192, 32, 32, 32, 32064, False), 32011),
     "llama-2-7b": (_config(_LLAMA, 4096, 11008, 32, 32, 32, 32000, False), 32000),
     "llama-3.2-1b": (_config(_LLAMA3, 2048, 8192, 16, 32, 8, 128256, True), 128256),
+    "qwen3-30b-a3b": (_config(_QWEN3_MOE, 2048, 6144, 48, 32, 4, 151936, False), 151669),
     "tiny": (_config(_QWEN2, 64, 160, 2, 4, 2, 640, True), 600),
 }
 """config.json and number of tokens of the tokenizer, by name. `tiny` is for trying the bench out."""

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.engine.models.architectures import flat_config, supports
+
 if TYPE_CHECKING:
     from edge_tui.engine.models.base import ModelInfo
 
@@ -71,13 +73,23 @@ def weight_bytes_per_step(info: ModelInfo, config: Mapping[str, Any]) -> int:
     """Counts the bytes of weights that one step reads: all but the embedding, of which it reads a row.
 
     A head that is the embedding is read in full. On a CPU quantised models have a head of their own, and
-    their embedding keeps 16 bits.
+    their embedding keeps 16 bits. Of a mixture's experts it reads those that one token chooses: the fewest,
+    which all rows may share.
     """
     own = info.device == "cpu" and info.tier == "flat" and info.precision in ("int8", "4bit")
-    if config.get("tie_word_embeddings") and not own:
-        return info.weight_bytes
     width = 4 if info.dtype == "float32" and not own else 2
-    return info.weight_bytes - info.vocab * int(config["hidden_size"]) * width
+    read = info.weight_bytes - width * _idle_weights(config)
+    if config.get("tie_word_embeddings") and not own:
+        return read
+    return read - info.vocab * int(config["hidden_size"]) * width
+
+
+def _idle_weights(config: Mapping[str, Any]) -> int:
+    """Counts the weights of experts that a token does not choose, where the flat decoder knows them."""
+    if supports(config):
+        return 0
+    flat = flat_config(config)
+    return 0 if flat.features.mixture is None else flat.features.mixture.unread(flat.hidden)
 
 
 def kv_bytes_per_step(info: ModelInfo, prompt: int, tokens: int, rows: int) -> float:

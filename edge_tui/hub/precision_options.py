@@ -70,7 +70,8 @@ def estimate_model(
     result = ModelEstimate(
         checkpoint.name, device, rows, others=gpu_processes(device.name) if "cuda" in device.name else []
     )
-    result.reasons = {precision: why for precision, why in available_precisions(device.name).items() if why}
+    reasons = available_precisions(device.name, checkpoint)
+    result.reasons = {precision: why for precision, why in reasons.items() if why}
     for precision in PRECISIONS:
         if checkpoint.quantization and precision not in ("auto", checkpoint.quantization):
             result.reasons[precision] = f"Its weights are stored in {checkpoint.quantization}."

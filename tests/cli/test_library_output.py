@@ -40,10 +40,10 @@ def quiet(*argv: str, chatter: str = CHATTER) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("kind", [pytest.param("nf4", marks=pytest.mark.proof), "mixtral"])
+@pytest.mark.parametrize("kind", [pytest.param("nf4", marks=pytest.mark.proof), "flex_olmo"])
 def test_a_quiet_run_leaves_standard_error_empty(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "model"
-    if kind == "mixtral":
+    if kind == "flex_olmo":
         make_tiny(path, kind, vocab_size=320)
         save_tokenizer(path)
     else:
@@ -53,5 +53,5 @@ def test_a_quiet_run_leaves_standard_error_empty(kind: str, tmp_path: Path) -> N
         store_bitsandbytes(path, "nf4")
     argv = ("--model", str(path), "--device", "cpu", "--strategy", "greedy", "--max-length", "4")
     # bitsandbytes speaks while it is imported, which takes a second.
-    chatter = CHATTER if kind == "mixtral" else CHATTER.replace("import hugg", "import bitsandbytes, hugg")
+    chatter = CHATTER if kind == "flex_olmo" else CHATTER.replace("import hugg", "import bitsandbytes, hugg")
     assert quiet("run", "-q", *argv, "the fox", chatter=chatter)

@@ -8,12 +8,14 @@ of the hub has `rope_theta` with `rope_scaling` and `torch_dtype`. Both are read
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from edge_tui.engine.models.family import Family, feature_keys
+from edge_tui.engine.models.family import UnsupportedError as UnsupportedError
 from edge_tui.engine.models.family import families as families
 from edge_tui.engine.models.features import ACTIVATIONS, LLAMA, Features
+from edge_tui.engine.models.mixture import read_mixture
 from edge_tui.engine.models.rope_config import RopeConfig as RopeConfig
 from edge_tui.engine.models.tensor_layout import TensorLayout
 
@@ -30,10 +32,6 @@ _NEEDED = {
     "factors": ("factors",),
 }
 """Numbers without which a rotary scaling is not one."""
-
-
-class UnsupportedError(ValueError):
-    """Says why the flat decoder does not cover a config, as one clause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +90,8 @@ class FlatConfig:
 
     @property
     def is_fusible(self) -> bool:
-        """True if the fused steps compute all of it."""
-        return self.features == LLAMA and self.qk_norm != "width"
+        """True if a GPU's fused step computes all of it; a CPU's leaves mixtures of experts out."""
+        return replace(self.features, mixture=None) == LLAMA and self.qk_norm != "width"
 
 
 def supports(config: Config) -> str | None:
@@ -170,6 +168,11 @@ def _filled(config: Config, family: Family) -> Config:
     Keys with another name than Llama's are there by both.
     """
     defaults = dict.fromkeys(family.nullable) | dict(family.defaults)
+    for key, other in family.aliases.items():
+        if other in config:
+            if config.get(key, config[other]) != config[other]:
+                raise UnsupportedError(f"its {key} is {config[key]!r}, and its {other} {config[other]!r}")
+            config = {**config, key: config[other]}
     own = defaults.keys() | family.keys.values() | family.known
     filled = defaults | {key: config[key] for key in config if key in own or key.startswith(_ALWAYS)}
     for key, value in filled.items():
@@ -240,6 +243,7 @@ def _features(config: Config, family: Family, head_dim: int, windows: tuple[int,
             "local_rope": _rope(config, family, head_dim, local=True) if local else None,
             "rotary": _rotary(config, family, windows),
             "positions": int(config["max_position_embeddings"]) if family.layout.get("positions") else 0,
+            "mixture": read_mixture(config, family, len(windows)),
         }
     )
 
@@ -289,7 +293,7 @@ def _rope(config: Config, family: Family, head_dim: int, *, local: bool = False)
 def _stated_rope(config: Config, family: Family, local: bool) -> tuple[dict[str, Any], Any]:
     """Returns the numbers of a rotary embedding and its base."""
     # A scaling in the old place wins over the new one, as it does in transformers.
-    scaling = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
+    scaling = dict(config.get("rope_scaling") or config.get("rope_parameters") or family.rope)
     if family.rotary_layers != "local":
         if any(isinstance(value, Mapping) for value in scaling.values()):
             raise UnsupportedError("its rotary embedding differs between layers")
@@ -327,22 +331,25 @@ def _windows(config: Config, family: Family, layers: int) -> tuple[int, ...]:
     if "sliding_window" not in config:
         return (0,) * layers
     window = 0 if config["sliding_window"] is None else int(config["sliding_window"])
-    if config["sliding_window"] is not None and window < 1:
+    unused = "use_sliding_window" in config and not config["use_sliding_window"]
+    if config["sliding_window"] is not None and window < 1 and not unused:
         raise UnsupportedError(f"its window is {window}")
     types = config.get("layer_types")
+    if types is not None and "layer_types" not in family.nullable:
+        raise UnsupportedError("its config.json lists layer types, which its family does not have")
     every = int(config.get("sliding_window_pattern") or family.window_pattern)
-    if every and types is None:
-        types = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(layers)]
+    most = int(config.get("max_window_layers", layers))
+    if every and types is None and config.get("use_sliding_window", True):
+        windowed = [(i + 1) % every and i < most for i in range(layers)]
+        types = ["sliding_attention" if each else "full_attention" for each in windowed]
     elif "use_sliding_window" not in config and not every:
-        if "layer_types" in config:
-            raise UnsupportedError("its config.json lists layer types, which its family does not have")
         return (window,) * layers
     if not config.get("use_sliding_window", bool(every)):
         window = 0
     if types is None:
         if not window:
             return (0,) * layers
-        first = int(config["max_window_layers"])
+        first = most if "max_window_layers" in config else 0
         return tuple(window if i >= first else 0 for i in range(layers))
     if len(types) != layers or not set(types) <= {"full_attention", "sliding_attention"}:
         raise UnsupportedError("it mixes layer types")

@@ -14,7 +14,13 @@ from edge_tui.engine.models.capacity import SLICE
 
 
 def attend(
-    q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float | None = None, cap: float = 0.0
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    scale: float | None = None,
+    cap: float = 0.0,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Computes softmax(cap(q kᵀ · scale) + mask) v.
 
@@ -26,14 +32,15 @@ def attend(
             the last of which is at the last of the keys.
         scale: Factor on scores; None means `1 / sqrt(D)`.
         cap: Scores become `cap * tanh(scores / cap)` before the mask; 0 leaves them.
+        sinks: `[H]`, for each query head a score more in the softmax, of a key that has no value.
 
     Returns:
         `[R, K, H, D]`.
     """
     rows, k, h, d = q.shape
     h_kv = keys.shape[1]
-    if cap:
-        return _attend_capped(q, keys, values, mask, d**-0.5 if scale is None else scale, cap)
+    if cap or sinks is not None:
+        return _attend_sliced(q, keys, values, mask, d**-0.5 if scale is None else scale, cap, sinks)
     if k == 1:
         # One position: the queries that share a key head stand in line as if they were positions.
         one = q.view(rows, h_kv, h // h_kv, d)
@@ -66,10 +73,16 @@ def _by_key_head(mask: Tensor, h_kv: int) -> Tensor:
     return mask[:, :, None] if mask.shape[1] == 1 else mask.view(len(mask), h_kv, -1, *mask.shape[2:])
 
 
-def _attend_capped(
-    q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, cap: float
+def _attend_sliced(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    cap: float,
+    sinks: Tensor | None,
 ) -> Tensor:
-    """Computes `attend` with capped scores, which no kernel of torch does, a slice of queries at a time."""
+    """Computes `attend` with a cap or sinks, which no kernel of torch does, a slice of queries at a time."""
     rows, k, h, d = q.shape
     h_kv, span = keys.shape[1:3]
     transposed = keys.transpose(2, 3)
@@ -78,7 +91,8 @@ def _attend_capped(
         piece = q[:, at : at + SLICE]
         count = piece.shape[1]
         grouped = piece.view(rows, count, h_kv, -1, d).permute(0, 2, 3, 1, 4).reshape(rows, h_kv, -1, d)
-        scores = (grouped @ transposed).float().mul_(scale / cap).tanh_().mul_(cap)
+        scores = (grouped @ transposed).float()
+        scores = scores.mul_(scale / cap).tanh_().mul_(cap) if cap else scores.mul_(scale)
         scores = scores.view(rows, h_kv, -1, count, span)
         if mask is not None:
             scores += _by_key_head(mask, h_kv)[..., at : at + SLICE, :]
@@ -86,7 +100,24 @@ def _attend_capped(
             end = span - k + at + 1  # positions that the slice's first query sees
             hidden = torch.ones(count, span, dtype=torch.bool, device=q.device).triu_(end)
             scores.masked_fill_(hidden, -torch.inf)
-        shares = scores.softmax(-1).to(q.dtype).view(rows, h_kv, -1, span)
+        shares = scores.softmax(-1) if sinks is None else _softmax_with_sinks(scores, sinks)
+        shares = shares.to(q.dtype).view(rows, h_kv, -1, span)
         seen = (shares @ values).view(rows, h_kv, -1, count, d)
         y[:, at : at + SLICE] = seen.permute(0, 3, 1, 2, 4).reshape(rows, count, h, d)
     return y
+
+
+def _softmax_with_sinks(scores: Tensor, sinks: Tensor) -> Tensor:
+    """Computes the softmax of scores and one sink (arXiv 2309.17453), whose share is left out.
+
+    Args:
+        scores: float32 `[R, Hkv, G, K, S]`, overwritten.
+        sinks: `[H]`.
+
+    Returns:
+        Shares of the keys, in the place of their scores.
+    """
+    sink = sinks.float().view(scores.shape[1], -1, 1, 1)
+    peak = torch.maximum(scores.amax(-1, keepdim=True), sink)
+    shares = scores.sub_(peak).exp_()
+    return shares.div_(shares.sum(-1, keepdim=True).add_((sink - peak).exp_()))

@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from edge_tui.engine.models.rope_config import KINDS
-from edge_tui.engine.models.tensor_layout import TensorLayout
+from edge_tui.engine.models.tensor_layout import ExpertLayout, TensorLayout
 
 OWN_THETA = 10000.0
+
+
+class UnsupportedError(ValueError):
+    """Says why the flat decoder does not cover a config, as one clause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """Describes a family of decoders that differ in config.json alone.
 
-    A value of `features` or `layout` is what it says, or a table that takes it from config.json: `key`, and
+    A value of `features` or `mixture` is what it says, or a table that takes it from config.json: `key`, and
     `power` to raise it to, or `yes` to stand for a true one. A null, or a false one with `yes`, means the
     default.
 
@@ -28,11 +32,16 @@ class Family:
         defaults: Those of transformers' config class for keys that config.json lacks; a test compares them.
         nullable: Keys whose null means something, and is the default if `defaults` has none.
         keys: The family's own names of keys, by Llama's.
+        aliases: Other names of keys that config.json may have, by the name that counts here.
         fixed: Values of Llama's keys that the family's config.json does not have.
         only: Keys with the one value that is covered, or a list of those.
         same: Keys that must be null or have another key's value.
         features: Values of `Features` and, of `FlatConfig`, the biases and `qk_norm`.
+        mixture: Values of `Mixture`, and its layers: those whose number, counted from 1, is a multiple of
+            `step`, but none that `dense` lists, counted from 0.
         layout: Values of `TensorLayout`.
+        experts: Values of `ExpertLayout`.
+        rope: Rotary settings, where config.json has none.
         theta: Base of the rotary frequencies, where config.json has none.
         local_theta: The same of windowed layers, where they have their own.
         partial_rotary: True if less than a whole head may be rotated.
@@ -51,11 +60,15 @@ class Family:
     defaults: Mapping[str, Any]
     nullable: tuple[str, ...]
     keys: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     only: Mapping[str, Any] = field(default_factory=dict)
     same: Mapping[str, str] = field(default_factory=dict)
     features: Mapping[str, Any] = field(default_factory=dict)
+    mixture: Mapping[str, Any] = field(default_factory=dict)
     layout: Mapping[str, Any] = field(default_factory=dict)
+    experts: Mapping[str, Any] = field(default_factory=dict)
+    rope: Mapping[str, Any] = field(default_factory=dict)
     theta: float = OWN_THETA
     local_theta: float = OWN_THETA
     partial_rotary: bool = False
@@ -84,7 +97,10 @@ class Family:
 
     def feature(self, name: str, config: Mapping[str, Any], default: Any) -> Any:
         """Returns the value of a feature for a config.json, or the default where it has none."""
-        spec = self.features.get(name)
+        return self.value(self.features.get(name), config, default)
+
+    def value(self, spec: Any, config: Mapping[str, Any], default: Any) -> Any:
+        """Returns what an entry of `features` or `mixture` says about a config.json."""
         if spec is None:
             return default
         if not isinstance(spec, Mapping):
@@ -98,15 +114,26 @@ class Family:
 
     def tensor_layout(self) -> TensorLayout:
         """Returns the names of the family's tensors."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.layout.items()}
-        return TensorLayout(**values)
+        experts = ExpertLayout(**_tuples(self.experts))
+        return TensorLayout(experts=experts, **_tuples(self.layout))
 
     @property
     def known(self) -> set[str]:
         """Keys of config.json that mean something to the family, by its own names."""
-        specs = (spec["key"] for spec in self.features.values() if isinstance(spec, Mapping))
-        chosen = (key for changes in self.variants for key in changes["when"])
-        return {*self.defaults, *self.nullable, *self.keys.values(), *self.only, *self.same, *specs, *chosen}
+        tables = self.defaults, self.nullable, self.keys.values(), self.aliases.values(), self.only, self.same
+        chosen = {key for changes in self.variants for key in changes["when"]}
+        return {key for table in tables for key in table} | self.stated | chosen
+
+    @property
+    def stated(self) -> set[str]:
+        """Keys of config.json that features and mixture are taken from."""
+        specs = (*self.features.values(), *self.mixture.values())
+        return {spec["key"] for spec in specs if isinstance(spec, Mapping)}
+
+
+def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes tuples of a table's lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
 
 
 @cache
@@ -119,16 +146,15 @@ def families() -> dict[str, Family]:
 @cache
 def feature_keys() -> frozenset[str]:
     """Returns the keys of config.json by which some family has a feature that others lack."""
-    specs = (spec for family in families().values() for spec in family.features.values())
-    own = {spec["key"] for spec in specs if isinstance(spec, Mapping)}
-    rules = {key for family in families().values() for key in family.only}
-    chosen = {key for family in families().values() for each in family.variants for key in each["when"]}
-    return frozenset((own | rules | chosen | set(_ELSEWHERE)) - families()["llama"].known)
+    known = families().values()
+    keys = {key for family in known for key in (*family.stated, *family.only, *family.aliases.values())}
+    chosen = {key for family in known for each in family.variants for key in each["when"]}
+    return frozenset((keys | chosen | set(_ELSEWHERE)) - families()["llama"].known)
 
 
 _ELSEWHERE = (
-    "clip_qkv", "first_k_dense_replace", "kv_lora_rank", "moe_intermediate_size", "n_routed_experts",
-    "num_experts", "num_local_experts", "q_lora_rank", "attention_sinks", "hidden_size_per_layer_input",
+    "first_k_dense_replace", "kv_lora_rank", "n_routed_experts", "n_shared_experts", "num_shared_experts",
+    "n_group", "routed_scaling_factor", "q_lora_rank", "attention_sinks", "hidden_size_per_layer_input",
     "num_kv_shared_layers", "mamba_d_state", "linear_num_key_heads", "attention_chunk_size",
 )  # fmt: skip
 """Keys of features that no family here has."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edge_tui.engine.models.rope_config import RopeConfig
+
+if TYPE_CHECKING:
+    from edge_tui.engine.models.mixture import Mixture
 
 ACTIVATIONS = {
     "silu": "silu",
@@ -38,6 +42,7 @@ class Features:
         logit_scale: Factor on logits.
         score_cap: Scores become `cap * tanh(scores / cap)`; 0 leaves them (arXiv 2408.00118).
         logit_cap: The same for logits.
+        sinks: True if each head has a sink: a score that takes part in the softmax and has no value.
         local_rope: Rotary embedding of windowed layers where it is another.
         rotary: For each layer which rotary embedding turns its queries and keys: 0 the model's, 1 the
             local one, -1 none; () means 0 for all.
@@ -46,6 +51,7 @@ class Features:
             from it to the residual stream and back; 0 where it is the stream's.
         positions: Learned positions; 0 for a model without.
         position_offset: Rows of their table before the first one.
+        mixture: Its mixtures of experts; None where every feed-forward layer is dense.
     """
 
     norm: str = "rms"
@@ -61,12 +67,14 @@ class Features:
     logit_scale: float = 1.0
     score_cap: float = 0.0
     logit_cap: float = 0.0
+    sinks: bool = False
     local_rope: RopeConfig | None = None
     rotary: tuple[int, ...] = ()
     alibi: bool = False
     embedding_width: int = 0
     positions: int = 0
     position_offset: int = 0
+    mixture: Mixture | None = None
 
 
 LLAMA = Features()

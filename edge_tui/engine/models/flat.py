@@ -24,13 +24,16 @@ from edge_tui.engine.models.attention import attend
 from edge_tui.engine.models.base import Caps, ContextFull, ModelInfo
 from edge_tui.engine.models.cache import FlatContext
 from edge_tui.engine.models.capacity import CHUNK
+from edge_tui.engine.models.feed_forward import FeedForward
 from edge_tui.engine.models.fused_cpu import fuse
+from edge_tui.engine.models.fused_cuda import MAX_POSITIONS
 from edge_tui.engine.models.fused_cuda import fuse as fuse_cuda
 from edge_tui.engine.models.layer_states import LayerStates, PastStates
 from edge_tui.engine.models.masks import Masks, alibi_slopes
 from edge_tui.engine.models.rope import rotate, tables
 from edge_tui.engine.ops.linear import PlainLinear
 from edge_tui.engine.ops.norm import rms_norm
+from edge_tui.engine.ops.triton.availability import available
 from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
@@ -39,16 +42,6 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.architectures import FlatConfig
     from edge_tui.engine.models.base import Context
     from edge_tui.engine.models.layers import DecoderWeights, Layer, Norm
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu,
-    "relu2": lambda x: F.relu(x).square_(),
-}
-"""Functions by their name in `Features.activation`."""
 
 
 class FusedStep(Protocol):
@@ -99,7 +92,6 @@ class FlatModel:
         self._dtype = weights.dtype
         # As transformers has it: the factor is a number of the compute dtype.
         self._embedding_scale = float(torch.tensor(config.features.embedding_scale).to(self._dtype))
-        self._activation = ACTIVATIONS[config.features.activation]
         self._hidden = (config.hidden,)
         slopes = alibi_slopes(config.heads).to(info.device) if config.features.alibi else None
         self._masks = Masks(frozenset(config.windows), self._dtype, slopes, config.head_dim**-0.5)
@@ -111,12 +103,15 @@ class FlatModel:
         self._eps = torch.full((1, 1), config.eps) if info.device == "cpu" else None
         self._tables: dict[range, tuple[Tensor, Tensor]] = {}
         on_cuda = info.device.startswith("cuda")
+        kernels = on_cuda and available() is None
+        self._feed_forward = FeedForward(config.features, kernels)
         fused = fuse_cuda(config, weights) if on_cuda else fuse(config, weights)
         self.fused: FusedStep | None = None if isinstance(fused, str) else fused
         # Plain operations are captured where no kernels are made for the family: their attention then spans
         # the whole context.
         plain = all(isinstance(matrix, PlainLinear) for matrix in weights.matrices)
-        self._whole = on_cuda and not config.is_fusible and plain
+        stays = config.features.mixture is None or kernels  # plain operations ask which experts were chosen
+        self._whole = on_cuda and not config.is_fusible and plain and stays
         reason = fused if isinstance(fused, str) else ""
         capture = on_cuda and (self.fused is not None or self._whole)
         self.caps = Caps(capture=capture, reason=reason, mixes=config.embedding_width == config.hidden)
@@ -278,6 +273,7 @@ class FlatModel:
     ) -> Tensor:
         """Runs the layers and returns the residual stream `[N, hidden]`; `states` gets it between layers."""
         f, head_dim = self.config.features, self.config.head_dim
+        few = ids.shape[1] <= MAX_POSITIONS
         x = self._embedded(weights, ids, new)
         for i, layer in enumerate(weights.layers):
             if states is not None:
@@ -288,11 +284,11 @@ class FlatModel:
             del heads  # as large as everything else that a long chunk makes of attention
             if f.parallel:
                 y = y if layer.mlp_norm is None else self._normed(x, layer.mlp_norm)
-                x = self._add(x, added.add_(self._feed_forward(layer, y)), None)
+                x = self._add(x, added.add_(self._feed_forward(layer, y, few)), None)
                 continue
             x = self._add(x, added, layer.attention_post_norm)
             y = self._normed(x, layer.mlp_norm)
-            x = self._add(x, self._feed_forward(layer, y), layer.mlp_post_norm)
+            x = self._add(x, self._feed_forward(layer, y, few), layer.mlp_post_norm)
         return x
 
     def _read_by_head(self, weights: DecoderWeights, x: Tensor, normed: bool = True) -> Tensor:
@@ -314,16 +310,6 @@ class FlatModel:
                 at = torch.arange(new.span - ids.shape[1], new.span, device=ids.device)
             x += learned[at.clamp(max=len(learned) - 1)]  # steps ahead of a run's end may lie beyond
         return x.view(-1, *self._hidden)
-
-    def _feed_forward(self, layer: Layer, y: Tensor) -> Tensor:
-        """Computes the feed-forward layer."""
-        wide = layer.gate_up(y)
-        if self.config.features.gated:
-            gate, up = wide.chunk(2, -1)
-            wide = self._activation(gate).mul_(up)
-        else:
-            wide = self._activation(wide)
-        return layer.down(wide)
 
     def _add(self, x: Tensor, added: Tensor, norm: Norm | None) -> Tensor:
         """Adds to the residual stream, in place of what is added; the norm is of that or of the sum."""
@@ -390,4 +376,5 @@ class FlatModel:
         keys, values = kv[:, :, first : new.span].chunk(2, 1)
         f = self.config.features
         q = qkv[:, :, :h]
-        return attend(q, keys, values, mask, f.attention_scale or None, f.score_cap).reshape(rows * k, -1)
+        y = attend(q, keys, values, mask, f.attention_scale or None, f.score_cap, layer.sinks)
+        return y.reshape(rows * k, -1)

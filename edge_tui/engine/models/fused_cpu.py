@@ -71,7 +71,7 @@ def fuse(config: FlatConfig, w: DecoderWeights) -> FusedStep | None:
     Returns:
         None off the CPU, with matrices in bitsandbytes' format, or for features that are not Llama's.
     """
-    if not config.is_fusible:
+    if not config.is_fusible or config.features.mixture is not None:
         return None
     layers, matrices = w.layers, [m for m in w.matrices if isinstance(m, PlainLinear | CpuLinear)]
     run = compiled_step()

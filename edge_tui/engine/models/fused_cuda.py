@@ -1,4 +1,4 @@
-"""Runs a decode step on an NVIDIA GPU as five kernels a layer.
+"""Runs a decode step on an NVIDIA GPU as five kernels a layer, and some more in a mixture of experts.
 
 norm + QKV · rotary, cache and attention · output + residual · norm + gate, up and their product · down +
 residual. Lengths are read from the device, so the step means the same wherever the rows have got to, and a
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from edge_tui.engine.models.fused_experts import FusedMixture
 from edge_tui.engine.ops.cuda_capture import beside, fork
 from edge_tui.engine.ops.l2_fetch import fetch_whole_lines
 from edge_tui.engine.ops.triton.availability import available
@@ -45,6 +46,8 @@ class FusedStep:
         self._config = config
         self._weights = weights
         self._matrices = matrices
+        mixture = config.features.mixture
+        self._mixture = None if mixture is None else FusedMixture(mixture)
         self._norms = [norm.weight for norm in weights.norms]
         self._buffers: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor, Scratch]] = {}
 
@@ -69,8 +72,9 @@ class FusedStep:
         stream = x if states is None else states.place(0, x)
         embed(ids.reshape(-1), w.embedding, stream)
         branch = None
+        matrices = iter(self._matrices)
         for i, layer in enumerate(w.layers):
-            to_qkv, to_out, to_wide, to_down = self._matrices[4 * i : 4 * i + 4]
+            to_qkv, to_out, *feed_forward = (next(matrices) for _ in layer.matrices)
             project(stream, to_qkv, qkv, norm=self._norms[2 * i], eps=c.eps)
             attend(
                 qkv,
@@ -90,8 +94,12 @@ class FusedStep:
             if i == c.layers - 1:
                 branch = fork()
             project(heads, to_out, x, residual=stream)
-            project(x, to_wide, wide, norm=self._norms[2 * i + 1], eps=c.eps, gate=True)
-            stream = x if states is None else states.place(i + 1, x)
+            norm, stream = self._norms[2 * i + 1], x if states is None else states.place(i + 1, x)
+            if self._mixture is not None and layer.experts is not None:
+                self._mixture(layer, feed_forward, x, norm, c.eps, stream)
+                continue
+            to_wide, to_down = feed_forward
+            project(x, to_wide, wide, norm=norm, eps=c.eps, gate=True)
             project(wide, to_down, stream, residual=x)
         if states is None:
             head, logits = self._matrices[-1], ctx.logits_out

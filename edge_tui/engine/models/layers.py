@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from edge_tui.engine.ops.experts import Experts
     from edge_tui.engine.ops.linear import Linear
 
 
@@ -22,13 +23,21 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
+class Mlp:
+    """Holds the two matrices of a dense feed-forward layer, or of the expert that every token passes."""
+
+    gate_up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """Holds the weights of one decoder layer. A norm that the family does not have is None."""
 
     qkv: Linear
     out: Linear
-    gate_up: Linear
-    down: Linear
+    mlp: Mlp | None
+    """None in a mixture of experts without a shared one."""
     attention_norm: Norm | None
     mlp_norm: Norm | None
     attention_post_norm: Norm | None
@@ -37,12 +46,21 @@ class Layer:
     """`[H + Hkv, D]`, the norms of each head's query and key."""
     window: int
     """Positions that a query sees, its own included; 0 means all."""
+    experts: Experts | None = None
+    """None in a dense layer."""
+    sinks: Tensor | None = None
+    """`[H]`, for each query head the score of a key without a value."""
 
     @property
     def norms(self) -> list[Norm]:
         """Those of the residual stream, in the order of a step."""
         each = self.attention_norm, self.attention_post_norm, self.mlp_norm, self.mlp_post_norm
         return [norm for norm in each if norm is not None]
+
+    @property
+    def matrices(self) -> list[Linear]:
+        """Those outside a mixture of experts, in the order of a step."""
+        return [self.qkv, self.out, *((self.mlp.gate_up, self.mlp.down) if self.mlp else ())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +95,11 @@ class DecoderWeights:
         """All tensors but the matrices that may be packed and the norms of queries and keys."""
         norms = (t for norm in self.norms for t in (norm.weight, norm.bias))
         ends = self.embedding, self.positions, self.project_in, self.project_out
-        return [t for t in (*ends, *norms) if t is not None]
+        experts = (t for layer in self.layers if layer.experts for t in layer.experts.tensors)
+        sinks = (layer.sinks for layer in self.layers)
+        return [t for t in (*ends, *norms, *experts, *sinks) if t is not None]
 
     @property
     def matrices(self) -> list[Linear]:
         """All matrices, in the order of a step; the head is the last."""
-        layers = ((layer.qkv, layer.out, layer.gate_up, layer.down) for layer in self.layers)
-        return [*chain.from_iterable(layers), self.head]
+        return [*chain.from_iterable(layer.matrices for layer in self.layers), self.head]

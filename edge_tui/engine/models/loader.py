@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.port import ModelSpec
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", *QUANTISATIONS)
+_NOT_QUANTISED = "a mixture of experts, which are not quantised here: choose bfloat16."
 _BF16_CAPABILITY = (8, 0)
 """First NVIDIA generation (Ampere) that computes bfloat16."""
 
@@ -126,19 +127,34 @@ def tier_of(checkpoint: Checkpoint) -> str:
                 f"{checkpoint.name} cannot be run from {checkpoint.format}: {reason}; "
                 "take its 16-bit checkpoint."
             )
+    if checkpoint.quantization and _is_mixture(checkpoint):
+        raise CheckpointError(
+            f"{checkpoint.name} cannot be run from {checkpoint.quantization}: it is a mixture of experts; "
+            "take its 16-bit checkpoint."
+        )
     return "flat" if reason is None else "transformers"
 
 
-def available_precisions(device: str) -> dict[str, str | None]:
+def available_precisions(device: str, checkpoint: Checkpoint | None = None) -> dict[str, str | None]:
     """Maps every precision of `ModelSpec` to the reason why a device cannot run it, or None.
 
-    Answers without importing torch; a GPU too old for bfloat16 is only known once torch is loaded.
+    Answers without importing torch; a GPU too old for bfloat16 is only known once torch is loaded. With a
+    checkpoint it counts whether that can be had in a precision.
     """
     device = best_device() if device == "auto" else device
     reasons: dict[str, str | None] = dict.fromkeys(PRECISIONS)
     if not _gpu_has_bfloat16(device):
         reasons["bfloat16"] = f"{device} is older than Ampere and does not compute bfloat16: choose float16."
-    return reasons | {name: kind.refusal(device) for name, kind in QUANTISATIONS.items()}
+    reasons |= {name: kind.refusal(device) for name, kind in QUANTISATIONS.items()}
+    if checkpoint is not None and _is_mixture(checkpoint):
+        reasons |= dict.fromkeys(QUANTISATIONS, f"It is {_NOT_QUANTISED}")
+    return reasons
+
+
+def _is_mixture(checkpoint: Checkpoint) -> bool:
+    """Tells whether the flat decoder runs a checkpoint as a mixture of experts."""
+    config = checkpoint.config
+    return supports(config) is None and flat_config(config).features.mixture is not None
 
 
 def _device(name: str) -> tuple[str, list[str]]:
@@ -175,6 +191,8 @@ def _check_precision(checkpoint: Checkpoint, precision: str, device: str) -> Non
         raise LoadError(f"{checkpoint.name} is stored as {stored} and stays so: choose auto.")
     if reason := available_precisions(device)[precision]:
         raise LoadError(f"{precision} does not run on {device}: {reason}")
+    if precision in QUANTISATIONS and _is_mixture(checkpoint):
+        raise LoadError(f"{checkpoint.name} is {_NOT_QUANTISED}")
 
 
 def _gpu_has_bfloat16(device: str) -> bool:

@@ -14,8 +14,9 @@ from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.checkpoints.weights import Weights
 from edge_tui.engine.models.architectures import FlatConfig, flat_config
 from edge_tui.engine.models.base import ModelInfo
+from edge_tui.engine.models.expert_reader import read_experts
 from edge_tui.engine.models.flat import FlatModel
-from edge_tui.engine.models.layers import DecoderWeights, Layer, Norm
+from edge_tui.engine.models.layers import DecoderWeights, Layer, Mlp, Norm
 from edge_tui.engine.models.weight_bytes import BUFFERS
 from edge_tui.engine.ops.cpu.packed_sizes import packers
 from edge_tui.engine.ops.linear import CpuLinear, Linear, PlainLinear, float32_on_cpu
@@ -259,8 +260,16 @@ def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Calla
         layout.qkv, [q, kv, kv], c.hidden, c.qkv_bias, None if order is None else order.to(weights.device)
     )
     out = matrix((layout.out,), [c.hidden], q, c.out_bias)
-    gate_up = matrix(layout.gate_up, [wide, wide] if f.gated else [wide], c.hidden, c.mlp_bias)
-    down = matrix((layout.down,), [c.hidden], wide, c.mlp_bias)
+    m, gate_up_names, down_name = f.mixture, layout.gate_up, layout.down
+    experts = None
+    if m is not None and m.layers[i]:
+        experts, wide = read_experts(weights, c, m, where), m.shared
+        gate_up_names, down_name = layout.experts.shared_gate_up, layout.experts.shared_down
+    mlp = None
+    if wide:
+        gate_up = matrix(gate_up_names, [wide, wide] if f.gated else [wide], c.hidden, c.mlp_bias)
+        down = matrix((down_name,), [c.hidden], wide, c.mlp_bias)
+        mlp = gate_up, down
     attention_norm, mlp_norm = (
         norm(layout.attention_norm, before),
         norm(layout.mlp_norm, before and not f.shared_norm),
@@ -270,14 +279,15 @@ def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Calla
     return lambda: Layer(
         qkv(),
         out(),
-        gate_up(),
-        down(),
+        Mlp(mlp[0](), mlp[1]()) if mlp else None,
         attention_norm,
         mlp_norm,
         attention_post,
         mlp_post,
         qk_norm,
         c.windows[i],
+        experts,
+        weights.get(where + layout.sinks, c.heads) if f.sinks else None,
     )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint
+    from edge_tui.engine.models.mixture import Mixture
 
 UNLIMITED = 32_768
 """Positions reserved for a model that states no limit (recurrent ones)."""
@@ -248,10 +249,17 @@ class MemoryNeed:
         one *= packers() if self._precision == "float32" else 1
         layers, ends = (self._checkpoint.read_copy(ends) for ends in (False, True))
         if not (layers or ends) or self._device != "cpu":
-            return max(one, self._first - self._weights)
+            return max(one, self._turning(), self._first - self._weights)
         wide = sum(tensor.numel for name, tensor in self._checkpoint.tensors.items() if name in ENDS)
         begin = max(self._first, wide * self._number + ends)
         return max(one + layers, begin - self._weights)
+
+    def _turning(self) -> int:
+        """Counts the experts of a layer beside those that are turned round."""
+        if self._flat is None or self._flat.features.mixture is None:
+            return 0
+        m, turned = self._flat.features.mixture, self._flat.layout.experts.transposed
+        return 2 * m.experts * m.width * self._flat.hidden * self._number if turned else 0
 
     def reading(self, context: int) -> int:
         """Counts what reading a prompt makes beside weights and cache: most at its last two chunks."""
@@ -273,7 +281,8 @@ class MemoryNeed:
         x = n * k * f.hidden
         # Besides its input a layer keeps the normed one, and the chunk before its result until the end.
         attention = 3 * x + n * k * (heads + 2 * kv_heads + 2 * heads)
-        if f.features.score_cap:  # float32 before the softmax and after it, and in the compute dtype
+        if f.features.score_cap or f.features.sinks:
+            # float32 before the softmax and after it, and in the compute dtype
             attention += (8 + 2 * n) * f.heads * min(k, SLICE) * end
         products = 2 if f.features.gated else 1
         product = (products + 1) * wide * n
@@ -282,7 +291,17 @@ class MemoryNeed:
             product = products * (4 + 2) * wide + 3 * f.hidden
         feed_forward = 4 * x + k * product
         feed_forward += self._widened()
+        if f.features.mixture is not None:
+            feed_forward = max(feed_forward, 4 * x + self._mixing(f.features.mixture, k, f.hidden))
         return max(making, masks + max(attention, feed_forward))
+
+    def _mixing(self, m: Mixture, k: int, hidden: int) -> int:
+        """Counts what a mixture of experts makes of `k` positions, should one expert get them all."""
+        n = self._number
+        router = k * (n + 8) * m.experts + 12 * k * m.active
+        each = n * k * m.active * hidden
+        products = n * k * (2 * hidden + 3 * m.width)
+        return router + each + max(products, 4 * k * m.active * hidden + 4 * k * hidden)
 
     def _reading_elsewhere(self, context: int) -> int:
         """Counts the same where transformers runs every row at once, in eager attention's copies."""

@@ -14,6 +14,36 @@ class Names(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertLayout:
+    """Names the tensors of a mixture of experts; the defaults are Qwen's.
+
+    Each expert has tensors of its own, or all lie in one, `[E, out, in]`. Of several names the first that the
+    file has counts. Names of an expert's own tensors, of routers and of the shared expert lack ".weight".
+
+    Attributes:
+        routers: The router.
+        gate_up: An expert's gate and up; `{}` is its number. () where experts have no tensors of their own.
+        down: An expert's output.
+        all_gate_up: Gate and up of all experts.
+        all_down: Outputs of all experts.
+        transposed: True if the tensors of all are stored `[E, in, out]`, the outputs of gate and up in turns.
+        shared_gate_up: The shared expert's gate and up.
+        shared_down: Its output.
+        shared_gate: Its gate.
+    """
+
+    routers: tuple[str, ...] = ("mlp.gate",)
+    gate_up: tuple[str, ...] = ("mlp.experts.{}.gate_proj", "mlp.experts.{}.up_proj")
+    down: str = "mlp.experts.{}.down_proj"
+    all_gate_up: tuple[str, ...] = ("mlp.experts.gate_up_proj",)
+    all_down: tuple[str, ...] = ("mlp.experts.down_proj",)
+    transposed: bool = False
+    shared_gate_up: tuple[str, ...] = ("mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj")
+    shared_down: str = "mlp.shared_expert.down_proj"
+    shared_gate: str = "mlp.shared_expert_gate"
+
+
+@dataclass(frozen=True, slots=True)
 class TensorLayout:
     """Names the tensors of a checkpoint; the defaults are Llama's.
 
@@ -25,6 +55,7 @@ class TensorLayout:
         positions: Learned positions, "" for none.
         project_in: Matrix from the embedding to the residual stream, where they differ in width.
         project_out: Matrix from the residual stream to what the head reads.
+        sinks: A layer's attention sinks, by their whole name.
         layer: Beginning of a layer's names; `{}` is its number.
         norm: The last norm.
         heads: Names of the head; the first that the file has counts.
@@ -42,6 +73,7 @@ class TensorLayout:
         grouped: True if the one matrix of all holds, for each key head, its queries, the key and the value.
         interleaved: True if rotation pairs neighbours; rows are then put in order when read.
         transposed: True if matrices are stored `[in, out]`.
+        experts: Names of a mixture's tensors.
     """
 
     prefixes: tuple[str, ...] = ("model.",)
@@ -56,6 +88,7 @@ class TensorLayout:
     out: str = "self_attn.o_proj"
     gate_up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
     down: str = "mlp.down_proj"
+    sinks: str = "self_attn.sinks"
     qk_norms: tuple[str, str] = ("self_attn.q_norm", "self_attn.k_norm")
     attention_norm: str = "input_layernorm"
     mlp_norm: str = "post_attention_layernorm"
@@ -66,6 +99,7 @@ class TensorLayout:
     grouped: bool = False
     interleaved: bool = False
     transposed: bool = False
+    experts: ExpertLayout = ExpertLayout()
 
     def found_in(self, names: Names) -> TensorLayout:
         """Chooses prefix and head by the names that a file has."""
@@ -93,5 +127,6 @@ class TensorLayout:
         return None
 
     def _parts(self) -> Iterator[tuple[str, str]]:
-        for parts in (self.qkv, (self.out,), self.gate_up, (self.down,)):
+        shared = self.experts.shared_gate_up, (self.experts.shared_down,)
+        for parts in (self.qkv, (self.out,), self.gate_up, (self.down,), *shared):
             yield from ((parts[0], part) for part in parts)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edge_tui.engine.checkpoints.weight_files import WeightsError
-from edge_tui.engine.models import flat as flat_module
+from edge_tui.engine.models import feed_forward
 from edge_tui.engine.models.architectures import UnsupportedError, families, flat_config, supports
 from edge_tui.engine.models.features import ACTIVATIONS
 from tests.engine.models.references import CASES, LONG, checkpoint, config_of, flat
@@ -107,7 +107,7 @@ def test_activations_are_those_of_transformers(name: str) -> None:
 
     x = torch.linspace(-4, 4, 99)
     torch.testing.assert_close(
-        flat_module.ACTIVATIONS[ACTIVATIONS[name]](x), ACT2FN[name](x), rtol=0, atol=2e-6
+        feed_forward.ACTIVATIONS[ACTIVATIONS[name]](x), ACT2FN[name](x), rtol=0, atol=2e-6
     )
 
 
@@ -170,7 +170,17 @@ def test_the_fused_steps_take_what_only_the_file_tells_from_llama(case: str, tmp
     assert flat(path).fused is not None
 
 
-@pytest.mark.parametrize("family", sorted(families().keys() - FUSED))
+FUSED_MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
+
+
+@pytest.mark.parametrize("family", FUSED_MIXTURES)
+def test_a_gpus_fused_step_takes_mixtures_of_the_first_families(family: str, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "m", family)
+    assert flat_config(config_of(path)).is_fusible
+    assert flat(path).fused is None, "a CPU's does not"
+
+
+@pytest.mark.parametrize("family", sorted(families().keys() - FUSED - {*FUSED_MIXTURES}))
 def test_the_fused_steps_leave_what_they_do_not_compute(family: str, tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "m", family)
     assert not flat_config(config_of(path)).is_fusible

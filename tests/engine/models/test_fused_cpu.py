@@ -117,7 +117,7 @@ def test_same_numbers_of_packed_matrices(
     model = flat(checkpoint(tmp_path, case), precision=precision)
     spy = counted(model)
     got = walk(model, 2)
-    if all(isinstance(m, CpuLinear) for layer in model.weights.layers for m in (layer.qkv, layer.down)):
+    if all(isinstance(m, CpuLinear) for layer in model.weights.layers for m in (layer.qkv, layer.mlp.down)):
         assert spy.calls == 22
     model.fused = None
     assert torch.equal(got, walk(model, 2))

@@ -11,7 +11,8 @@ import torch
 from edge_tui.decoders.base import Needs
 from edge_tui.engine.models import fused_cuda
 from edge_tui.engine.ops.packed import PackedMatrix
-from tests.engine.models.references import deviation, flat, random_ids
+from tests.engine.models.architectures import make_tiny
+from tests.engine.models.references import FAMILIES, deviation, flat, random_ids
 from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
@@ -27,13 +28,18 @@ pytestmark = [
 
 
 @pytest.fixture
-def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FlatModel, FlatModel]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[FlatModel, FlatModel]:
     """Two models of one checkpoint, plain and with the kernels."""
     device = SimpleNamespace(multi_processor_count=4)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
     monkeypatch.setattr(fused_cuda, "fork", lambda: None)  # nothing is captured
-    sizes = {"vocab": 32, "hidden": 32, "heads": 2, "kv_heads": 1, "intermediate": 32}
-    path = make_checkpoint(tmp_path / "m", **sizes)
+    if request.param == "qwen2":
+        sizes = {"vocab": 32, "hidden": 32, "heads": 2, "kv_heads": 1, "intermediate": 32}
+        path = make_checkpoint(tmp_path / "m", **sizes)
+    else:
+        path = make_tiny(tmp_path / "m", request.param, **{"vocab_size": 32} | FAMILIES[request.param])
     plain, fused = flat(path), flat(path)
     plain.fused = None
     assert fused.weights is not None
@@ -46,12 +52,17 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FlatModel, Fl
 
 
 @pytest.mark.parametrize(
-    "needs",
+    ("pair", "needs"),
     [
-        pytest.param(Needs(early=(1, 0)), id="early"),
-        pytest.param(Needs(hidden=(1,), early=(0, 1), early_norm=False), id="shared layer, bare head"),
-        pytest.param(Needs(hidden=(2, 0, 1), early=(1,), past=True), id="all"),
+        pytest.param("qwen2", Needs(early=(1, 0)), id="early"),
+        pytest.param(
+            "qwen2", Needs(hidden=(1,), early=(0, 1), early_norm=False), id="shared layer, bare head"
+        ),
+        pytest.param("qwen2", Needs(hidden=(2, 0, 1), early=(1,), past=True), id="all"),
+        pytest.param("qwen2_moe", Needs(), id="a mixture with a shared expert, and a dense layer"),
+        pytest.param("qwen3_moe", Needs(hidden=(1,)), id="mixtures"),
     ],
+    indirect=["pair"],
 )
 def test_it_gives_what_plain_operations_give(pair: tuple[FlatModel, FlatModel], needs: Needs) -> None:
     ids = random_ids(2, 12, vocab=32)

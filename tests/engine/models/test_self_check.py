@@ -79,7 +79,9 @@ def test_architectures_that_forget_or_look_ahead_are_refused(
         load(path, dtype)
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [("mixtral", torch.float16), ("recurrent_gemma", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("flex_olmo", torch.float16), ("recurrent_gemma", torch.bfloat16)]
+)
 def test_16_bits_are_not_refused_for_their_rounding(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
     model = load(make_tiny(tmp_path / kind, kind), dtype)
     assert model.caps.fork == (kind != "recurrent_gemma")

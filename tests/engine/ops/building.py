@@ -21,12 +21,14 @@ from edge_tui.decoders.base import Env, Output, Params
 from edge_tui.decoders.core.kernels import Noise, Statistic
 from edge_tui.engine.ops.choose_plan import plan
 from edge_tui.engine.ops.code_groups import pack
+from edge_tui.engine.ops.experts import Experts, Routing
 from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix
 from edge_tui.engine.ops.row_kernels import made_by_triton
 from edge_tui.engine.ops.triton import attend as attend_triton
 from edge_tui.engine.ops.triton import beam as beam_triton
 from edge_tui.engine.ops.triton import choose as choose_triton
 from edge_tui.engine.ops.triton import contrast as contrast_triton
+from edge_tui.engine.ops.triton import experts as experts_triton
 from edge_tui.engine.ops.triton import project as project_triton
 from edge_tui.engine.ops.triton import speculate as speculate_triton
 from edge_tui.engine.ops.triton import stats as stats_triton
@@ -85,6 +87,23 @@ def products() -> None:
         project_triton.project(x, packed, out, norm=torch.ones_like(x[0]), eps=1e-6, gate=True)
     x = torch.zeros(4, columns, dtype=torch.bfloat16)
     project_triton.embed(torch.zeros(4, dtype=torch.int64), weight.view(torch.bfloat16).view(-1, 8), x)
+
+
+def mixtures() -> None:
+    hidden, width, experts, active = 2048, 768, 128, 8
+
+    def zeros(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        return torch.zeros(*shape, dtype=dtype)
+
+    for biased, how in ((False, Routing(active, True)), (True, Routing(active, False, 7.0, 1.702))):
+        biases = (zeros(experts), zeros(experts, 2 * width), zeros(experts, hidden)) if biased else ()
+        weights = Experts(zeros(1), zeros(experts, 2 * width, hidden), zeros(experts, hidden, width), *biases)
+        x, logits = zeros(4, hidden), zeros(4, experts + 1 - biased, dtype=torch.float32)
+        experts_triton.mix(x, logits, weights, how, None if biased else x)
+        chosen, wide = zeros(4, active, dtype=torch.int32), zeros(4 * active, width)
+        experts_triton.gate_up(x, weights, chosen, wide, how, norm=x[0], eps=1e-6)
+        shares = zeros(4, active, dtype=torch.float32)
+        experts_triton.down(wide, weights, chosen, shares, x, how, residual=x)
 
 
 def attention() -> None:
@@ -168,6 +187,7 @@ def main() -> None:
     JITFunction.run = build  # type: ignore[method-assign]
     torch.cuda.get_device_capability = lambda *_: HOPPER  # type: ignore[assignment]
     products()
+    mixtures()
     attention()
     choices()
     records()

@@ -1,0 +1,129 @@
+"""Computes mixtures of experts with plain tensor operations: a router, and a product for each chosen expert.
+
+The router's softmax over all experts, cut to the chosen ones and divided by what is left, is the softmax of
+the chosen logits alone. So families that take it before the choice and those that take it after differ in
+`normalised` and nothing else. Sources: arXiv 1701.06538, 2401.04088 (Mixtral), 2508.10925 (gpt-oss).
+
+Shapes: `N` tokens, `E` experts, `A` of them active for each token, `W` width of an expert, `hidden` width of
+the residual stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """Holds the weights of one layer's experts, each a gated feed-forward layer, and of their router.
+
+    Attributes:
+        router: `[E, hidden]`, and a last row where a shared expert has a gate.
+        gate_up: `[E, 2 * W, hidden]`, the gate's rows before the up projection's; contiguous.
+        down: `[E, hidden, W]`, contiguous.
+        router_bias: `[E]`, or None.
+        gate_up_bias: `[E, 2 * W]`, or None.
+        down_bias: `[E, hidden]`, or None.
+    """
+
+    router: Tensor
+    gate_up: Tensor
+    down: Tensor
+    router_bias: Tensor | None = None
+    gate_up_bias: Tensor | None = None
+    down_bias: Tensor | None = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors that are there."""
+        biases = self.router_bias, self.gate_up_bias, self.down_bias
+        return [self.router, self.gate_up, self.down, *(bias for bias in biases if bias is not None)]
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Says how experts are chosen and gated.
+
+    Attributes:
+        active: `A`.
+        normalised: True if the shares of a token's experts add up to 1.
+        limit: Largest gate, and largest up value in either direction; 0 for plain SwiGLU.
+        alpha: Factor on the gate inside its sigmoid, where there is a limit.
+    """
+
+    active: int
+    normalised: bool
+    limit: float = 0.0
+    alpha: float = 1.0
+
+
+def choose(logits: Tensor, experts: int, how: Routing) -> tuple[Tensor, Tensor]:
+    """Chooses each token's experts.
+
+    Args:
+        logits: `[N, E]`, or `[N, E + 1]` with the gate of a shared expert.
+        experts: `E`.
+        how: The rules.
+
+    Returns:
+        Numbers of the experts int64 `[N, A]`, the likeliest first, and their shares float32 `[N, A]`; with a
+        shared expert `[N, A + 1]`, its own the last.
+    """
+    wide = logits.float()
+    shares, chosen = wide[:, :experts].softmax(-1).topk(how.active, -1)
+    if how.normalised:
+        shares = shares / shares.sum(-1, keepdim=True)
+    return chosen, torch.cat((shares, wide[:, experts:].sigmoid()), -1)
+
+
+def gated(wide: Tensor, how: Routing) -> Tensor:
+    """Multiplies the activation of the gates by the up values. `wide`: `[…, 2 * W]`, gates first."""
+    gate, up = wide.chunk(2, -1)
+    if not how.limit:
+        return F.silu(gate).mul_(up)
+    gate = gate.clamp(max=how.limit)
+    return gate * (gate * how.alpha).sigmoid() * (up.clamp(-how.limit, how.limit) + 1)
+
+
+def mix(x: Tensor, weights: Experts, chosen: Tensor, shares: Tensor, how: Routing) -> Tensor:
+    """Sums what the chosen experts make of each token, in the order of the choice.
+
+    Tokens are sorted by expert, so each expert that anybody chose is read once. Waits for the device.
+
+    Args:
+        x: `[N, hidden]`.
+        weights: The experts.
+        chosen: int64 `[N, A]`.
+        shares: float32 `[N, ≥ A]`.
+        how: The rules.
+
+    Returns:
+        `[N, hidden]` in the dtype of `x`.
+    """
+    active = chosen.shape[1]
+    pairs = chosen.flatten()
+    order = pairs.argsort(stable=True)
+    counts = pairs.bincount(minlength=len(weights.gate_up)).tolist()
+    each = x.new_empty(len(pairs), x.shape[1])
+    at = 0
+    for expert, count in enumerate(counts):
+        if not count:
+            continue
+        its = order[at : at + count]
+        at += count
+        wide = F.linear(x[its // active], weights.gate_up[expert], _row(weights.gate_up_bias, expert))
+        each[its] = F.linear(gated(wide, how), weights.down[expert], _row(weights.down_bias, expert))
+    parts = each.view(len(x), active, -1)
+    return (shares[:, None, :active] @ parts.float()).squeeze(1).to(x.dtype)
+
+
+def _row(bias: Tensor | None, expert: int) -> Tensor | None:
+    """Returns an expert's bias."""
+    return None if bias is None else bias[expert]
