@@ -176,8 +176,8 @@ class EdgeApp(TerminalApp):
 
     @property
     def all_painted(self) -> bool:
-        """True while no event waits to be painted."""
-        return not self._news
+        """True while no event of the engine waits to be painted."""
+        return not self.session.unpainted
 
     def _notify_of(self, notices: Sequence[str]) -> None:
         """Shows the first few notices of the start in one place, so that they do not cover the screen."""
@@ -199,7 +199,7 @@ class EdgeApp(TerminalApp):
         self._news += news
         if not self._pacer.ready():
             return
-        news, self._news = self._news, []
+        news, self._news, self.session.unpainted = self._news, [], False
         self.workbench.tick(news, self.telemetry.latest() if self.telemetry is not None else None)
         if (models := self._dialogs.models) is not None:
             models.tick(news)

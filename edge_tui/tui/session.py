@@ -144,6 +144,7 @@ class Session(EngineState):
         recorder: Writes the runs to the history; None without one.
         readings: Prompts that are read and not run.
         questions: Why tokens were taken.
+        unpainted: True from an event of the engine until whoever paints says that it is on the screen.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -155,6 +156,7 @@ class Session(EngineState):
     recorder: Recorder | None = None
     readings: Readings = field(default_factory=Readings)
     questions: Questions = field(default_factory=Questions)
+    unpainted: bool = False
     _next: tuple[Request, Transcript | None, TurnPosition | None] | None = None
 
     def main(self, strategy: str) -> Loaded | None:
@@ -295,7 +297,9 @@ class Session(EngineState):
         """
         if self.engine is None:
             return []
-        news = [each for each in self.engine.poll() if not self._is_apart(each)]
+        events = self.engine.poll()
+        self.unpainted |= bool(events)
+        news = [each for each in events if not self._is_apart(each)]
         for event in news:
             self._apply(event)
         if self._next is not None and (self.run is None or not self.run.active):
