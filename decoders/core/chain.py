@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 from edge_tui.decoders.core import checks, rows, step_log
 from edge_tui.decoders.core.best import argmax, only
 from edge_tui.decoders.core.column import Column, as_columns, names_of
-from edge_tui.decoders.core.params import ParamError, Params
+from edge_tui.decoders.core.params import Param, ParamError, Params
 from edge_tui.decoders.core.stage import Stage
 from edge_tui.decoders.core.texts import AnyParam, numbers
 from edge_tui.decoders.core.tokens import add_tokens, init_tokens, keys_of, reorder_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
 
@@ -142,7 +142,7 @@ class Chain:
 
         A row that loses its last candidate on the way keeps the one that was likeliest at the start. A stage
         whose parameters are neutral changes nothing: it is left out on a CPU, where looking at a parameter
-        waits for nothing; elsewhere its result is.
+        waits for nothing, and wherever `Params.left_out` names it; elsewhere its result is.
 
         Raises:
             StrategyError: a stage breaks the contract.
@@ -160,13 +160,15 @@ class Chain:
         if self.name == "after." and not first:
             self._log(step_log.OWN, z)  # what the decoder has done between its chains
         for i, link in list(enumerate(self.links))[first:last]:
+            if self._first is not None and self._first + i in p.left_out:
+                continue
             stage, own, values = link.stage, self._state_of(i, s), link.view(p)
             numbers, given = rng.link(link.name), out
             if z.device.type != "cpu":
                 out = unless_neutral(stage, values, out, checks.apply(stage, out, values, own, numbers))
-            elif not _is_neutral(self._params[i], p):
+            elif not is_idle(stage, self._params[i], p.is_neutral):
                 out = checks.apply(stage, out, values, own, numbers)
-            elif len(own) > len(keys_of(stage.needs)):
+            elif len(own) > len(keys_of(stage.needs)) and not checks.is_own(type(stage)):
                 checks.apply(stage, out, values, own, numbers)  # its state goes on, as on a GPU
             if self._first is not None and out is not given:
                 self._log(self._first + i, out)
@@ -213,13 +215,21 @@ def learns(stage: Stage) -> bool:
     return type(stage).observe is not Stage.observe
 
 
-def _is_neutral(params: tuple[AnyParam, ...], p: Params) -> bool:
-    """Tells whether every parameter of a stage has, in all rows, the value at which it does nothing.
+def is_idle(stage: Stage, params: tuple[AnyParam, ...], is_neutral: Callable[[Param], bool]) -> bool:
+    """Tells whether a stage changes no logit: every number that has a neutral value is at it.
 
-    A stage with texts is never left out: `p` does not have them.
+    That is so of stages of this package, which is tested. Others are idle only where all their parameters are
+    numbers with neutral values.
+
+    Args:
+        stage: The stage.
+        params: Its parameters, under the names that they have in the chain.
+        is_neutral: Tells whether one of them has its neutral value in all rows.
     """
     own = numbers(params)
-    return bool(own) and len(own) == len(params) and all(map(p.is_neutral, own))
+    neutral = [param for param in own if param.neutral is not None]
+    known = checks.is_own(type(stage)) or len(neutral) == len(params)
+    return known and bool(neutral) and all(map(is_neutral, neutral))
 
 
 def unless_neutral(stage: Stage, p: Params, z: Tensor, applied: Tensor) -> Tensor:

@@ -143,6 +143,9 @@ class Params(dict[str, "Tensor"]):
     The views alias the table (float32 `[P, R]`), so a refresh of the table is seen without rebuilding them.
     """
 
+    left_out: frozenset[int] = frozenset()
+    """Numbers of the links that a step leaves out, because the host holds them at their neutral values."""
+
     def __init__(self, names: Sequence[str], table: Tensor) -> None:
         super().__init__((name, table[i].unsqueeze(-1)) for i, name in enumerate(names))
         self.table = table

@@ -102,7 +102,7 @@ def test_auto_has_more_stages_only_where_the_checkpoint_sets_them() -> None:
     assert followed is auto.with_settings(dict(config)), "captured graphs belong to one object"
     assert followed.params == auto.params
     assert plan(auto) is not None
-    assert plan(followed) is None
+    assert plan(followed) is not None, "what the checkpoint adds runs between the kernels"
     assert auto.ignored_settings(config) == ()
     around = decoders.find("auto:no_repeat_ngram").with_settings(config)
     names = [link.name for link in (*around.before.links, *around.after.links)]

@@ -1,11 +1,11 @@
 """Chooses the fused kernels that do a strategy's whole step.
 
 A strategy's own `step` is some fifty operations on the vocabulary and a sort: as torch operations on a GPU
-that is 100 µs and more. Where the chain is penalties, temperature and filters that declare their `Edge`, the
-kernels of `triton.choose` do the same in a handful: the same states, random numbers, tokens and final
-distribution, up to candidates that only rounding tells apart. Our filters without an edge stay torch
-operations, between the kernels of what comes before and after; so does `Decoder.logits` of strategies that
-add nothing else (guidance, DoLa). Contrastive decoding, beam search, contrastive search and speculative
+that is 100 µs and more. For each of our strategies and chains that draws, the kernels of `triton.choose` do
+penalties, temperature, filters that declare their `Edge`, and the draw: the same states, random numbers,
+tokens and final distribution, up to candidates that only rounding tells apart. Other links stay torch
+operations between them, and so does `Decoder.logits` of strategies that add nothing else (guidance, DoLa);
+`choose_plan` says which. Contrastive decoding, beam search, contrastive search and speculative
 decoding have their own (`triton.contrast`, `triton.beam`, `triton.contrastive_search`, `triton.speculate`).
 `Decoder.step` is the reference.
 """
@@ -21,6 +21,8 @@ from edge_tui.decoders.speculative import Speculative
 from edge_tui.engine.ops.choose_plan import plan
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from torch import Tensor
 
     from edge_tui.decoders.base import Decoder
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from edge_tui.engine.ops.triton.speculate import FusedSpeculative
 
 
-def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> FusedStep | None:
+def fused_step(
+    decoder: Decoder, width: int, chosen: Tensor, parent: Tensor, left_out: Collection[int] = ()
+) -> FusedStep | None:
     """Makes the strategy's step as fused kernels, to be called in place of `decoder.step`.
 
     It may be captured in a CUDA graph: it never waits, its buffers stay where they are, and parameters, the
@@ -40,13 +44,14 @@ def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> 
         chosen: int64 `[R]`, where logits, state and parameters are; takes the tokens, and is the step's
             `chosen`.
         parent: int64 `[R]`; the same for rows that move.
+        left_out: Numbers of the links that are at their neutral values.
 
     Returns:
         None where the strategy or the device has none; `decoder.step` itself does it there.
     """
     from edge_tui.engine.ops.triton.availability import available
 
-    how, kind = plan(decoder), type(decoder)
+    how, kind = plan(decoder, left_out), type(decoder)
     if how is None and (kind not in (Beam, Contrastive, ContrastiveSearch) or decoder.links_around):
         return None
     if not chosen.is_cuda or available() is not None:
@@ -54,7 +59,7 @@ def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> 
     if how is not None:
         from edge_tui.engine.ops.triton.choose import FusedChoice
 
-        return FusedChoice(how, width, chosen)
+        return FusedChoice(how, decoder, width, chosen)
     # A kernel repeats one class's step, which a subclass may change: so exact classes, not what they declare.
     if kind is Contrastive:
         from edge_tui.engine.ops.triton.contrast import FusedContrast

@@ -124,9 +124,10 @@ def attention() -> None:
 def choices() -> None:
     chosen = torch.zeros(4, dtype=torch.int64)
     for name in ("greedy", "auto"):
-        how = plan(decoders.find(name))
+        decoder = decoders.find(name)
+        how = plan(decoder)
         assert how is not None
-        choose_triton.FusedChoice(how, VOCABULARY, chosen[:1])(*start(name, 1, "model"))
+        choose_triton.FusedChoice(how, decoder, VOCABULARY, chosen[:1])(*start(name, 1, "model"))
     contrast_triton.FusedContrast(VOCABULARY, chosen[:1])(*start("contrastive", 1, "model", "amateur"))
     beam = beam_triton.FusedBeam(VOCABULARY, chosen, chosen.clone())
     beam(*start("beam", 4, "model"))

@@ -122,7 +122,7 @@ class Bench:
         if isinstance(self.decoder, Beam):
             return FusedBeam(self.vocabulary, chosen, parent)
         how = plan(self.decoder)
-        return how and FusedChoice(how, self.vocabulary, chosen)
+        return how and FusedChoice(how, self.decoder, self.vocabulary, chosen)
 
     def figures(self) -> list[Figure]:
         """Fused with and without dependent launch where there are kernels, and as torch operations."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,28 +12,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edge_tui import decoders
-from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
+from edge_tui.decoders.base import Decoder, Output, Params
 from edge_tui.decoders.base import numbers as numbers_of
 from edge_tui.decoders.core.edge_reference import fits
 from edge_tui.decoders.core.random import Rng, key_of
-from edge_tui.decoders.core.step_log import StepLog, logged
 from edge_tui.decoders.dola import Dola
 from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.decoders.top_p import TopP
-from edge_tui.engine.decode.step_record import margin_of
 from edge_tui.engine.ops.choose import fused_step
-from edge_tui.engine.ops.choose_plan import plan
-from edge_tui.engine.ops.removal import removals_of, removing_stages
-from edge_tui.verify.driver import with_layers
-from tests.decoders.driver import numbers, param_values, table
+from edge_tui.engine.ops.choose_plan import Links, plan
+from tests.decoders.driver import numbers
+from tests.engine.ops.fused_pair import DEVICE, PENALTIES, Pair, random
 
 triton = pytest.importorskip("triton")
-choose_triton = pytest.importorskip("edge_tui.engine.ops.triton.choose")
 choose_search = pytest.importorskip("edge_tui.engine.ops.triton.choose_search")
 choose_parts = pytest.importorskip("edge_tui.engine.ops.triton.choose_parts")
-launch = pytest.importorskip("edge_tui.engine.ops.triton.launch")
 tl = triton.language
-DEVICE = "cpu" if launch.INTERPRETED else "cuda"
 CHAIN = "penalties+temperature+top_k+top_p"
 MIXED = "penalties+temperature+xtc+min_p+temperature#2"
 NAMES = ("greedy", "top_k", "top_p", "min_p", "typical", "auto", CHAIN, "xtc", "quadratic", MIXED)
@@ -47,94 +40,6 @@ def some(*names: str) -> pytest.MarkDecorator:
     proof = pytest.mark.proof
     each = [name if name in names else pytest.param(name, marks=proof) for name in NAMES]
     return pytest.mark.parametrize("name", each)
-
-
-PENALTIES = {"repetition_penalty": 1.4, "presence_penalty": 0.3, "frequency_penalty": -0.2}
-
-
-def stages(log: StepLog, step: Step) -> Tensor:
-    """The link that removed each token of the vocabulary, int8 `[R, V]`."""
-    rows, vocab = step.final.shape
-    ids = torch.arange(vocab, device=step.final.device).expand(rows, -1)
-    (removals,) = removals_of(log, rows)
-    return removing_stages(ids, step.final, removals, known=step.removing_stage).to(torch.int8)
-
-
-@dataclass
-class Pair:
-    """A strategy beside its fused step: the same inputs, and a state for each."""
-
-    decoder: Decoder
-    params: Params
-    states: tuple[dict[str, Tensor], dict[str, Tensor]]
-    fused: Any
-    rows: int
-    device: str
-
-    @classmethod
-    def make(cls, name: str, rows: int, vocab: int, device: str = DEVICE, **values: object) -> Pair:
-        decoder = decoders.find(name)
-        how = plan(decoder)
-        assert how is not None
-        generator = torch.Generator().manual_seed(vocab)
-        prompt = torch.randint(0, vocab, (rows, 5), generator=generator).to(device)
-        env = Env(
-            rows, vocab, device, prompt, torch.tensor([1], device=device), param_values(decoder), 9, prefix=2
-        )
-        params = table(decoder, rows, **values)
-        params = Params(list(params), params.table.to(device))
-        states = decoder.init(env), decoder.init(env)
-        chosen = torch.zeros(rows, dtype=torch.int64, device=device)
-        return cls(
-            decoder,
-            params,
-            states,
-            choose_triton.FusedChoice(how, vocab, chosen),
-            rows,
-            device,
-        )
-
-    def step(self, logits: Tensor, number: int = 0, seed: int = 3) -> tuple[Step, Step, Rng]:
-        """The reference's step and the fused one, on logits `[R, 1, V']`."""
-        host = numbers(self.rows, seed, number)
-        rng = Rng(host.key.to(self.device), host.step.to(self.device))
-        z = logits.to(self.device)
-        outs = {
-            stream.name: Output(z if not i else z.flip(i % 2 - 1) / 2)
-            for i, stream in enumerate(self.decoder.streams)
-        }
-        outs["model"] = with_layers(self.decoder, param_values(self.decoder), outs["model"])
-        with logged() as log:
-            expected = self.decoder.step(outs, self.states[0], self.params, rng)
-        margin = margin_of(self.decoder, expected, log)
-        expected = replace(expected, margin=margin, removing_stage=stages(log, expected))
-        with logged() as log:
-            found = self.fused(outs, self.states[1], self.params, rng)
-        found = replace(found, removing_stage=stages(log, found))
-        raw = outs["model"].logits[:, -1, : self.fused.width].float()
-        assert torch.equal(self.fused.raw.nan_to_num(9e9), raw.nan_to_num(9e9))
-        unread = found.chosen.clone(), found.final.clone()
-        return expected, Step(*unread, margin=found.margin, removing_stage=found.removing_stage), rng
-
-    def agree(self, logits: Tensor, number: int = 0, seed: int = 3) -> None:
-        """Both decide the same, leave the same distribution and the same counts."""
-        expected, found, _ = self.step(logits, number, seed)
-        assert found.chosen.tolist() == expected.chosen.tolist()
-        assert torch.equal(found.final > -math.inf, expected.final > -math.inf)
-        assert torch.allclose(found.final, expected.final, rtol=1e-6, atol=1e-6)
-        assert expected.margin is not None
-        assert found.margin is not None
-        assert expected.removing_stage is not None
-        assert found.removing_stage is not None
-        torch.testing.assert_close(found.margin, expected.margin, rtol=0, atol=1e-4)
-        there = logits[:, -1, : self.fused.width].to(self.device) > -math.inf
-        assert found.removing_stage[there].tolist() == expected.removing_stage[there].tolist()
-        for key, tensor in self.states[0].items():
-            assert torch.equal(self.states[1][key], tensor), key
-
-
-def random(rows: int, vocab: int, seed: int = 0, scale: float = 3.0) -> Tensor:
-    return torch.randn(rows, 1, vocab, generator=torch.Generator().manual_seed(seed)) * scale
 
 
 @some("greedy", "typical", "auto", MIXED)
@@ -338,22 +243,29 @@ class Recorded(TopP):
     columns = ("nucleus",)
 
 
-def middle_of(decoder: Decoder) -> list[str] | None:
-    """Names the stages of a strategy that run between the kernels; None where all are cuts."""
+def between(decoder: Decoder) -> list[str]:
+    """Names the links of a strategy that run between the kernels."""
     found = plan(decoder)
     assert found is not None
-    assert found.middle is None or not found.cuts
-    middle = found.middle
-    return [each.name for each in middle.chain.links[middle.first : middle.last]] if middle else None
+    parts = [part for part in found.parts if isinstance(part, Links)]
+    return [link.name for part in parts for link in part.chain.links[part.first : part.last]]
 
 
 def test_only_what_is_declared_is_a_cut() -> None:
-    assert middle_of(Sampling(TopP())) is None
-    assert middle_of(decoders.find(CHAIN)) is None
-    assert middle_of(decoders.find("penalties+temperature")) is None
-    assert middle_of(decoders.find("top_n_sigma")) == ["top_n_sigma"]
-    assert middle_of(decoders.find(MIXED)) == ["xtc", "min_p", "temperature#2"]
-    assert middle_of(decoders.find("penalties+temperature+top_k+top_k#2")) == ["top_k", "top_k#2"]
+    for name in ("top_p", CHAIN, "penalties+temperature", "penalties+top_k+temperature", "min_p+temperature"):
+        assert between(decoders.find(name)) == []
+    assert between(decoders.find("top_n_sigma")) == ["top_n_sigma"]
+    assert between(decoders.find(MIXED)) == ["xtc"]
+    assert between(decoders.find("penalties+temperature+typical+top_k")) == ["typical"]
+    assert between(decoders.find("mirostat")) == ["mirostat"]
+    assert between(decoders.find("dry")) == ["dry"]
+
+
+def test_what_may_bar_the_only_candidate_holds_the_temperature_back() -> None:
+    """At temperature 0 the kernels would decide before it, and no filter would be asked again."""
+    assert between(decoders.find("temperature+bad_words+xtc")) == ["temperature", "bad_words", "xtc"]
+    assert between(decoders.find("temperature+penalties+xtc")) == ["xtc"]
+    assert between(decoders.find("bad_words+temperature+xtc")) == ["bad_words", "xtc"]
 
 
 def test_what_the_kernels_do_not_know_is_not_fused() -> None:
@@ -361,8 +273,7 @@ def test_what_the_kernels_do_not_know_is_not_fused() -> None:
         Sampling(Wider()),  # no file of ours: its first step is inspected
         Sampling(Taught()),
         Sampling(Recorded()),
-        *map(decoders.find, ("beam", "contrastive", "greedy:top_k", "top_k:min_p", "temperature+top_k")),
-        decoders.find("penalties+top_k+temperature"),
+        *map(decoders.find, ("beam", "contrastive", "greedy:top_k", "speculative")),
     ):
         assert plan(decoder) is None
     here = torch.zeros(1, dtype=torch.int64)
@@ -388,10 +299,8 @@ class Further(Dola):
 
 
 def test_a_strategy_that_does_more_than_combine_is_not_fused() -> None:
-    found = plan(decoders.find("dola"))
-    assert found is not None
-    assert found.combines is decoders.find("dola")
-    for decoder in (Further(), *map(decoders.find, ("dola:top_k", "contrastive_search", "mirostat"))):
+    assert plan(decoders.find("dola")) is not None
+    for decoder in (Further(), decoders.find("contrastive_search")):
         assert plan(decoder) is None
 
 

@@ -11,7 +11,6 @@ import triton.language as tl
 
 from edge_tui.decoders.core.step_log import KEPT, OWN
 from edge_tui.decoders.temperature import GREEDY_BELOW
-from edge_tui.engine.ops.choose_plan import EARLY_TEMPERATURE, FIRST_CUT
 from edge_tui.engine.ops.triton.choose_parts import (
     INF,
     gumbel,
@@ -26,43 +25,48 @@ from edge_tui.engine.ops.triton.launch import after_others
 GREEDY_LIMIT = tl.constexpr(GREEDY_BELOW)
 _KEPT = tl.constexpr(KEPT)
 _OWN = tl.constexpr(OWN)
-_EARLY = tl.constexpr(EARLY_TEMPERATURE)
-_FIRST_CUT = tl.constexpr(FIRST_CUT)
 
 
 class Temperature(NamedTuple):
-    """Holds parameters `[R]`: the temperature and, where a strategy has them, its place and a draws' switch.
+    """Holds parameters `[R]`; None where a strategy lacks one.
 
     Attributes:
-        tau: The temperature.
-        order: 0 puts it before the filters, 1 after them; None puts it before.
+        early: The temperature before the cuts.
+        late: The temperature behind them.
+        order: 0 lets the early one act, 1 the late one; None lets both.
         switch: Above 0 a token is drawn; None always draws.
     """
 
-    tau: Any
-    order: Any
-    switch: Any
+    early: Any
+    late: Any = None
+    order: Any = None
+    switch: Any = None
 
 
 @triton.jit
-def _temperatures(temperature, row, LATE: tl.constexpr):
-    """Returns divisors before and after the filters, two flags, and what removes all but one.
-
-    The flags say argmax, and argmax before the filters. The last is the number of the temperature's link,
-    before the filters or after them, or the strategy itself.
-    """
-    tau = tl.load(temperature.tau + row)
-    greedy = tau < GREEDY_LIMIT
-    off = tau != tau
+def _temperatures(temperature, row):
+    """Returns divisors before and behind the cuts, and flags: argmax, argmax before them, not switched on."""
+    never = tl.full((), 0, tl.int1)
+    before, after = tl.full((), 1.0, tl.float32), tl.full((), 1.0, tl.float32)
+    first, second, off = never, never, never
+    late = tl.full((), 0.0, tl.float32)
+    if temperature.order is not None:
+        late = tl.load(temperature.order + row)
+    if temperature.early is not None:
+        before = tl.load(temperature.early + row)
+        if temperature.order is not None:
+            before = tl.where(late == 0.0, before, 1.0)
+        first = before < GREEDY_LIMIT
+    if temperature.late is not None:
+        after = tl.load(temperature.late + row)
+        if temperature.order is not None:
+            after = tl.where(late == 0.0, 1.0, after)
+        second = after < GREEDY_LIMIT
     if temperature.switch is not None:
         off = tl.load(temperature.switch + row) <= 0.0
-        greedy = greedy | off
-    tau = tl.where(greedy, 1.0, tau)
-    early = tau == tau
-    if temperature.order is not None:
-        early = tl.load(temperature.order + row) == 0.0
-    remover = tl.where(off, _OWN, tl.where(early, _EARLY, LATE))
-    return tl.where(early, tau, 1.0), tl.where(early, 1.0, tau), greedy, greedy & early, remover
+    first = first | off
+    greedy = first | second
+    return tl.where(first, 1.0, before), tl.where(greedy, 1.0, after), greedy, first, off
 
 
 @triton.jit
@@ -97,19 +101,35 @@ def prepare_kernel(
     V,
     BLOCK: tl.constexpr,
     CENTRED: tl.constexpr,
+    TEMPERED: tl.constexpr,
+    HELD: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     """Applies penalties and an early temperature; stores each program's maximum; empties histograms.
 
-    Where nothing is cut before a filter looks at surprise, the parts of the centre are left as well.
+    Where nothing is cut before a filter looks at surprise, the parts of the centre are left as well. A later
+    pass has no `raw` to fill. NaN in its logits stays, to be seen in the final ones. Where it is `HELD`, rows
+    that an early temperature of 0 has decided keep what the pass before has stored.
     """
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     ids = block * BLOCK + tl.arange(0, BLOCK)
-    x = penalise(load_and_keep(logits, raw, row, ids, V), penalties, row, ids, V)
-    before, _, _, _, _ = _temperatures(temperature, row, 0)
-    x = tl.div_rn(x, before)
+    given = load_and_keep(logits, raw, row, ids, V)
+    x = given
+    if penalties is not None:
+        x = penalise(x, penalties, row, ids, V)
+    if raw is None:  # noqa: SIM108 - decided while it compiles
+        x = tl.where(given == given, x, given)
+    else:
+        x = tl.where(given == given, x, -INF)
+    before, _, _, decided, _ = _temperatures(temperature, row)
+    if TEMPERED:
+        x = tl.div_rn(x, before)
+    if HELD:  # noqa: SIM102 - decided while it compiles
+        if decided:
+            x = tl.load(candidates.z + row * V + ids, mask=ids < V, other=-INF)
     tl.store(candidates.z + row * V + ids, x, mask=ids < V)
+    x = tl.where(x == x, x, -INF)
     peak = tl.max(x, 0)
     tl.store(candidates.peaks + row * count + block, peak)
     if CENTRED:
@@ -150,7 +170,8 @@ def finish_choice(
 ):
     """Finds the best score, the first of equals, and its margin.
 
-    Counts the token, and leaves it alone in `final` if so asked.
+    Counts the token where there is an `output`, and leaves it alone in `final` if so asked. NaN among the
+    scores gives any token of the vocabulary.
 
     Returns:
         The program that comes last: the token; the others: −1.
@@ -167,6 +188,7 @@ def finish_choice(
         tops_at = winner.best + row * count + parts
         tops = tl.load(tops_at, mask=parts < count, other=-INF, cache_modifier=".cg")
         top, part = tl.max(tops, 0, return_indices=True)
+        part = tl.minimum(part, count - 1)  # NaN has no greatest, and a lane behind the last holds no id
         token = tl.load(winner.at + row * count + part, cache_modifier=".cg")
         seconds_at = winner.second + row * count + parts
         seconds = tl.load(seconds_at, mask=parts < count, other=-INF, cache_modifier=".cg")
@@ -186,7 +208,8 @@ def finish_choice(
         if alone:
             tl.store(final + row * V + token, top)
         tl.store(winner.chosen + row, token.to(tl.int64))
-        tl.store(output + row * V + token, tl.load(output + row * V + token) + 1)
+        if output is not None:
+            tl.store(output + row * V + token, tl.load(output + row * V + token) + 1)
         chose = token
     return chose
 
@@ -194,6 +217,7 @@ def finish_choice(
 @triton.jit
 def draw_kernel(
     logits,
+    source,
     output,
     temperature,
     candidates,
@@ -201,50 +225,59 @@ def draw_kernel(
     noise,
     winner,
     removing,
+    numbers,
     V,
     BLOCK: tl.constexpr,
     PARTS: tl.constexpr,
     SURPRISE: tl.constexpr,
     EARLIER: tl.constexpr,
     EDGE_SLOT: tl.constexpr,
-    LATE: tl.constexpr,
     ABSENT: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     """Cuts at the edges, and takes the best candidate with noise, or without at temperature 0.
 
-    It notes the link that removed each candidate: `LATE` is the temperature behind the filters, and `ABSENT`
-    stands for candidates that were gone before.
+    `source` holds logits `[R, V]` that torch operations made of the candidates, but for rows that an early
+    temperature of 0 has decided; None where there are none. It notes the link that removed each candidate, by
+    `numbers` (the early temperature's, the late one's, those of the cuts); `ABSENT` stands for candidates
+    that were gone before. NaN and +inf stay as NaN in the final logits, where the record shows them.
     """
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     z = candidates.z
-    limit = limit_of(candidates.edges, row, EARLIER, EDGE_SLOT)
-    _, after, greedy, unfiltered, remover = _temperatures(temperature, row, LATE)
+    _, after, greedy, decided, off = _temperatures(temperature, row)
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(z + row * V + ids, mask=ids < V, other=-INF)
-    peak = peak_of(candidates.peaks, row, count, PARTS)
-    depth = peak - x
-    valid = (x > -INF) & (depth <= tl.where(unfiltered, INF, limit))
-    key, edge = depth, tl.full((), float("inf"), tl.float32)
-    if EDGE_SLOT >= 0:
-        edge = tl.where(unfiltered, INF, edge_of(last, V, row))
-        if SURPRISE:
-            key = tl.abs(depth - tl.load(candidates.centres + row))
-        valid = valid & ~(key > edge)  # so put because a filter at its neutral value leaves no centre
+    if source is not None:
+        made = tl.load(source + row * V + ids, mask=ids < V, other=-INF)
+        x = tl.where(decided, x, made)
+    broken = ~(x < INF)
+    valid = (x > -INF) & ~broken
+    remover = tl.where(off, _OWN, tl.where(decided, tl.load(numbers), tl.load(numbers + 1)))
     stage = tl.zeros((BLOCK,), tl.int32) + tl.where(greedy, remover, _KEPT)
-    for back in tl.static_range(EARLIER):  # from the last cut to the first, which is written over the others
-        slot = EARLIER - 1 - back
-        if slot == EDGE_SLOT:
-            beyond = key > edge
-        else:
-            bound = tl.load(candidates.edges + slot * tl.num_programs(1) + row)
-            beyond = depth > tl.where(unfiltered, INF, bound)
-        stage = tl.where(beyond, _FIRST_CUT + slot, stage)
+    if EARLIER > 0:
+        limit = limit_of(candidates.edges, row, EARLIER, EDGE_SLOT)
+        depth = peak_of(candidates.peaks, row, count, PARTS) - x
+        valid = valid & (depth <= tl.where(decided, INF, limit))
+        key, edge = depth, tl.full((), float("inf"), tl.float32)
+        if EDGE_SLOT >= 0:
+            edge = tl.where(decided, INF, edge_of(last, V, row))
+            if SURPRISE:
+                key = tl.abs(depth - tl.load(candidates.centres + row))
+            valid = valid & ~(key > edge)  # so put because a filter at its neutral value leaves no centre
+        for back in tl.static_range(EARLIER):  # from the last cut to the first, which is written over others
+            slot = EARLIER - 1 - back
+            if slot == EDGE_SLOT:
+                beyond = key > edge
+            else:
+                bound = tl.load(candidates.edges + slot * tl.num_programs(1) + row)
+                beyond = depth > tl.where(decided, INF, bound)
+            stage = tl.where(beyond, tl.load(numbers + 2 + slot), stage)
     stage = tl.where(x > -INF, stage, ABSENT)
     tl.store(removing + row * V + ids, stage.to(tl.int8), mask=ids < V)
     x = tl.where(valid, tl.div_rn(x, after), -INF)
-    tl.store(z + row * V + ids, tl.where(greedy, -INF, x), mask=ids < V)
+    left = tl.where(broken, float("nan"), tl.where(greedy, -INF, x))
+    tl.store(z + row * V + ids, left, mask=ids < V)
     if not greedy:
         x = x + gumbel(ids, tl.load(noise.key + row), tl.load(noise.step))
     finish_choice(x, ids, winner, logits, z, output, V, row, greedy, BLOCK, PARTS)
@@ -255,6 +288,7 @@ def greedy_kernel(
     logits,
     raw,
     penalties,
+    output,
     final,
     winner,
     V,
@@ -269,4 +303,4 @@ def greedy_kernel(
     x = penalise(load_and_keep(logits, raw, row, ids, V), penalties, row, ids, V)
     tl.store(final + row * V + ids, tl.full((BLOCK,), float("-inf"), tl.float32), mask=ids < V)
     alone = tl.full((), 1, tl.int1)
-    finish_choice(x, ids, winner, logits, final, penalties.output, V, row, alone, BLOCK, PARTS)
+    finish_choice(x, ids, winner, logits, final, output, V, row, alone, BLOCK, PARTS)

@@ -80,12 +80,13 @@ def is_last(counter, count):
 
 @triton.jit
 def load_and_keep(logits, raw, row, ids, V):
-    """Loads a row's logits, float32, −inf beyond the vocabulary, and copies them.
+    """Loads a row's logits, float32, −inf beyond the vocabulary, and copies them where there is a `raw`.
 
     What computes the next ones need not wait until these have been recorded.
     """
     x = tl.load(logits.z + row * logits.stride + ids, mask=ids < V, other=-INF).to(tl.float32)
-    tl.store(raw + row * V + ids, x, mask=ids < V)
+    if raw is not None:
+        tl.store(raw + row * V + ids, x, mask=ids < V)
     return x
 
 

@@ -41,7 +41,6 @@ class FusedContrastiveSearch(FusedStep):
         self._parent = parent
         self._searches = Searches(self, 1, 1)
         self._final = self.empty(self.rows, width)
-        self._neutral = Temperature(torch.ones(self.rows, device=self.device), None, None)
         self._tokens: State = {}
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
@@ -51,7 +50,7 @@ class FusedContrastiveSearch(FusedStep):
             last_logits(outs["model"]),
             self.raw,
             penalties_of(s, p),
-            self._neutral,
+            Temperature(None),
             candidates,
             None,
             None,
@@ -59,6 +58,8 @@ class FusedContrastiveSearch(FusedStep):
             self._searches.histograms,
             self.width,
             CENTRED=False,
+            TEMPERED=False,
+            HELD=False,
             **self.first,
         )
         parent, over, extras = weigh(outs["model"], s, p)
