@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints import tokenizer_files
 from edge_tui.engine.checkpoints.gguf.choice import choose
-from edge_tui.engine.checkpoints.gguf.kinds import KINDS
+from edge_tui.engine.checkpoints.gguf.kinds import FORMS, KINDS
 from edge_tui.engine.checkpoints.gguf.model import GgufModel, models_in, open_gguf
 from edge_tui.engine.checkpoints.group_codes import GroupCodes, find_codes, format_of
 from edge_tui.engine.checkpoints.locate import find, missing_config_error
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as FastTokenizer
 
     from edge_tui.engine.checkpoints.source import TensorReader
+    from edge_tui.engine.ops.group_form import GroupForm
 
 """Files that a question names."""
 _TEMPLATE_BYTES = 4_000_000
@@ -148,6 +149,13 @@ class Checkpoint:
     def eos_ids(self) -> tuple[int, ...]:
         """Every id that ends a sequence: the union of generation config, model config and tokenizer."""
         return self._ids("eos_token_id", self.eos_token)
+
+    def form_of(self, name: str) -> GroupForm | None:
+        """Returns the form of a stored matrix whose codes a GPU can keep; None for all other tensors."""
+        if self.codes is not None:
+            return matrix.form if (matrix := self.codes.matrices.get(name)) else None
+        tensor = self.tensors[name]
+        return FORMS.get(tensor.dtype) if self.gguf is not None and len(tensor.shape) == 2 else None
 
     def read_copy(self, ends: bool) -> int:
         """Counts the bytes of the copy that reading the largest tensor makes; 0 if all are read as they lie.

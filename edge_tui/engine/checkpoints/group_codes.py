@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints.gguf.model import ENDS
 from edge_tui.engine.checkpoints.weight_files import CheckpointError, StoredTensor, quantisation_error
+from edge_tui.engine.ops.group_form import GroupForm, form_of_groups
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class CodedMatrix:
         columns: Inputs.
         group_size: Inputs that share a scale, if they are in order; the last group may be shorter.
         has_groups: True if `g_idx` is stored.
+        form: The form in which a GPU keeps the codes, if the groups are in order; None if there is none.
     """
 
     base: str
@@ -83,6 +85,7 @@ class CodedMatrix:
     columns: int
     group_size: int
     has_groups: bool
+    form: GroupForm | None
 
     @property
     def groups(self) -> int:
@@ -254,4 +257,6 @@ def _matrix(name: str, form: GroupFormat, base: str, stored: Mapping[str, Stored
     has_groups = not form.packs_outputs and (form.needs_groups or f"{base}.g_idx" in stored)
     if has_groups:
         check("g_idx", ("I32", "I64"), (columns,))
-    return CodedMatrix(base, rows, columns, size, has_groups)
+    whole = columns % size == 0 and stored[f"{base}.scales"].dtype == "F16" and not form.needs_groups
+    kept = form_of_groups(form.bits, size, "zero") if whole else None
+    return CodedMatrix(base, rows, columns, size, has_groups, kept)

@@ -8,6 +8,7 @@ import torch
 
 from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.checkpoints.weights import empty_on_cpu
+from edge_tui.engine.ops.code_groups import CodeGroups
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
@@ -76,6 +77,23 @@ class GroupCodesReader:
             _scale(piece, zeros[at : at + step], scales[at : at + step], groups, matrix.group_size)
         return out
 
+    def read_codes(self, name: str, device: str) -> CodeGroups | None:
+        """Reads a matrix as codes; None if it is not stored so, or its groups are not in order.
+
+        Raises:
+            WeightsError: it is missing or unreadable.
+        """
+        matrix, form = self._matrices.get(name), self._form
+        if matrix is None or matrix.form is None or self._groups[name] is not None:
+            return None
+        packed, zeros, scales = (self._reader.read(part).to(device) for part in matrix.parts[:3])
+        codes = torch.empty(matrix.rows, matrix.columns, dtype=torch.uint8, device=device)
+        _unpack(packed, form, 0, codes)
+        zeros = _codes_of(zeros, form).flatten(1)[:, : matrix.rows] + form.zero_offset
+        both = torch.stack((scales, zeros.half()), -1).transpose(0, 1)
+        repeats = matrix.group_size // matrix.form.group
+        return CodeGroups(matrix.form, codes, both.repeat_interleave(repeats, 1))
+
     def close(self) -> None:
         """Unmaps the files."""
         self._reader.close()
@@ -96,7 +114,8 @@ class GroupCodesReader:
 
 def _codes_of(packed: Tensor, form: GroupFormat) -> Tensor:
     """Takes int32 `[…]` apart: `[…, codes in an int32]`."""
-    return packed[..., None] >> torch.tensor(form.shifts, dtype=torch.int32) & ((1 << form.bits) - 1)
+    shifts = torch.tensor(form.shifts, dtype=torch.int32, device=packed.device)
+    return packed[..., None] >> shifts & ((1 << form.bits) - 1)
 
 
 def _unpack(packed: Tensor, form: GroupFormat, at: int, out: Tensor) -> None:
@@ -106,7 +125,7 @@ def _unpack(packed: Tensor, form: GroupFormat, at: int, out: Tensor) -> None:
         packed: int32, `[in, out / n]` where a format packs outputs, else `[in / n, out]`.
         form: Where the bits of a code lie.
         at: The first output.
-        out: float32 `[outputs, in]`, contiguous; receives the codes.
+        out: float32 or uint8 `[outputs, in]`, contiguous; receives the codes.
     """
     per, mask = len(form.shifts), (1 << form.bits) - 1
     if form.packs_outputs:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as FastTokenizer
     from torch import Tensor
 
+    from edge_tui.engine.ops.code_groups import CodeGroups
+
 
 class TensorReader(Protocol):
     """Reads the weights of one source by name."""
@@ -28,6 +30,13 @@ class TensorReader(Protocol):
 
     def read(self, name: str) -> Tensor:
         """Reads a weight to the CPU, as it is stored; one that is stored quantised or packed as float32.
+
+        Raises:
+            WeightsError: it is missing or unreadable.
+        """
+
+    def read_codes(self, name: str, device: str) -> CodeGroups | None:
+        """Reads a matrix to a device as codes in groups; None if it is not stored as such.
 
         Raises:
             WeightsError: it is missing or unreadable.

@@ -15,13 +15,14 @@ from edge_tui.engine.ops.quantisation import QUANTISATIONS, is_scale
 from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import torch
     from torch import Tensor
 
     from edge_tui.engine.checkpoints.source import TensorReader
+    from edge_tui.engine.ops.code_groups import CodeGroups
     from edge_tui.engine.ops.quantisation import Packer
 
 _LARGE = 1 << 20
@@ -78,6 +79,9 @@ class SafetensorsReader:
         kind, layout = self.quantised[name]
         with _refuse_unknown_layout(name):
             return kind.unpack(name, layout, self._stored)
+
+    def read_codes(self, name: str, device: str) -> None:
+        """Returns None: bitsandbytes stores other codes."""
 
     def packer(self, name: str, device: str) -> Packer | None:
         """Returns what packs a quantised matrix again without changing a number; None if nothing does.
@@ -156,16 +160,37 @@ class Weights:
         out = self._empty(sum(rows), *rest)
         at = 0
         for name, count in zip(names, rows, strict=True):
-            if self._cancelled is not None and self._cancelled():
-                raise Cancelled
+            self._stop_if_cancelled()
             tensor = self.read(name, (count, *rest))
             self._names.add(name)
             out[at : at + count].copy_(tensor)
             at += count
-            self._read += tensor.nbytes
-            if self._progress is not None:
-                self._progress(min(self._read, self._reader.nbytes), self._reader.nbytes)
+            self._count(tensor.nbytes)
         return out
+
+    def stack_codes(self, names: list[str], rows: list[int], columns: int) -> CodeGroups | None:
+        """Returns several matrices below one another as codes; None if one is not stored so, or differs.
+
+        Args:
+            names: Of the matrices.
+            rows: Their rows.
+            columns: The columns they share.
+        """
+        parts = []
+        for name, count in zip(names, rows, strict=True):
+            self._stop_if_cancelled()
+            part = self._reader.read_codes(name, self.device)
+            if part is None:
+                return None
+            self._check_shape(name, part.codes.shape, (count, columns))
+            parts.append(part)
+        from edge_tui.engine.ops.code_groups import stack
+
+        whole = stack(parts)
+        if whole is not None:
+            self._names.update(names)
+            self._count(whole.codes.numel() * 4)  # as wide as it would have been read
+        return whole
 
     def unread(self) -> list[str]:
         """Returns the names of the weights that have not been read."""
@@ -174,12 +199,25 @@ class Weights:
     def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Reads one tensor, wherever it is to go."""
         tensor = self._reader.read(name)
-        if tuple(tensor.shape) != shape:
+        self._check_shape(name, tensor.shape, shape)
+        return tensor
+
+    def _check_shape(self, name: str, shape: Sequence[int], wanted: tuple[int, ...]) -> None:
+        if tuple(shape) != wanted:
             raise WeightsError(
-                f"{name} has shape {list(tensor.shape)}, but its configuration wants {list(shape)}: "
+                f"{name} has shape {list(shape)}, but its configuration wants {list(wanted)}: "
                 "fetch the checkpoint again."
             )
-        return tensor
+
+    def _stop_if_cancelled(self) -> None:
+        if self._cancelled is not None and self._cancelled():
+            raise Cancelled
+
+    def _count(self, nbytes: int) -> None:
+        """Tells the progress."""
+        self._read += nbytes
+        if self._progress is not None:
+            self._progress(min(self._read, self._reader.nbytes), self._reader.nbytes)
 
     def _empty(self, *shape: int) -> Tensor:
         """Allocates a tensor; a large one on a CPU has a mapping of its own, which goes back with it.

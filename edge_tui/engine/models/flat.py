@@ -33,6 +33,7 @@ from edge_tui.engine.models.masks import Masks, alibi_slopes
 from edge_tui.engine.models.rope import rotate, tables
 from edge_tui.engine.ops.linear import PlainLinear
 from edge_tui.engine.ops.norm import rms_norm
+from edge_tui.engine.ops.packed_linear import GroupLinear
 from edge_tui.engine.ops.triton.availability import available
 from edge_tui.errors import Cancelled
 
@@ -109,7 +110,7 @@ class FlatModel:
         self.fused: FusedStep | None = None if isinstance(fused, str) else fused
         # Plain operations are captured where no kernels are made for the family: their attention then spans
         # the whole context.
-        plain = all(isinstance(matrix, PlainLinear) for matrix in weights.matrices)
+        plain = all(isinstance(matrix, PlainLinear | GroupLinear) for matrix in weights.matrices)
         stays = config.features.mixture is None or kernels  # plain operations ask which experts were chosen
         self._whole = on_cuda and not config.is_fusible and plain and stays
         reason = fused if isinstance(fused, str) else ""

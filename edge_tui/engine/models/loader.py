@@ -13,7 +13,14 @@ from edge_tui.decoders.core.random import MOST_TOKENS
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.models.architectures import flat_config, supports
 from edge_tui.engine.models.device_memory import release_cached_memory
-from edge_tui.engine.models.memory_estimate import UNLIMITED, context_to_reserve, estimate, resolve_precision
+from edge_tui.engine.models.memory_estimate import (
+    UNLIMITED,
+    context_to_reserve,
+    estimate,
+    keeps_codes,
+    resolve_precision,
+)
+from edge_tui.engine.ops.packed import CodeFault
 from edge_tui.engine.ops.quantisation import QUANTISATIONS
 from edge_tui.engine.out_of_memory import is_out_of_memory
 from edge_tui.engine.text import chat_template
@@ -94,12 +101,20 @@ def load(
     if dtype == "bfloat16" and spec.precision != "bfloat16" and not _gpu_has_bfloat16(device):
         precision, dtype = ("float16" if precision == "bfloat16" else precision), "float16"
         notices.append(f"{device} has no bfloat16: computing in float16.")
-    context = _context(checkpoint, spec, precision, device, notices)
-    _check_memory(checkpoint, precision, context, device)
+    context, limits = _context(checkpoint, spec, precision, device)
     options: dict[str, Any] = {"progress": progress, "cancelled": cancelled}
     if weights_from is not None:
         options["weights_from"] = weights_from
-    model = _read(checkpoint, device, precision, dtype, context, **options)
+    model: LanguageModel | None = None
+    try:
+        model = _read(checkpoint, device, precision, dtype, context, **options)
+    except CodeFault as error:
+        notices.append(f"{error} So {checkpoint.name} is dequantised to {dtype}: slower, and larger.")
+    if model is None:  # only here is nothing left of the first try
+        release_cached_memory()
+        context, limits = _context(checkpoint, spec, dtype, device)
+        model = _read(checkpoint, device, dtype, dtype, context, **options)
+    notices += limits
     context = min(context, model.info.context)
     if checkpoint.chat_template is None:
         notices.append("No chat template: prompts are completed as they stand.")
@@ -202,22 +217,26 @@ def _gpu_has_bfloat16(device: str) -> bool:
     return bool(torch.cuda.get_device_capability(device) >= _BF16_CAPABILITY)
 
 
-def _context(checkpoint: Checkpoint, spec: ModelSpec, precision: str, device: str, notices: list[str]) -> int:
-    """Chooses the positions to reserve."""
+def _context(
+    checkpoint: Checkpoint, spec: ModelSpec, precision: str, device: str
+) -> tuple[int, tuple[str, ...]]:
+    """Chooses the positions to reserve, and tells the user about them.
+
+    Raises:
+        LoadError: the model needs more memory than is free.
+    """
     limit = checkpoint.context or UNLIMITED
     context = context_to_reserve(checkpoint, spec.context, precision, device)
-    if spec.context > limit:
-        notices.append(f"The context is {limit:,} positions, the most that {checkpoint.name} was made for.")
-    elif not spec.context and context < limit:
-        notices.append(f"The context is {context:,} of {limit:,} positions: more does not fit in memory.")
-    return context
-
-
-def _check_memory(checkpoint: Checkpoint, precision: str, context: int, device: str) -> None:
-    """Refuses a model that needs more memory than is free."""
     memory = estimate(checkpoint, precision, context, 1, device)
     if not memory.fits:
         raise LoadError(memory.sentence)
+    if spec.context > limit:
+        return context, (
+            f"The context is {limit:,} positions, the most that {checkpoint.name} was made for.",
+        )
+    if not spec.context and context < limit:
+        return context, (f"The context is {context:,} of {limit:,} positions: more does not fit in memory.",)
+    return context, ()
 
 
 def _read(
@@ -231,7 +250,9 @@ def _read(
     from edge_tui.errors import Cancelled
 
     load_tier: Callable[..., LanguageModel]
+    codes = keeps_codes(checkpoint, precision, device)
     if tier_of(checkpoint) == "flat":
+        options["codes"] = codes
         from edge_tui.engine.models.loading import load_flat as load_tier
     else:
         from edge_tui.engine.models.transformers_tier import load_transformers as load_tier
@@ -240,13 +261,13 @@ def _read(
             checkpoint,
             device=device,
             dtype=getattr(torch, dtype),
-            precision=precision if precision in QUANTISATIONS else dtype,
+            precision=precision if codes or precision in QUANTISATIONS else dtype,
             context=context,
             **options,
         )
     except (PrecisionError, WeightsError) as error:
         raise LoadError(str(error)) from error
-    except (Cancelled, CheckpointError):
+    except (Cancelled, CheckpointError, CodeFault):
         raise
     except Exception as error:  # whatever else a modelling library raises
         if not is_out_of_memory(error):

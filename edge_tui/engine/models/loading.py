@@ -20,6 +20,7 @@ from edge_tui.engine.models.layers import DecoderWeights, Layer, Mlp, Norm
 from edge_tui.engine.models.weight_bytes import BUFFERS
 from edge_tui.engine.ops.cpu.packed_sizes import packers
 from edge_tui.engine.ops.linear import CpuLinear, Linear, PlainLinear, float32_on_cpu
+from edge_tui.engine.ops.packed_linear import GroupLinear
 from edge_tui.engine.ops.quantisation import head_packer_of, packer_of
 from edge_tui.machine.devices import release_freed_memory
 
@@ -44,6 +45,7 @@ def load_flat(
     dtype: torch.dtype,
     precision: str,
     context: int = 0,
+    codes: bool = False,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     weights_from: Callable[..., Weights] = Weights,
@@ -58,6 +60,7 @@ def load_flat(
             to the embedding there; anything else keeps `dtype`, except that large matrices which 16 bits hold
             are kept in 16 bits by a CPU that computes in float32.
         context: Most positions to promise in `info.context`; 0 means the model's own limit.
+        codes: True keeps the layers' matrices as codes in groups where they are stored so.
         progress: Called with (bytes read, bytes in all).
         cancelled: Called before each tensor.
         weights_from: Makes the weights from the source's tensors; called as `Weights` is.
@@ -66,6 +69,7 @@ def load_flat(
         UnsupportedError: the config is not one of the flat tier; `supports` says so beforehand.
         WeightsError: a tensor or file is missing or damaged.
         PrecisionError: the device cannot run the precision.
+        CodeFault: the device cannot multiply by codes.
         Cancelled: `cancelled()` said so; nothing stays allocated.
     """
     flat = flat_config(source.config)
@@ -75,7 +79,7 @@ def load_flat(
         # Both before the layers, because no other matrix is as wide before it is packed.
         layout = flat.layout.found_in(reader)
         embedding, head, tied = _pack_ends(reader, flat, layout, pack_head)
-        layers = _read_layers(reader, replace(flat, layout=layout), pack)
+        layers = _read_layers(reader, replace(flat, layout=layout), pack, codes)
         prefix, norm = layout.prefixes[0], None
         if flat.features.final_norm:
             norm = read_norm(reader, layout, prefix + layout.norm, flat.hidden)
@@ -138,9 +142,9 @@ def _count_bytes(weights: DecoderWeights, tied: bool) -> int:
     return vectors + sum(m.nbytes for m in matrices) + head.nbytes - shared
 
 
-def _read_layers(weights: Weights, flat: FlatConfig, pack: Packer) -> tuple[Layer, ...]:
+def _read_layers(weights: Weights, flat: FlatConfig, pack: Packer, codes: bool) -> tuple[Layer, ...]:
     """Reads every layer and packs its matrices."""
-    with _PackingPool(pack) as pool:
+    with _PackingPool(pack, codes) as pool:
         pending = []
         for i in range(flat.layers):
             pending.append(_layer(weights, flat, i, pool))
@@ -175,10 +179,15 @@ def _narrow(embedding: Tensor, exactly: bool) -> Tensor:
 
 
 class _PackingPool:
-    """Packs matrices, several at once where packing one is a single thread's work."""
+    """Packs matrices, several at once where packing one is a single thread's work.
 
-    def __init__(self, pack: Packer) -> None:
+    Attributes:
+        keeps_codes: True if those that are stored as codes stay so.
+    """
+
+    def __init__(self, pack: Packer, keeps_codes: bool) -> None:
         self._pack = pack
+        self.keeps_codes = keeps_codes
         workers = packers()
         several = pack is float32_on_cpu and workers > 1
         self._pool = ThreadPoolExecutor(workers, "packing") if several else None
@@ -245,8 +254,15 @@ def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Calla
     ) -> Callable[[], Linear]:
         names = [where + part for part in parts]
         rows = rows if len(rows) == len(parts) else [sum(rows)]
-        weight = _stacked(weights, [n + ".weight" for n in names], rows, columns, layout.transposed)
+        stored = [n + ".weight" for n in names]
+        groups = weights.stack_codes(stored, rows, columns) if pool.keeps_codes else None
         vector = weights.stack([n + ".bias" for n in names], rows) if bias else None
+        if groups is not None:
+            if order is not None:
+                groups, vector = groups[order], None if vector is None else vector[order]
+            kept = GroupLinear(groups, vector, weights.dtype)
+            return lambda: kept
+        weight = _stacked(weights, stored, rows, columns, layout.transposed)
         if order is not None:
             weight, vector = weight[order], None if vector is None else vector[order]
         return pool.submit(weight, vector)

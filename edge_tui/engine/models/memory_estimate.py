@@ -35,6 +35,8 @@ matrices run at 91 µs against 112 µs in bfloat16, 4096² ones at 2.1 ms agains
 _LOGIT_COPIES = 8
 """Vocabulary-wide rows of four bytes that a decode step holds: logits and their copy for the record, the
 final distribution, counts of prompt and answer, a search's keys and its 64-bit weights."""
+_CODE_COPIES = 4
+"""Bytes of each weight while codes are packed: as stored, a byte a code, those of all parts, and words."""
 _WORKSPACE = 2**25
 """Bytes that cuBLAS keeps on Hopper."""
 _ATTENTION = ("full_attention", "sliding_attention", "chunked_attention", "attention")
@@ -135,6 +137,26 @@ def context_to_reserve(checkpoint: Checkpoint, requested: int, precision: str, d
     return min(requested or largest_context(checkpoint, precision, device) or CHUNK, limit)
 
 
+def keeps_codes(checkpoint: Checkpoint, precision: str, device: str) -> bool:
+    """Tells whether a load keeps the layers' matrices as the codes that are stored.
+
+    It does on an NVIDIA GPU in the flat tier, unless another precision is asked for. Both the loader and the
+    estimate go by this.
+    """
+    if not device.startswith("cuda") or precision not in ("auto", packed_precision(checkpoint)):
+        return False
+    flat = _flat(checkpoint)
+    if flat is None or flat.layout.transposed:
+        return False
+    layout = flat.layout.found_in(checkpoint.tensors)
+    return any(layout.matrix_of(name) and checkpoint.form_of(name) for name in checkpoint.tensors)
+
+
+def packed_precision(checkpoint: Checkpoint) -> str:
+    """Names the precision of a model whose matrices stay as they are stored: "GGUF Q4_K, packed"."""
+    return f"{checkpoint.format}, packed"
+
+
 def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tuple[str, str]:
     """Resolves "auto" for a model on a device, and chooses the dtype to compute in.
 
@@ -144,7 +166,7 @@ def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tu
     in float32, which costs a step nothing beside reading them.
 
     Returns:
-        (precision, compute dtype): a dtype's name, "int8" or "4bit", and a dtype's name.
+        (precision, compute dtype): a dtype's name, "int8", "4bit" or `packed_precision`, and a dtype's name.
     """
     if checkpoint.quantization:
         precision = checkpoint.quantization
@@ -156,6 +178,8 @@ def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tu
         if device != "cpu":
             return precision, half
         return precision, "float32" if _flat(checkpoint) else "bfloat16"
+    if keeps_codes(checkpoint, precision, device):
+        return packed_precision(checkpoint), half
     if device != "cpu":
         return own, own
     if checkpoint.parameters <= SMALL:
@@ -189,11 +213,12 @@ class MemoryNeed:
         self._flat = _flat(checkpoint)
         self._precision, dtype = resolve_precision(checkpoint, precision, device)
         self._kind, self._device = QUANTISATIONS.get(self._precision), device
+        self._codes = keeps_codes(checkpoint, self._precision, device)
         self._number = WIDTH[dtype]
         self._rows, self._new = rows, new
         self._cuda = device.startswith("cuda")
         self._weights, self._inner, self._first = count_weights(
-            checkpoint, self._flat, self._precision, dtype, device
+            checkpoint, self._flat, self._precision, dtype, device, self._codes
         )
         self._position = _kv_bytes(checkpoint, self._flat, dtype)
         width = (
@@ -246,6 +271,8 @@ class MemoryNeed:
         """Counts what exists beside the finished weights while the largest matrix is packed."""
         # As read; LLM.int8 takes it through another copy in 16 bit.
         one = self._inner * (self._number + (self._kind.wide_copy if self._kind and self._cuda else 0))
+        if self._codes:
+            one = self._inner * _CODE_COPIES
         one *= packers() if self._precision == "float32" else 1
         layers, ends = (self._checkpoint.read_copy(ends) for ends in (False, True))
         if not (layers or ends) or self._device != "cpu":
@@ -315,7 +342,7 @@ class MemoryNeed:
     def _widened(self) -> int:
         """Counts what one matrix takes that is widened to 16 bit for a chunk, the largest of the layers."""
         if self._kind is None:
-            return 0
+            return 2 * self._inner if self._codes else 0
         shapes: list[tuple[int, int]] = []
         if (f := self._flat) is not None:
             heads = f.heads * f.head_dim

@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.ops.cpu.packed_sizes import half_bytes, is_worth_packing
+from edge_tui.engine.ops.group_form import GroupForm, merged
 from edge_tui.engine.ops.packed import NF4_BLOCK
 from edge_tui.engine.ops.quantisation import FOUR_BIT, INT8, QUANTISATIONS, is_scale
 from edge_tui.machine.devices import cpu_has_half
@@ -27,9 +28,14 @@ _ENDS = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 def count_weights(
-    checkpoint: Checkpoint, flat: FlatConfig | None, precision: str, dtype: str, device: str
+    checkpoint: Checkpoint,
+    flat: FlatConfig | None,
+    precision: str,
+    dtype: str,
+    device: str,
+    codes: bool = False,
 ) -> tuple[int, int, int]:
-    """Counts the bytes of a model's weights.
+    """Counts the bytes of a model's weights; with `codes`, matrices that are stored as such stay so.
 
     Returns:
         Bytes in memory in the end; elements of the largest packed matrix of a layer; and bytes once the head
@@ -53,12 +59,14 @@ def count_weights(
         # Both as they are read, and the packed one; or, of a single one, its 16 bits.
         first = total - (0 if tied else 2 * ends[0].numel) + WIDTH[dtype] * sum(t.numel for t in ends)
     matrices: dict[str, list[StoredTensor]] = defaultdict(list)
+    forms: dict[str, list[GroupForm | None]] = defaultdict(list)
     for name, tensor in checkpoint.tensors.items():
         if BUFFERS.search(name) or (narrow_head and name in end_names):
             continue
         matrix = layout.matrix_of(name) if layout else name if _is_matrix(name, tensor) else None
-        if (kind or halve) and matrix is not None:
+        if (kind or halve or codes) and matrix is not None:
             matrices[matrix].append(tensor)
+            forms[matrix].append(checkpoint.form_of(name) if codes else None)
         elif is_scale(name):
             continue  # counted with their matrix
         elif tensor.dtype in ("U8", "I8"):
@@ -67,13 +75,15 @@ def count_weights(
             total += tensor.numel * WIDTH[dtype]
     inner = 0
     columns_first = 1 if layout and layout.transposed else 0
-    for parts in matrices.values():
+    for name, parts in matrices.items():
         elements, outputs = sum(t.numel for t in parts), sum(t.shape[columns_first] for t in parts)
-        if halve and not _fits_half(parts):
+        form = merged(forms[name])
+        if (halve and not _fits_half(parts)) or (codes and form is None):
             total += elements * WIDTH[dtype]
             continue
         inner = max(inner, elements)
-        total += _packed(kind, outputs, elements // outputs, device)
+        each = kind if form is None else form
+        total += _packed(each, outputs, elements // outputs, device)
     if flat and flat.qk_norm == "head":  # kept once for each head
         total += (flat.heads + flat.kv_heads - 2) * flat.head_dim * flat.layers * WIDTH[dtype]
     return total, inner, first
@@ -85,8 +95,10 @@ def _fits_half(parts: Sequence[StoredTensor]) -> bool:
     return exact and is_worth_packing(sum(part.numel for part in parts))
 
 
-def _packed(kind: Quantisation | None, rows: int, columns: int, device: str) -> int:
-    """Counts the bytes of a matrix that is packed: quantised, or as float16."""
+def _packed(kind: Quantisation | GroupForm | None, rows: int, columns: int, device: str) -> int:
+    """Counts the bytes of a matrix that is packed: quantised, as codes in groups, or as float16."""
+    if isinstance(kind, GroupForm):
+        return kind.nbytes(rows, columns)
     return half_bytes(rows, columns) if kind is None else kind.nbytes(rows, columns, device)
 
 

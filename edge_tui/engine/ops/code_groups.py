@@ -11,7 +11,7 @@ All operations are torch's own, on any device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -166,9 +166,3 @@ def unpack(packed: PackedMatrix) -> CodeGroups:
     if outer is not None:
         outer = outer[:, : -(-packed.columns // OUTER)]
     return CodeGroups(form, codes, packed.scale[:, : packed.columns // form.group], outer)
-
-
-def regroup(groups: CodeGroups, form: GroupForm) -> CodeGroups:
-    """Writes groups of any size as the several groups of a form from `form_of_groups`."""
-    repeats = groups.codes.shape[1] // form.group // groups.scale.shape[1]
-    return replace(groups, form=form, scale=groups.scale.repeat_interleave(repeats, 1))

@@ -87,11 +87,14 @@ def form_of_groups(bits: int, group: int, least: Least = "none", outer: bool = F
     return GroupForm(bits, min(share, WIDEST), least, outer) if share >= _SMALLEST[8] else None
 
 
-def merged(forms: Sequence[GroupForm]) -> GroupForm | None:
-    """Returns the form of several matrices below one another; None if there is none.
+def merged(parts: Sequence[GroupForm | None]) -> GroupForm | None:
+    """Returns the form of several matrices below one another; None if there is none, or one has none.
 
     Codes widen and groups divide without loss, and a subtrahend that is not stored can be.
     """
+    forms = [form for form in parts if form is not None]
+    if len(forms) < len(parts):
+        return None
     stored = {form.least for form in forms} - {"none"}
     if len({form.outer for form in forms}) > 1 or len(stored) > 1:
         return None

@@ -38,6 +38,10 @@ class PrecisionError(ValueError):
     """Says why a device cannot run a precision, and what to do."""
 
 
+class CodeFault(ValueError):
+    """Says in one sentence why a device cannot multiply by codes in groups."""
+
+
 @dataclass(frozen=True, slots=True)
 class PackedMatrix:
     """Holds a matrix `[N, K]` as it lies in memory.

@@ -32,6 +32,7 @@ from edge_tui.engine.ops.triton import experts as experts_triton
 from edge_tui.engine.ops.triton import project as project_triton
 from edge_tui.engine.ops.triton import speculate as speculate_triton
 from edge_tui.engine.ops.triton import stats as stats_triton
+from edge_tui.engine.ops.triton.widen_groups import widen
 from tests.decoders.driver import numbers, param_values, table
 from tests.engine.ops import random_groups
 
@@ -81,10 +82,11 @@ def products() -> None:
             x = torch.zeros(tokens, columns, dtype=torch.bfloat16)
             gated = torch.zeros(tokens, rows // 2, dtype=torch.bfloat16)
             project_triton.project(x, packed, gated, norm=norm, eps=1e-6, gate=True)
-    for form in random_groups.KINDS.values():
-        packed = pack(random_groups.random_groups(form, 32, 1024))
+    for kind in ("Q4_0", "AWQ g128", "Q4_K", "Q6_K", "Q4_K above Q6_K"):
+        packed = pack(random_groups.random_groups(random_groups.KINDS[kind], 32, 1024))
         x, out = torch.zeros(4, 1024, dtype=torch.bfloat16), torch.zeros(4, 16, dtype=torch.bfloat16)
         project_triton.project(x, packed, out, norm=torch.ones_like(x[0]), eps=1e-6, gate=True)
+        widen(packed, torch.bfloat16)
     x = torch.zeros(4, columns, dtype=torch.bfloat16)
     project_triton.embed(torch.zeros(4, dtype=torch.int64), weight.view(torch.bfloat16).view(-1, 8), x)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from edge_tui.engine.checkpoints.gguf.kinds import read_bytes
-from edge_tui.engine.checkpoints.gguf.unpack import unpack
+from edge_tui.engine.checkpoints.gguf.unpack import read_groups, unpack
 from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.checkpoints.weights import empty_on_cpu
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.engine.checkpoints.gguf.header import GgufTensor
+    from edge_tui.engine.ops.code_groups import CodeGroups
 
 _PIECE = 1 << 18
 """Numbers that are unpacked at once: a megabyte, which stays in the processor's cache."""
@@ -76,14 +77,10 @@ class GgufReader:
         Raises:
             WeightsError: it is missing, or its file has become shorter.
         """
-        if name not in self._tensors:
-            raise WeightsError(f"{self._name} has no tensor {name}: take another file.")
-        file, tensor = self._tensors[name]
-        kind, data = tensor.kind, self._files[file]
-        if tensor.offset + tensor.bytes > len(data):
-            raise WeightsError(f"{file.name} is cut short at {name}: fetch it again.")
+        tensor, data = self._stored(name)
+        kind = tensor.kind
         count = tensor.shape[0] if len(tensor.shape) > 1 or not kind.packed else 1
-        rows = data[tensor.offset : tensor.offset + tensor.bytes].view(count, -1)
+        rows = data.view(count, -1)
         order = _halves(count, self._heads[name]) if name in self._heads else None
         out = empty_on_cpu(tensor.shape, _DTYPES.get(kind.name, torch.float32))
         results = out.view(count, -1) if kind.packed else out.view(torch.uint8).view(count, -1)
@@ -97,9 +94,33 @@ class GgufReader:
                 result.copy_(piece)
         return out.sub_(self._norm_offset) if self._norm_offset and name.endswith("norm.weight") else out
 
+    def read_codes(self, name: str, device: str) -> CodeGroups | None:
+        """Reads a packed matrix as codes; None if it is no matrix, or not packed.
+
+        Raises:
+            WeightsError: it is missing, or its file has become shorter.
+        """
+        tensor, data = self._stored(name)
+        if not tensor.kind.packed or len(tensor.shape) != 2:
+            return None
+        rows = tensor.shape[0]
+        blocks = data.to(device).view(-1, tensor.kind.bytes)
+        groups = read_groups(tensor.kind.name, blocks, rows)
+        return groups[_halves(rows, self._heads[name]).to(device)] if name in self._heads else groups
+
     def close(self) -> None:
         """Unmaps the files."""
         self._files.clear()
+
+    def _stored(self, name: str) -> tuple[GgufTensor, Tensor]:
+        """Returns a tensor's description and its bytes."""
+        if name not in self._tensors:
+            raise WeightsError(f"{self._name} has no tensor {name}: take another file.")
+        file, tensor = self._tensors[name]
+        data = self._files[file]
+        if tensor.offset + tensor.bytes > len(data):
+            raise WeightsError(f"{file.name} is cut short at {name}: fetch it again.")
+        return tensor, data[tensor.offset : tensor.offset + tensor.bytes]
 
 
 def _halves(rows: int, heads: int) -> Tensor:

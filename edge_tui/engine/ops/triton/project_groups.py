@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 LEAST = {"none": 0, "own": 1, "zero": 2}
 """Numbers of `GroupForm.least` for kernels."""
-NONE, OWN, ZERO = (tl.constexpr(number) for number in LEAST.values())
+NONE, OWN = (tl.constexpr(LEAST[name]) for name in ("none", "own"))
 _SPAN = tl.constexpr(OUTER)
 
 
@@ -57,23 +57,20 @@ def _halves(words, FLOAT: tl.constexpr):
 
 
 @triton.jit
-def _factors(scale, outer, LEAST: tl.constexpr, ZERO_CODE: tl.constexpr, BASE: tl.constexpr):
-    """Returns S and `BASE · S + M` of groups, float32."""
+def stored_factors(scale, outer, LEAST: tl.constexpr, OUTER: tl.constexpr):
+    """Returns S of groups, and what is stored of M, float32; without any, 0."""
+    least = 0.0
     if LEAST == NONE:
         s = scale.to(tl.float32)
-        if outer is not None:
+        if OUTER:
             s *= outer.to(tl.float32)
-        return s, s * (BASE + ZERO_CODE)
     else:
-        s, least = _halves(scale, outer is None)
-        if outer is not None:
+        s, least = _halves(scale, not OUTER)
+        if OUTER:
             outer_s, outer_least = _halves(outer, True)
             s *= outer_s
             least *= outer_least
-        if LEAST == ZERO:
-            return s, s * (least + BASE)
-        else:
-            return s, s * BASE + least
+    return s, least
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -198,11 +195,17 @@ def project_groups_on_tensor_cores(
             products = tl.dot(matrix, x_tile) * 16.0
             matrix = _matrix(low, DTYPE, FLOAT, TILES, CHUNKS, WARPS, PARTS, STEPS)
             products = tl.dot(matrix, x_tile, products)
-        each = None
+        each = wide
         if outer is not None:
             each = tl.broadcast_to(wide[:, :, None], (BLOCK_N * STRIDE, 4, PARTS))
             each = tl.reshape(each, (BLOCK_N * STRIDE, 4 * PARTS))
-        s, least = _factors(factor, each, LEAST, 1 << (BITS - 1), BASE)
+        s, least = stored_factors(factor, each, LEAST, outer is not None)
+        if LEAST == NONE:
+            least = s * (BASE + (1 << (BITS - 1)))
+        elif LEAST == OWN:
+            least = s * BASE + least
+        else:
+            least = s * (BASE + least)
         s = _over_sums(s, TILES, CHUNKS, WARPS, PARTS, HALVES)
         least = _over_sums(least, TILES, CHUNKS, WARPS, PARTS, HALVES)
         sums += products * s - tl.dot(ones, x_tile) * least

@@ -1,0 +1,93 @@
+"""Holds the kernels for codes in groups to the weights that they stand for, once for each form and width.
+
+A version of Triton that compiles a kernel wrongly yields no error but other tokens. So the first matrix of
+each form is multiplied at load, a few rows of it, under the cut and the width of its own; the kernels that
+this compiles are those of the steps to come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from edge_tui.engine.ops.code_groups import unpack
+from edge_tui.engine.ops.packed import CodeFault
+from edge_tui.util import logs
+
+if TYPE_CHECKING:
+    from edge_tui.engine.ops.group_form import GroupForm
+    from edge_tui.engine.ops.packed import PackedMatrix
+
+_ROWS = 32
+"""Rows of a matrix that are compared."""
+_LIMIT = 1e-3
+"""Relative error of float32 sums that rounding explains, with room: it is 3e-5 at most."""
+_results: dict[tuple[GroupForm, int, torch.dtype, torch.device], str] = {}
+
+
+def check(packed: PackedMatrix, dtype: torch.dtype) -> None:
+    """Compares the product and the dequantised rows of a matrix with plain operations.
+
+    A second matrix of one form, width, dtype and device is not looked at. The first one waits for the device.
+
+    Args:
+        packed: The matrix.
+        dtype: The compute dtype.
+
+    Raises:
+        CodeFault: they differ, or there are no kernels here.
+    """
+    assert packed.form is not None
+    what = packed.form, packed.columns, dtype, packed.weight.device
+    if what not in _results:
+        _results[what] = _fault(packed, dtype)
+    if _results[what]:
+        raise CodeFault(_results[what])
+
+
+def _fault(packed: PackedMatrix, dtype: torch.dtype) -> str:
+    """Tells what is wrong, in one sentence; "" if nothing is."""
+    from edge_tui.engine.ops.triton.availability import available
+
+    if (reason := available()) is not None:
+        return reason
+    if dtype.itemsize != 2:
+        return f"The product with codes computes in 16 bits, not in {str(dtype).removeprefix('torch.')}."
+    try:
+        works = _works(packed, dtype)
+    except Exception as error:  # whatever Triton and its compilers raise
+        return f"Triton could not build the product with codes here ({logs.first_line(error)})."
+    return "" if works else "The product with codes gives wrong results with this Triton and driver."
+
+
+def _works(packed: PackedMatrix, dtype: torch.dtype) -> bool:
+    """Tells whether both kernels give what the codes stand for."""
+    from edge_tui.engine.ops.triton.project import project
+    from edge_tui.engine.ops.triton.project_configs import choose
+    from edge_tui.engine.ops.triton.widen_groups import widen
+
+    count = min(packed.rows, _ROWS)
+    assert packed.scale is not None
+    few = replace(
+        packed,
+        weight=packed.weight[:count],
+        scale=packed.scale[:count],
+        outer=None if packed.outer is None else packed.outer[:count],
+        bias=None,
+        rows=count,
+    )
+    weights = unpack(few).dequantise()
+    if not torch.equal(widen(few, dtype), weights.to(dtype)):
+        return False
+    wave = torch.arange(8 * packed.columns, device=weights.device).sqrt().cos().view(8, -1).to(dtype)
+    exact = wave.double() @ weights.double().t()
+    for tokens in (1, 8):
+        out = torch.full((tokens, count), torch.nan, device=weights.device)
+        cut = choose(packed.kind, tokens, packed.rows, packed.columns)
+        project(wave[:tokens], few, out, config=cut)
+        error = (out.double() - exact[:tokens]).norm() / exact[:tokens].norm().clamp(min=1e-30)
+        if not bool(error < _LIMIT):
+            return False
+    return True
