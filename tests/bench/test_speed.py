@@ -19,10 +19,18 @@ from edge_tui.cli import main
 from edge_tui.decoders.base import Env, Output, Params
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint, pair_refusal
+from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.text.tokenizer import Tokenizer
 
-KNOWN = {"qwen2-0.5b": 494_032_768, "phi-3-mini": 3_821_079_552, "llama-3.2-1b": 1_235_814_400}
+KNOWN = {
+    "qwen2-0.5b": 494_032_768,
+    "phi-3-mini": 3_821_079_552,
+    "llama-3.2-1b": 1_235_814_400,
+    "qwen3-30b-a3b": 30_532_122_624,
+}
 """Number of weights as the models' publishers state it, one model of each family."""
+
+LONG = ("llama-3.2-1b", "qwen3-30b-a3b")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +40,8 @@ def small(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["qwen2-0.5b", "phi-3-mini", pytest.param("llama-3.2-1b", marks=pytest.mark.proof)]
+    "name",
+    ["qwen2-0.5b", "phi-3-mini", *(pytest.param(name, marks=pytest.mark.proof) for name in LONG)],
 )
 def test_random_models_have_the_true_size(name, tmp_path, small):
     folder = small if name == "qwen2-0.5b" else write_random(tmp_path / name, name)
@@ -70,6 +79,16 @@ def test_the_floor_counts_what_a_step_reads(session):
     assert weight_bytes_per_step(facts.info, untied) == facts.info.weight_bytes - embedding
     assert facts.info.kv_bytes == 2 * 2 * 2 * 16 * 4  # K and V, layers, key heads, width, float32
     assert kv_bytes_per_step(facts.info, 100, 50, rows=4) == facts.info.kv_bytes * 200
+
+
+def test_the_floor_of_a_mixture_leaves_out_experts_that_no_token_chooses():
+    config, _ = CONFIGS["qwen3-30b-a3b"]
+    facts = "m", "Qwen3MoeForCausalLM", 151_936, 48, False, 40_960, 30_532_122_624, 61_064_245_248, 98_304
+    info = ModelInfo(*facts, "bfloat16", "bfloat16", "cuda:0", "flat")
+    expert = 2 * 3 * 2048 * 768
+    read = info.weight_bytes - 2 * 151_936 * 2048 - 48 * (128 - 8) * expert
+    assert weight_bytes_per_step(info, config) == read
+    assert weight_bytes_per_step(info, config | {"num_experts_per_tok": 128}) == read + 48 * 120 * expert
 
 
 def test_bandwidth_is_measured(monkeypatch):

@@ -137,16 +137,13 @@ def tier_of(checkpoint: Checkpoint) -> str:
     if checkpoint.codes is not None:
         if reason is None and flat_config(checkpoint.config).layout.transposed:
             reason = f"{checkpoint.architecture} stores its matrices the other way round"
+        if reason is None and _is_mixture(checkpoint):
+            reason = "it is a mixture of experts"
         if reason is not None:
             raise CheckpointError(
                 f"{checkpoint.name} cannot be run from {checkpoint.format}: {reason}; "
                 "take its 16-bit checkpoint."
             )
-    if checkpoint.quantization and _is_mixture(checkpoint):
-        raise CheckpointError(
-            f"{checkpoint.name} cannot be run from {checkpoint.quantization}: it is a mixture of experts; "
-            "take its 16-bit checkpoint."
-        )
     return "flat" if reason is None else "transformers"
 
 

@@ -327,8 +327,9 @@ class MemoryNeed:
         n = self._number
         router = k * (n + 8) * m.experts + 12 * k * m.active
         each = n * k * m.active * hidden
-        products = n * k * (2 * hidden + 3 * m.width)
-        return router + each + max(products, 4 * k * m.active * hidden + 4 * k * hidden)
+        products = n * k * (hidden + 3 * m.width)
+        summed = 4 * k * hidden * (1 + (m.active if n < 4 else 0))  # in float32
+        return router + each + max(products, summed)
 
     def _reading_elsewhere(self, context: int) -> int:
         """Counts the same where transformers runs every row at once, in eager attention's copies."""

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from edge_tui.engine.checkpoints.weights import Weights
+from edge_tui.engine.models import expert_reader, feed_forward, loading
 from edge_tui.engine.models import flat as flat_module
-from edge_tui.engine.models import loading
 from edge_tui.engine.models import rope as rope_module
 from edge_tui.engine.models.architectures import flat_config
 from edge_tui.engine.models.layers import Norm
@@ -86,6 +86,59 @@ def changed_reading(**changes: Any) -> Mutate:
         patch.setattr(loading, "flat_config", wrong)
 
     return mutate
+
+
+def changed_mixture(**changes: Any) -> Mutate:
+    """Reads and decodes as if the mixtures had other numbers."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        right = flat_config
+
+        def wrong(config: Any) -> Any:
+            c = right(config)
+            mixture = replace(c.features.mixture, **changes)
+            return replace(c, features=replace(c.features, mixture=mixture))
+
+        patch.setattr(loading, "flat_config", wrong)
+
+    return mutate
+
+
+def up_for_gate(patch: pytest.MonkeyPatch) -> None:
+    right = flat_config
+
+    def wrong(config: Any) -> Any:
+        c = right(config)
+        names = replace(c.layout.experts, gate_up=c.layout.experts.gate_up[::-1])
+        return replace(c, layout=replace(c.layout, experts=names))
+
+    patch.setattr(loading, "flat_config", wrong)
+
+
+def gate_and_up_in_halves(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(expert_reader, "_in_halves", lambda rows: rows)
+
+
+def shared_expert_without_its_gate(patch: pytest.MonkeyPatch) -> None:
+    right = feed_forward.choose
+
+    def wrong(*given: Any) -> Any:
+        chosen, shares = right(*given)
+        shares[:, -1] = 1.0
+        return chosen, shares
+
+    patch.setattr(feed_forward, "choose", wrong)
+
+
+def experts_of_the_neighbour(patch: pytest.MonkeyPatch) -> None:
+    """Gives each token the shares of its own choice and the experts of the token before."""
+    right = feed_forward.choose
+
+    def wrong(*given: Any) -> Any:
+        chosen, shares = right(*given)
+        return chosen.roll(1, 0), shares
+
+    patch.setattr(feed_forward, "choose", wrong)
 
 
 def same_rope_everywhere(patch: pytest.MonkeyPatch) -> None:
@@ -235,6 +288,20 @@ MUTATIONS: dict[str, tuple[str, Mutate]] = {
     "another plain activation": ("opt", changed_features(activation="silu")),
     "no head bias": ("phi", changed_config(head_bias=False)),
     "no learned positions": ("gpt2", changed_reading(positions=0)),
+    "shares not made to add up to 1": ("qwen3_moe", changed_mixture(normalised=False)),
+    "shares made to add up to 1": ("olmoe", changed_mixture(normalised=True)),
+    "one expert too few": ("mixtral", changed_mixture(active=1)),
+    "up for gate": ("mixtral", up_for_gate),
+    "experts of the token before": ("granitemoe", experts_of_the_neighbour),
+    "no shared expert": ("qwen2_moe", changed_mixture(shared=0)),
+    "a shared expert without its gate": ("qwen2_moe", shared_expert_without_its_gate),
+    "no biases of router and experts": ("gpt_oss", changed_mixture(biased=False)),
+    "gate and up in halves where they take turns": ("gpt_oss", gate_and_up_in_halves),
+    "gate and up not clamped": ("gpt_oss", changed_mixture(limit=1000.0)),
+    "SiLU for the clamped SwiGLU": ("gpt_oss", changed_mixture(limit=0.0)),
+    "another factor in the clamped SwiGLU": ("gpt_oss", changed_mixture(alpha=1.0)),
+    "no sinks": ("gpt_oss", changed_reading(sinks=False)),
+    "windows in the wrong half": ("gpt_oss", changed_config(windows=(0, 9))),
     "learned positions one row off": ("opt", changed_features(position_offset=1)),
     "no bias of the attention's output alone": ("seed_oss", changed_config(out_bias=False)),
     "halves rotated in Ernie": ("ernie4_5", changed_reading(interleaved=False)),
