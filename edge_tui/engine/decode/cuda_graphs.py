@@ -40,11 +40,12 @@ class Graphs:
 
     def __init__(self, runner: StepRunner) -> None:
         self._runner = runner
-        self._contexts = {n: c for n, c in runner.contexts.items() if isinstance(c, CapturableContext)}
-        if len(self._contexts) < len(runner.contexts):
+        contexts = [group.context for group in runner.groups]
+        self._contexts = [context for context in contexts if isinstance(context, CapturableContext)]
+        if len(self._contexts) < len(contexts):
             raise RuntimeError("a context moves its tensors")
         outputs = dict(runner.outputs)
-        bounds = {name: context.bound for name, context in self._contexts.items()}
+        bounds = [context.bound for context in self._contexts]
         self._step: torch.cuda.CUDAGraph | None = None
         try:
             with self._logits_out():
@@ -57,14 +58,14 @@ class Graphs:
             runner.outputs = outputs
             raise
         finally:
-            for name, bound in bounds.items():
+            for context, bound in zip(self._contexts, bounds, strict=True):
                 # A capture counts positions on the host, but computes none.
-                self._contexts[name].count_on_host(bound - self._contexts[name].bound)
-        if runner.rows == 1 and len(self._forwards) == len(runner.streams):
-            for name, graph in zip(runner.streams, self._forwards, strict=True):
-                self._contexts[name].replay = partial(
-                    self._forward_ids, name, graph, runner.outputs[name].logits
-                )
+                context.count_on_host(bound - context.bound)
+        if runner.rows == 1 and len(self._forwards) == len(runner.groups):
+            for group, context, graph in zip(runner.groups, self._contexts, self._forwards, strict=True):
+                if len(group.names) == 1:  # the prompts of others end in different ids
+                    logits = group.logits(runner.outputs)
+                    context.replay = partial(self._forward_ids, context, graph, logits)
 
     def replay(self, alone: bool) -> None:
         """Issues one step.
@@ -90,15 +91,17 @@ class Graphs:
             graph.replay()
 
     def _reserve_positions(self) -> None:
-        for context in self._contexts.values():
+        for context in self._contexts:
             context.reserve(self._runner.tokens_per_step)
             context.count_on_host(self._runner.tokens_per_step)
 
-    def _forward_ids(self, name: str, graph: torch.cuda.CUDAGraph, logits: Tensor, ids: Tensor) -> Tensor:
+    def _forward_ids(
+        self, context: CapturableContext, graph: torch.cuda.CUDAGraph, logits: Tensor, ids: Tensor
+    ) -> Tensor:
         """Replays one stream's forward on a given id: the last of a prompt whose others are cached."""
         self._runner.tokens.copy_(ids)
         graph.replay()
-        self._contexts[name].count_on_host(1)
+        context.count_on_host(1)
         return logits
 
     def _choose_alone(self) -> None:
@@ -116,7 +119,7 @@ class Graphs:
         runner = self._runner
         runner.sample(keep_logits=True)
         chosen = fork()
-        side_by_side = len(set(map(id, runner.streams.values()))) == len(runner.streams)
+        side_by_side = len(set(map(id, runner.models))) == len(runner.models)
         with self._logits_out():
             first, *others = runner.forwards()
             first()
@@ -128,12 +131,13 @@ class Graphs:
 
     @contextmanager
     def _logits_out(self) -> Iterator[None]:
-        """Makes each stream's forward write its logits where the last ones lie."""
+        """Makes each forward write its logits where the last ones lie."""
         runner = self._runner
-        for name, output in runner.outputs.items() if runner.is_one_graph else ():
-            self._contexts[name].logits_out = output.logits
+        if runner.is_one_graph:
+            for group, context in zip(runner.groups, self._contexts, strict=True):
+                context.logits_out = group.logits(runner.outputs)
         try:
             yield
         finally:
-            for context in self._contexts.values():
+            for context in self._contexts:
                 context.logits_out = None

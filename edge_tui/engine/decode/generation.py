@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Env, Needs, Output
@@ -10,12 +10,13 @@ from edge_tui.engine.decode.learned_prefix import learn_prefix
 from edge_tui.engine.decode.prefix_cache import PrefixCache, PrefixEntry
 from edge_tui.engine.decode.speculative_runner import SpeculativeRunner
 from edge_tui.engine.decode.step_runner import StepRunner
+from edge_tui.engine.decode.stream_groups import StreamGroup, group_streams
 from edge_tui.engine.models.capacity import DEPTH, SLACK
 from edge_tui.util import logs
 
 if TYPE_CHECKING:
     from edge_tui.engine.decode.run_plan import RunPlan
-    from edge_tui.engine.models.base import LanguageModel
+    from edge_tui.engine.models.base import Context, LanguageModel
 
 
 class Generation:
@@ -44,6 +45,9 @@ class Generation:
         self.uncaptured_reason = ""
         """Why steps are launched one operation at a time although the models could be captured."""
         self._models = {role: loaded.model for role, loaded in plan.models.items()}
+        self._groups = group_streams(plan.decoder.streams, self._models, plan.needs, plan.rows)
+        if plan.num_draft_tokens:  # the draft is a step behind
+            self._groups = [(stream.name,) for stream in plan.decoder.streams]
         devices = {model.info.device for model in self._models.values()}
         capturable = all(model.caps.capture for model in self._models.values())
         self._capture = captures and capturable and len(devices) == 1
@@ -88,36 +92,47 @@ class Generation:
         """
         import torch
 
-        reused = 0
         outputs: dict[str, Output] = {}
-        keys = self.keys()
+        lengths: list[int] = []
+        groups = []
         with torch.inference_mode():
-            for position, (stream, key) in enumerate(keys.items()):
-                model = self._models[self.plan.decoder.streams[position].role]
-                report = progress if position == 0 else _silent
-                ids, needs = self.ids[stream], self.plan.needs if position == 0 else Needs()
-                length, outputs[stream] = self._read(model, key, ids, needs, cache, report, cancelled)
-                if again and not length:
-                    _, outputs[stream] = self._read(model, key, ids, needs, cache, _silent, cancelled)
-                reused = length if position == 0 else reused
-            self._begin_runner(cache, keys, outputs)
-        return reused
+            for names in self._groups:
+                report = _silent if lengths else progress
+                reused, read = self._read(names, cache, report, cancelled)
+                if again and not all(reused):
+                    _, read = self._read(names, cache, _silent, cancelled)
+                lengths += reused
+                outputs |= read
+                root = self._root(cache, names)
+                groups.append(StreamGroup(names, self._model(names), root, self.plan.rows))
+            self._begin_runner(cache, groups, outputs)
+        return lengths[0]
+
+    def _model(self, names: tuple[str, ...]) -> LanguageModel:
+        """Finds the model of a group of streams."""
+        role = next(each.role for each in self.plan.decoder.streams if each.name == names[0])
+        return self._models[role]
+
+    def _root(self, cache: PrefixCache, names: tuple[str, ...]) -> Context:
+        """Finds the context that the prompts of a group have been read into."""
+        keys = self._keys_of(names)
+        return cache.joint(keys) or cache[keys[0]].context
 
     def _begin_runner(
-        self, cache: PrefixCache, keys: Mapping[str, tuple[int, int]], outputs: dict[str, Output]
+        self, cache: PrefixCache, groups: list[StreamGroup], outputs: dict[str, Output]
     ) -> None:
         """Finds or makes the runner, and begins the run on it."""
         import torch
 
         plan, values, eos = self.plan, self.plan.params.values, self.plan.main.tokenizer.end_ids
-        roots = [cache[key].context for key in keys.values()]
-        self._entry = cache[next(iter(keys.values()))]
+        roots = [group.root for group in groups]
+        self._entry = cache[next(iter(self.keys().values()))]
         runner = None
         if self._capture and not plan.learns_by_decoding:
             runner = self._entry.find(plan.decoder, plan.rows, plan.num_draft_tokens, eos, roots)
         if runner is None:
             make = SpeculativeRunner if plan.num_draft_tokens else StepRunner
-            runner = make(plan.decoder, self._models, roots, values, plan.rows, eos, plan.width)
+            runner = make(plan.decoder, groups, values, plan.rows, eos, plan.width)
         device = plan.main.model.info.device
         prompt = torch.tensor([plan.ids], dtype=torch.int64, device=device).expand(plan.rows, -1)
         ends = torch.tensor(eos, dtype=torch.int64, device=device)
@@ -147,36 +162,46 @@ class Generation:
             keys[stream.name] = (model, sum(other == model for other, _ in keys.values()))
         return keys
 
+    def _keys_of(self, names: tuple[str, ...]) -> list[tuple[int, int]]:
+        """Lists the keys of a group of streams."""
+        keys = self.keys()
+        return [keys[name] for name in names]
+
     def _read(
         self,
-        model: LanguageModel,
-        key: tuple[int, int],
-        ids: list[int],
-        needs: Needs,
+        names: tuple[str, ...],
         cache: PrefixCache,
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
-    ) -> tuple[int, Output]:
-        """Reads the prompt into one stream; returns how many positions were reused, and the last logits."""
+    ) -> tuple[list[int], dict[str, Output]]:
+        """Reads the prompts of a group of streams.
+
+        Where of each prompt one id is left, they are read as a step reads them: by one forward.
+
+        Returns:
+            Positions of each stream that were reused, and by stream the last logits.
+        """
         import torch
 
-        entry = cache.open(key, model, ids, *self._positions(), needs)
-        reused, device = len(entry.ids), model.info.device
-        fresh = torch.tensor([ids[reused:]], dtype=torch.int64, device=device)
-        done = 0
-
-        def report(read: int, total: int) -> None:
-            nonlocal done
-            done = read
-            progress(reused + read, reused + total)
-
-        try:
-            output = model.prefill(entry.context, fresh, progress=report, cancelled=cancelled)
-        except BaseException:
-            entry.ids.extend(ids[reused : reused + done])
-            raise
-        entry.ids.extend(ids[reused:])
-        return reused, output
+        model, keys, ids = self._model(names), self._keys_of(names), [self.ids[name] for name in names]
+        joint = cache.join(keys, model, ids, *self._positions()) if len(names) > 1 else None
+        needs = self.plan.needs if self.plan.decoder.streams[0].name in names else Needs()
+        entries = [
+            cache.open(key, model, each, *self._positions(), needs)
+            for key, each in zip(keys, ids, strict=True)
+        ]
+        reused = [len(entry.ids) for entry in entries]
+        if joint is not None and all(len(each) - 1 == n for each, n in zip(ids, reused, strict=True)):
+            last = torch.tensor([each[-1:] for each in ids], dtype=torch.int64, device=model.info.device)
+            each_logits = model.forward(joint, last).logits.chunk(len(names))
+            for entry, each in zip(entries, ids, strict=True):
+                entry.ids.append(each[-1])
+            return reused, {name: Output(part) for name, part in zip(names, each_logits, strict=True)}
+        outputs = {}
+        for name, entry, each in zip(names, entries, ids, strict=True):
+            outputs[name] = _prefill(model, entry, each, progress, cancelled)
+            progress = _silent
+        return reused, outputs
 
     def _positions(self) -> tuple[int, int]:
         """Counts the positions that each context must have, and those that the run reaches."""
@@ -192,6 +217,8 @@ class Generation:
             cache: Contexts of earlier runs.
             stepped: Ask for contexts in which a run has read that last id alone, too.
         """
+        if any(len(names) > 1 and cache.joint(self._keys_of(names)) is None for names in self._groups):
+            return False
         for (stream, key), needs in zip(
             self.keys().items(), (self.plan.needs, *[Needs()] * len(self.ids)), strict=False
         ):
@@ -288,6 +315,33 @@ class Generation:
                         entry.stepped = len(entry.ids)
         if self.captured and self._entry is not None:
             self._entry.keep(self.runner)
+
+
+def _prefill(
+    model: LanguageModel,
+    entry: PrefixEntry,
+    ids: list[int],
+    progress: Callable[[int, int], None],
+    cancelled: Callable[[], bool],
+) -> Output:
+    """Reads those of some ids that a context does not hold yet; returns the output after the last."""
+    import torch
+
+    reused, done = len(entry.ids), 0
+    fresh = torch.tensor([ids[reused:]], dtype=torch.int64, device=model.info.device)
+
+    def report(read: int, total: int) -> None:
+        nonlocal done
+        done = read
+        progress(reused + read, reused + total)
+
+    try:
+        output = model.prefill(entry.context, fresh, progress=report, cancelled=cancelled)
+    except BaseException:
+        entry.ids.extend(ids[reused : reused + done])
+        raise
+    entry.ids.extend(ids[reused:])
+    return output
 
 
 def _silent(done: int, total: int) -> None:

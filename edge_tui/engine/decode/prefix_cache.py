@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Needs
-from edge_tui.engine.models.base import ResumableContext
+from edge_tui.engine.models.base import JointContext, ResumableContext
 from edge_tui.engine.models.capacity import round_up
+from edge_tui.engine.models.device_memory import release_cached_memory
+from edge_tui.engine.out_of_memory import is_out_of_memory, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +36,7 @@ class PrefixEntry:
         stepped: Position from which on each id was read alone, by a run that chose the next token after it:
             reading such an id again gives the run's own numbers.
         learned: What a strategy that learns knew after some of the ids.
+        joint: The context that `context` is a row of, beside those of other streams; None for one by itself.
     """
 
     context: Context
@@ -42,6 +45,7 @@ class PrefixEntry:
     costs: dict[int, tuple[float, float]] = field(default_factory=dict)
     stepped: int = 0
     learned: LearnedState | None = None
+    joint: JointContext | None = None
 
     def find(
         self, decoder: Decoder, rows: int, proposals: int, eos: tuple[int, ...], roots: list[Context]
@@ -53,7 +57,7 @@ class PrefixEntry:
             rows: Its rows.
             proposals: Tokens proposed in each step.
             eos: Ids that end a sequence.
-            roots: The streams' contexts, which say what their forwards give.
+            roots: The contexts of its groups of streams, which say what their forwards give.
         """
         self.runners = [
             runner for runner in self.runners if runner.decoder is not decoder or runner.roots == roots
@@ -114,7 +118,7 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
         reused = max(0, min(_common_length(entry.ids, ids), len(ids) - 1)) if entry else 0
         rewinds = entry is not None and reused < len(entry.ids)
         if entry is None or not entry.fits(need, total, needs) or (rewinds and not model.caps.rewind):
-            self.pop(key, None)
+            self._drop(key)
             entry = None  # its memory is given back before the next one is opened
             entry = self[key] = PrefixEntry(model.open(1, round_up(need), total, needs.past))
             reused = 0
@@ -124,6 +128,68 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
         if len(ids) - reused > 1 or reused < entry.stepped:
             entry.stepped = len(ids) - (len(ids) - reused == 1)
         return entry
+
+    def joint(self, keys: Sequence[tuple[int, int]]) -> JointContext | None:
+        """Returns the context whose rows are those of the keys; None where they are not rows of one."""
+        first = self.get(keys[0])
+        joint = None if first is None else first.joint
+        if joint is None or joint.rows != len(keys):
+            return None
+        entries = map(self.get, keys)
+        return joint if all(entry is not None and entry.joint is joint for entry in entries) else None
+
+    def join(
+        self,
+        keys: Sequence[tuple[int, int]],
+        model: LanguageModel,
+        ids: Sequence[list[int]],
+        need: int,
+        total: int,
+    ) -> JointContext:
+        """Makes the contexts of several streams rows of one, which keep what they hold of some ids.
+
+        What they hold is copied where there is memory for both, and read again where there is not.
+
+        Args:
+            keys: The streams', always in the same order.
+            model: Their model, which takes rows of different lengths.
+            ids: Tokens that each stream will read.
+            need: Positions that must fit.
+            total: Positions that the run reaches.
+        """
+        joint = self.joint(keys)
+        if joint is not None and self[keys[0]].fits(need, total, Needs()):
+            return joint
+        before = {row: entry for row, key in enumerate(keys) if (entry := self.get(key)) is not None}
+        try:
+            new = model.open(len(keys), round_up(need), total)
+        except Exception as error:
+            if not before or not is_out_of_memory(error):
+                raise
+            release(error)
+            before.clear()
+            for key in keys:
+                self._drop(key)
+            release_cached_memory()
+            new = model.open(len(keys), round_up(need), total)
+        assert isinstance(new, JointContext), "Caps.unequal_rows is 1"
+        for key in keys:
+            self._drop(key)
+        for row, key in enumerate(keys):
+            self[key] = PrefixEntry(new.row(row), joint=new)
+            if (entry := before.get(row)) is not None and total in entry.context.totals:
+                known = _common_length(entry.ids, ids[row])
+                new.adopt(row, entry.context, known)
+                self[key].ids, self[key].learned = entry.ids[:known], entry.learned
+                self[key].stepped = entry.stepped
+        return new
+
+    def _drop(self, key: tuple[int, int]) -> None:
+        """Forgets a stream's context, with those that are rows of the same memory."""
+        entry = self.pop(key, None)
+        if entry is not None and entry.joint is not None:
+            for other in [other for other, each in self.items() if each.joint is entry.joint]:
+                del self[other]
 
     @contextmanager
     def later_ids_kept(self, ids: Mapping[tuple[int, int], Sequence[int]]) -> Iterator[None]:
@@ -150,7 +216,7 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
         for key in [key for key in self if key[0] == id(model)]:
             del self[key]
         for entry in self.values():
-            entry.runners = [runner for runner in entry.runners if model not in runner.streams.values()]
+            entry.runners = [runner for runner in entry.runners if model not in runner.models]
 
 
 def _common_length(a: list[int], b: list[int]) -> int:

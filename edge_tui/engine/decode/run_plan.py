@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 from typing import TYPE_CHECKING
@@ -175,6 +175,7 @@ def plan_run(
         notices.append("Stop strings do not end a beam search; they are ignored here.")
     notices += dict.fromkeys(model.model.notice(total) for model in models.values())
     notices += decoder.ignored_settings(main.checkpoint.generation_config)
+    notices += dict.fromkeys(_apart(decoder, models)) if not num_draft_tokens else ()
     return RunPlan(
         request,
         decoder,
@@ -216,6 +217,18 @@ def _other_ids(decoder: Decoder, prompt: OtherPrompts, texts: Mapping[str, Text]
     if missing := sorted(names - others.keys()):
         raise fault(decoder.prompts, f"makes no {missing[0]!r}, which a stream reads.")
     return {stream.name: others[stream.prompt].ids for stream in decoder.streams if stream.prompt}
+
+
+def _apart(decoder: Decoder, models: Mapping[str, LoadedModel]) -> Iterator[str]:
+    """Tells which models read several streams one after another, because they take one row at a time."""
+    for role in decoder.roles:
+        model = models[role].model
+        count = sum(models[stream.role].model is model for stream in decoder.streams)
+        if count > 1 and model.caps.unequal_rows == 1:
+            yield (
+                f"A step of {decoder.title} reads {model.info.name} {count} times, a forward for each text:"
+                " rows of one forward have one length in its tier."
+            )
 
 
 def _check_speculation(decoder: Decoder) -> None:

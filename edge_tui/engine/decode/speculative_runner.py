@@ -45,9 +45,10 @@ class SpeculativeRunner(StepRunner):
 
         decoder, rows, width = self.decoder, self.rows, self._width
         self.num_draft_tokens = decoder.num_draft_tokens(values)
-        self._main, *drafts = (stream.name for stream in decoder.streams)
-        self._draft = drafts[0] if drafts else ""
-        """The stream of the draft model; "" where there is none."""
+        main, *drafts = self.groups
+        self._main_group, self._main = main, decoder.streams[0].name
+        self._draft = drafts[0] if drafts else None
+        """The stream of the draft model; None where there is none."""
         self._kernels = fused_speculation(decoder, width, self.buffers.tokens, self.num_draft_tokens)
         self._inspector = StrategyInspector(decoder, proposes=True)
         self._is_own = self._kernels is not None or is_own(type(decoder))
@@ -83,23 +84,27 @@ class SpeculativeRunner(StepRunner):
             self._out_of_range.zero_()
         if not self.proposing:
             tokens = self._pair[:, 1:].contiguous()
-            self.outputs[self._main] = self.streams[self._main].forward(self.contexts[self._main], tokens)
+            self._read_main(tokens)
             return
         self._block[:, 0] = self._pair[:, 1]
         if self._draft:
-            self.contexts[self._draft].truncate(self._certain - 1)
+            self._draft.context.truncate(self._certain - 1)
         tokens = self._pair
         for at in range(self.num_draft_tokens):
             proposed = self._propose(self._read_draft(tokens), at)
             self._block[:, at + 1] = proposed
             tokens = proposed[:, None]
-        self.outputs[self._main] = self.streams[self._main].forward(self.contexts[self._main], self._block)
+        self._read_main(self._block)
+
+    def _read_main(self, tokens: Tensor) -> None:
+        """Computes the main model's logits after these tokens."""
+        self.outputs[self._main] = self._main_group.model.forward(self._main_group.context, tokens)
 
     def _read_draft(self, tokens: Tensor) -> Output | None:
         """Computes the draft model's logits after these tokens; None where there is no such model."""
-        if not self._draft:
+        if self._draft is None:
             return None
-        return self._cut(self.streams[self._draft].forward(self.contexts[self._draft], tokens))
+        return self._cut(self._draft.model.forward(self._draft.context, tokens))
 
     def _propose(self, out: Output | None, at: int) -> Tensor:
         """Proposes the token at a position; an id out of range is brought into it and marked."""
@@ -125,7 +130,7 @@ class SpeculativeRunner(StepRunner):
         began = 0.0
         for i in range(count + 1):
             forward()
-            self.contexts[self._main].truncate(self._certain)
+            self._main_group.context.truncate(self._certain)
             if i == 0:
                 self._wait()
                 began = time.perf_counter()
@@ -197,7 +202,7 @@ class SpeculativeRunner(StepRunner):
         before = torch.cat((self._pair[:, 1:], tokens), 1)  # `accepted` is the index of the last but one
         self._pair.copy_(torch.cat((before.gather(1, accepted[:, None]), chosen[:, None]), 1))
         # Before the first forward the prompt is all there is; afterwards each step leaves what it has taken.
-        main = self.contexts[self._main]
+        main = self._main_group.context
         self._certain.copy_(torch.minimum(main.length, self._certain + 1 + accepted))
         main.truncate(self._certain)
         self.buffers.step.add_(accepted + 1)

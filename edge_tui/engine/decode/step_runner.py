@@ -31,14 +31,15 @@ from edge_tui.engine.ops import row_kernels
 from edge_tui.engine.ops.choose import fused_step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
     from edge_tui.decoders.base import Params, State, Token
     from edge_tui.decoders.core.errors import StrategyError
     from edge_tui.engine.decode.step_record import Sampled
-    from edge_tui.engine.models.base import Context, LanguageModel
+    from edge_tui.engine.decode.stream_groups import StreamGroup
+    from edge_tui.engine.models.base import Context
 
 
 class CapturedStep(Protocol):
@@ -58,8 +59,8 @@ class StepRunner:
 
     Args:
         decoder: The strategy.
-        models: Model by role.
-        roots: Each stream's one-row context that the prompt is read into, in the order of the streams.
+        groups: The streams by the forwards that compute them, the main one's first, on contexts that hold
+            the prompts.
         values: Parameters that the table starts with.
         rows: Rows decoded side by side.
         eos: Ids that end a sequence.
@@ -72,8 +73,7 @@ class StepRunner:
     def __init__(
         self,
         decoder: Decoder,
-        models: Mapping[str, LanguageModel],
-        roots: list[Context],
+        groups: Sequence[StreamGroup],
         values: Mapping[str, float],
         rows: int,
         eos: tuple[int, ...],
@@ -82,8 +82,10 @@ class StepRunner:
         import torch
 
         self.decoder = decoder
-        self.roots = roots
-        self.needs = roots[0].needs
+        self.groups = groups
+        self.roots = [group.root for group in groups]
+        """The contexts that the prompts are read into."""
+        self.needs = self.roots[0].needs
         """Outputs of the main stream's forwards beside logits."""
         self.rows = rows
         self.eos = eos
@@ -94,10 +96,10 @@ class StepRunner:
         self.logits_current = True
         """True once `outputs` are the logits after the tokens chosen last."""
         self._graphs: dict[bool, CapturedStep] = {}
-        self.streams = {stream.name: models[stream.role] for stream in decoder.streams}
-        self.device = models[decoder.roles[0]].info.device
+        self.models = [group.model for group in groups]
+        """The model of each group."""
+        self.device = self.models[0].info.device
         row_kernels.provide(self.device)
-        self.contexts: dict[str, Context] = {}
         self.outputs: dict[str, Output] = {}
         self.table = ParamTable(decoder.params, values, rows, self.device)
         self.ring = Ring(self.device)
@@ -165,8 +167,8 @@ class StepRunner:
                 _overwrite(self.outputs[name], output)
         else:
             self.outputs = spread
-        for name, root in zip(self.streams, self.roots, strict=True):
-            self.contexts[name] = self._spread_context(root, self.contexts.get(name))
+        for group in self.groups:
+            group.context = self._spread_context(group.root, group.context)
 
     def _keys(self, seed: int) -> list[int]:
         """Computes the key of each row's random numbers."""
@@ -216,7 +218,7 @@ class StepRunner:
         """int64 `[R, 1]`, the tokens chosen last."""
         return self.buffers.tokens[:, None]
 
-    def _spread_context(self, root: Context, before: Context | None) -> Context:
+    def _spread_context(self, root: Context, before: Context) -> Context:
         """Returns the root itself, or a fork of it: that of the run before, if graphs know its addresses."""
         if self.rows == 1:
             return root
@@ -232,23 +234,19 @@ class StepRunner:
 
     def forwards(self) -> list[Callable[[], None]]:
         """Lists the pieces of `forward`, which touch different contexts."""
-        return [partial(self.forward_stream, name) for name in self.streams]
+        return [partial(self.forward_group, group) for group in self.groups]
 
     def forward(self) -> None:
         """Appends the tokens chosen last to every stream and computes its next logits."""
-        for name in self.streams:
-            self.forward_stream(name)
+        for group in self.groups:
+            self.forward_group(group)
 
-    def forward_stream(self, name: str) -> None:
-        """Does `forward` for one stream."""
-        context, model = self.contexts[name], self.streams[name]
-        device = model.info.device
+    def forward_group(self, group: StreamGroup) -> None:
+        """Does `forward` for the streams of one group."""
         if self._rows_permuted:
-            context.reorder(self.buffers.parent.to(device, non_blocking=True))
-        tokens = self.tokens
-        if device != self.device:
-            tokens = tokens.to(device, non_blocking=True)
-        self.outputs[name] = model.forward(context, tokens)
+            group.reorder(self.buffers.parent)
+        output = group.model.forward(group.context, group.spread(self.tokens))
+        self.outputs.update(group.split(output))
 
     def sample(self, keep_logits: bool = False) -> None:
         """Lets the strategy choose, and writes the chosen tokens to the buffers.

@@ -6,6 +6,8 @@ attention looks at, `D` width of a head.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -66,6 +68,40 @@ def attend(
         ]
     )
     return y.transpose(1, 2)
+
+
+def attend_by_row(
+    q: Tensor,
+    kv: Tensor,
+    new_kv: Tensor,
+    starts: Sequence[int],
+    window: int,
+    scale: float | None,
+    cap: float,
+    sinks: Tensor | None,
+) -> Tensor:
+    """Stores one new position of each row and computes `attend` for rows of different lengths.
+
+    Args:
+        q: `[R, 1, H, D]`.
+        kv: `[R, 2 * Hkv, capacity, D]`, keys first; `new_kv` is written to it.
+        new_kv: `[R, 1, 2 * Hkv, D]`.
+        starts: The new position of each row.
+        window: Positions that a query sees, its own included; 0 means all.
+        scale: As in `attend`, like the rest.
+        cap: The same.
+        sinks: The same.
+
+    Returns:
+        `[R, 1, H, D]`.
+    """
+    each = []
+    for row, start in enumerate(starts):
+        kv[row, :, start].copy_(new_kv[row, 0])
+        first = max(0, start + 1 - window) if window else 0
+        keys, values = kv[row : row + 1, :, first : start + 1].chunk(2, 1)
+        each.append(attend(q[row : row + 1], keys, values, None, scale, cap, sinks))
+    return torch.cat(each)
 
 
 def _by_key_head(mask: Tensor, h_kv: int) -> Tensor:

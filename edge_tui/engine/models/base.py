@@ -47,6 +47,8 @@ class Caps:
     mixes: bool = True
     """The last layer's state can be read beside others; not where its width is another."""
     reason: str = ""
+    unequal_rows: int = 1
+    """Most rows of different lengths that one forward takes."""
     kernels: str = "operation by operation"
     """How a step runs, for readers; another way rounds in another way."""
 
@@ -108,7 +110,7 @@ class Context(Protocol):
         """Forgets positions from `length[r]` on. A tensor, so that no host round trip is needed."""
 
     def fork(self, rows: int) -> Context:
-        """Makes a new context of `rows` rows, each a copy of row 0."""
+        """Makes a new context in which each row of this one has `rows` copies, side by side."""
 
 
 @runtime_checkable
@@ -145,6 +147,17 @@ class ResumableContext(Context, Protocol):
 
     def resume(self, length: int) -> None:
         """Gives every row `length` positions again, of which nothing has been overwritten by other ids."""
+
+
+@runtime_checkable
+class JointContext(Context, Protocol):
+    """Has rows that are contexts of their own, whatever the lengths of the others."""
+
+    def row(self, index: int) -> Context:
+        """Makes a context of one row that is a row of this one: positions and lengths are the same memory."""
+
+    def adopt(self, index: int, other: Context, length: int) -> None:
+        """Gives a row the first `length` positions of the one row of another context of the model."""
 
 
 class LanguageModel(Protocol):

@@ -4,21 +4,24 @@ Everything is allocated once, and every change happens in place, so addresses ho
 Rows may differ in length. Rewinding only forgets a number: old keys stay until they are overwritten, and
 masks keep them from being seen (which is also why windowed layers keep everything).
 
-A fork copies its parent's row, or shares it (`branches`) where attention can read from two places.
+A fork copies its parent's rows, or shares them (`branches`) where attention can read from two places. One row
+of a context is a context, too (`row`): what is read into it is there for the step of all rows.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
 
 from edge_tui.decoders.base import Needs, Output
-from edge_tui.engine.models.base import ContextFull
+from edge_tui.engine.models.base import Context, ContextFull
 from edge_tui.engine.models.branches import Branches
 from edge_tui.engine.models.layer_states import LayerStates, PastStates
+from edge_tui.engine.models.row_lengths import RowLengths
 from edge_tui.engine.ops.cpu.torchscript import own_in_cpp
 
 BUCKET = 256
@@ -34,8 +37,6 @@ class FlatContext:
         length: int64 `[R]` on the device, positions held by each row; updated in place.
         cos: `[capacity, rotary]`, the run's rotary table.
         sin: The same for signed sines.
-        bound: Upper bound of `length` that the host knows without asking the device.
-        uniform: True if the host knows that every row is exactly `bound` long.
         totals: Lengths of a run for which `cos` and `sin` are right.
         share: True if forks share what this context holds instead of copying it.
         whole: True if attention on an accelerator spans all positions, so that a captured step holds wherever
@@ -61,7 +62,7 @@ class FlatContext:
         whole: bool = False,
         parent: FlatContext | None = None,
     ) -> None:
-        """Makes an empty context, or a fork of `parent`, which must be of the same shape but for the rows.
+        """Makes an empty context, or a fork of `parent`, of the same shape but for a multiple of its rows.
 
         `shape`: layers, key and value heads together, width of a head.
         """
@@ -71,9 +72,7 @@ class FlatContext:
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)
         self.cos = cos
         self.sin = sin
-        self.bound = 0
-        self.uniform = True
-        self._row_lengths: list[int] | None = None
+        self._lengths = RowLengths(rows)
         self.on_host = device.type == "cpu"
         self.share = share
         self.whole = whole
@@ -88,14 +87,24 @@ class FlatContext:
         self._shape = shape
         if parent is not None:
             self.needs = parent.needs
-            self.past = parent.past and parent.past.fork(rows)
+            self.past = parent.past and parent.past.fork(rows // parent.rows)
         if parent is not None and parent.share:
-            self.branches = Branches(parent.block, rows, parent.lengths()[0])
-            self._start(self.branches.start)
+            self.branches = Branches(parent.block, rows, parent.lengths())
+            self._start(self.branches.starts)
             return
         self._allocate()
         if parent is not None:
             self._copy(parent)
+
+    @property
+    def bound(self) -> int:
+        """Upper bound of `length` that the host knows without asking the device."""
+        return self._lengths.bound
+
+    @property
+    def uniform(self) -> bool:
+        """True if the host knows that every row is exactly `bound` long."""
+        return self._lengths.level
 
     @property
     def block(self) -> Tensor:
@@ -131,9 +140,8 @@ class FlatContext:
         Raises:
             ContextFull: they do not.
         """
-        if self.bound + extra > self.capacity and not self.uniform:
-            # After rewinding the bound may lie above the truth; only here is it worth a wait.
-            self._note(self.length.tolist())
+        if self.capacity - extra < self.bound:
+            self.lengths()  # after rewinding the bound may lie above the truth; only here is it worth a wait
         if self.bound + extra > self.capacity:
             raise ContextFull(
                 f"The context holds {self.capacity} positions and {self.bound} are taken: "
@@ -147,16 +155,14 @@ class FlatContext:
 
     def count_on_host(self, count: int) -> None:
         """Counts appended positions in `bound` alone, when `length` has been raised already."""
-        self.bound += count
-        self._row_lengths = None
+        self._lengths.count(count)
 
     def lengths(self) -> list[int]:
         """Returns each row's positions; asks the device only if the host does not know."""
-        if self.uniform:
-            return [self.bound] * self.rows
-        if self._row_lengths is None:
-            self._note(self.length.tolist())
-        return self._row_lengths or [self.bound] * self.rows
+        if (known := self._lengths.known) is None:
+            known = self.length.tolist()
+            self._lengths.note(known)
+        return known
 
     def output(self, states: LayerStates | None, product: Tensor) -> Output:
         """Stores the newest positions in the past, and builds a step's result from the head's product."""
@@ -171,7 +177,7 @@ class FlatContext:
         if self.past is not None:
             self.past.reorder(parent, self.bound if self.on_host else self.capacity)
         if self.branches is not None:
-            self.branches.reorder(parent)  # rows that share are level, so lengths stay
+            self.branches.reorder(parent)  # rows that share a prompt are level, so lengths stay
             return
         if self.on_host:
             parents = parent.tolist()
@@ -186,36 +192,57 @@ class FlatContext:
             in_use = self._block[:, :, :, : self.span(0)]
             in_use.copy_(in_use.index_select(1, parent))
         self.length.copy_(self.length[parent])
-        self._forget()
+        self._lengths.mix()
+        self._look()
 
     def truncate(self, length: Tensor) -> None:
         """Forgets positions from `length[r]` on. A tensor, so that no host round trip is needed.
 
-        Only a fork that shares asks the device: it stays one as long as its rows are level and reach the
-        shared part's end.
+        Only a fork that shares asks the device: it stays one as long as its rows have as many positions
+        beyond what they share.
         """
         if self.branches is not None:
             shortened: list[int] = self.length.minimum(length).tolist()
-            if min(shortened) != max(shortened) or shortened[0] < self.branches.start:
-                self.materialise()
-            else:
-                self._start(shortened[0])
+            if self.branches.is_level(shortened):
+                self._start(shortened)
                 return
+            self.materialise()
         self.length.copy_(self.length.minimum(length))
-        self.uniform = False
-        self._forget()
+        self._lengths.shorten()
+        self._look()
 
     def resume(self, length: int) -> None:
         """Gives every row `length` positions again, of which nothing has been overwritten by other ids."""
-        self._start(length)
+        self._start([length] * self.rows)
 
     def fork(self, rows: int) -> FlatContext:
-        """Makes a new context of `rows` rows, each what row 0 is.
+        """Makes a new context in which each row of this one has `rows` copies, side by side.
 
-        One that shares needs the parent's row as it is now, up to its present length; the parent may grow.
+        One that shares needs the parent's rows as they are now, up to their present lengths; the parent may
+        grow.
         """
         shared = self._shape, self.cos, self.sin, self.totals, self.share, self.whole
-        return FlatContext(rows, self.capacity, *shared, parent=self)
+        return FlatContext(rows * self.rows, self.capacity, *shared, parent=self)
+
+    def row(self, index: int) -> FlatContext:
+        """Makes a context of one row that is a row of this one: positions and lengths are the same memory."""
+        self.materialise()
+        row = copy(self)
+        row.rows, row._parent, row.states = 1, None, {}
+        row.logits_out = row.replay = None
+        row.length = self.length[index : index + 1]
+        row._lengths = self._lengths.part(index, index + 1)
+        row.past = self.past and self.past.row(index)
+        row._lay(self._block[:, index : index + 1])
+        return row
+
+    def adopt(self, index: int, other: Context, length: int) -> None:
+        """Gives a row the first `length` positions of the one row of another context of the model."""
+        assert isinstance(other, FlatContext), "a context of another model"
+        row = self.row(index)
+        for layer, source in zip(row.kv, other.kv, strict=True):
+            layer[:, :, :length] = source[:, :, :length]
+        row.resume(length)
 
     def refork(self) -> bool:
         """Makes a fork, at its old addresses, what forking its parent anew would give; False if it cannot."""
@@ -226,11 +253,10 @@ class FlatContext:
             self._copy(parent)
             self._refill_past(parent)
             return True
-        start = parent.lengths()[0]
-        if not self.branches.restart(start):
+        if not self.branches.restart(parent.lengths()):
             return False
         self._refill_past(parent)
-        self._start(start)
+        self._start(self.branches.starts)
         return True
 
     def materialise(self) -> None:
@@ -247,36 +273,37 @@ class FlatContext:
         """Makes the buffers of a plain context."""
         layers, heads, head_dim = self._shape
         # Zeros, not empty: a masked position still meets its value, and 0 × NaN is NaN.
-        self._block = self.cos.new_zeros(layers, self.rows, heads, self.capacity, head_dim)
-        self._kv: tuple[Tensor, ...] = tuple(self._block)
+        self._lay(self.cos.new_zeros(layers, self.rows, heads, self.capacity, head_dim))
+
+    def _lay(self, block: Tensor) -> None:
+        """Puts keys and values into a block `[layers, R, 2 * Hkv, capacity, D]`."""
+        self._block = block
+        self._kv: tuple[Tensor, ...] = tuple(block)
         if self.on_host:  # compiled steps read these
             self._cpp_refs = own_in_cpp((self._block, self.length, self.cos, self.sin))
 
     def _copy(self, parent: FlatContext) -> None:
-        """Fills every row with the parent's row 0."""
-        end = parent.lengths()[0]
+        """Fills the rows with copies of the parent's."""
+        lengths, each = parent.lengths(), self.rows // parent.rows
+        end = max(lengths)
         for layer, source in zip(self._kv, parent.kv, strict=True):
-            layer[:, :, :end] = source[:1, :, :end]
-        self._start(end)
+            layer.view(len(lengths), each, *layer.shape[1:])[:, :, :, :end] = source[:, None, :, :end]
+        self._start([length for length in lengths for _ in range(each)])
 
     def _refill_past(self, parent: FlatContext) -> None:
         """Copies the parent's past states to every row."""
         if self.past is not None and parent.past is not None:
             self.past.refill(parent.past)
 
-    def _start(self, length: int) -> None:
-        """Takes every row to be of a length that the host knows."""
-        self.length.fill_(length)
-        self._note([length] * self.rows)
+    def _start(self, lengths: Sequence[int]) -> None:
+        """Gives each row a length that the host knows."""
+        if min(lengths) == max(lengths):
+            self.length.fill_(lengths[0])
+        else:
+            self.length.copy_(torch.tensor(lengths))
+        self._lengths.note(lengths)
 
-    def _forget(self) -> None:
-        """Drops the known lengths, changed on the device; reads them again where that needs no wait."""
-        self._row_lengths = None
-        if self.on_host and not self.uniform:
-            self._note(self.length.tolist())
-
-    def _note(self, lengths: list[int]) -> None:
-        """Takes down the exact length of each row."""
-        self.bound = max(lengths)
-        self.uniform = min(lengths) == self.bound
-        self._row_lengths = None if self.uniform else lengths
+    def _look(self) -> None:
+        """Reads lengths that were changed on the device again, where that needs no wait."""
+        if self.on_host:
+            self.lengths()

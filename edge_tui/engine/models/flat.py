@@ -10,7 +10,8 @@ query heads a key head serves, `D` width of a head, `S` positions attention look
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edge_tui.decoders.base import Output
-from edge_tui.engine.models.attention import attend
+from edge_tui.engine.models.attention import attend, attend_by_row
 from edge_tui.engine.models.base import Caps, ContextFull, ModelInfo
 from edge_tui.engine.models.cache import FlatContext
 from edge_tui.engine.models.capacity import CHUNK
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 class FusedStep(Protocol):
     """Appends positions in few calls."""
 
+    most_rows: int
+    """Most rows that one call takes, each of its own length."""
+
     def fits(self, ctx: FlatContext, k: int) -> bool:
         """Tells whether it can append `k` positions to each row."""
 
@@ -69,6 +73,8 @@ class NewPositions:
         sin: The same.
         masks: For each window of the model what to add to the scores, broadcasting to
             `[R, H, K, S]`; None where nothing needs hiding.
+        starts: Each row's new position where rows attend one after another, each to its own past; None where
+            all attend at once.
     """
 
     span: int
@@ -76,6 +82,7 @@ class NewPositions:
     cos: Tensor
     sin: Tensor
     masks: Mapping[int, Tensor | None]
+    starts: Sequence[int] | None = None
 
 
 class FlatModel:
@@ -115,9 +122,18 @@ class FlatModel:
         self._whole = on_cuda and not config.is_fusible and plain and stays
         reason = fused if isinstance(fused, str) else ""
         capture = on_cuda and (self.fused is not None or self._whole)
-        self.caps = Caps(capture=capture, reason=reason, mixes=config.embedding_width == config.hidden)
+        self.caps = Caps(
+            capture=capture,
+            reason=reason,
+            mixes=config.embedding_width == config.hidden,
+            unequal_rows=sys.maxsize,
+        )
         if self.fused is not None:
-            self.caps = replace(self.caps, kernels="fused" if on_cuda else "one compiled call")
+            self.caps = replace(
+                self.caps,
+                kernels="fused" if on_cuda else "one compiled call",
+                unequal_rows=self.fused.most_rows,
+            )
 
     def open(self, rows: int, capacity: int, total: int = 0, past: bool = False) -> FlatContext:
         """Opens an empty context for `rows` sequences of at most `capacity` positions.
@@ -262,7 +278,10 @@ class FlatModel:
         positions = ctx.length[:, None] + torch.arange(k, device=device)
         span = ctx.span(k)
         cos, sin = ctx.cos[positions][:, :, None], ctx.sin[positions][:, :, None]
-        return NewPositions(span, positions, cos, sin, self._masks.make(positions, span))
+        masks = self._masks
+        if k == 1 and ctx.on_host and not masks.needed(0, k):
+            return NewPositions(span, positions, cos, sin, dict.fromkeys(masks.windows), ctx.lengths())
+        return NewPositions(span, positions, cos, sin, masks.make(positions, span))
 
     def _run(
         self,
@@ -367,6 +386,10 @@ class FlatModel:
             part = self._rotary_parts[which]
             rotate(qk, new.cos[..., part], new.sin[..., part])
         kv, new_kv = ctx.kv[i], qkv[:, :, h:]
+        f, q = self.config.features, qkv[:, :, :h]
+        numbers = f.attention_scale or None, f.score_cap, layer.sinks
+        if new.starts is not None:
+            return attend_by_row(q, kv, new_kv, new.starts, layer.window, *numbers).view(rows, -1)
         if new.positions is None:
             kv[:, :, new.span - k : new.span].copy_(new_kv.transpose(1, 2))
         else:
@@ -375,7 +398,4 @@ class FlatModel:
         if k == 1 and mask is None and layer.window:
             first = max(0, new.span - layer.window)
         keys, values = kv[:, :, first : new.span].chunk(2, 1)
-        f = self.config.features
-        q = qkv[:, :, :h]
-        y = attend(q, keys, values, mask, f.attention_scale or None, f.score_cap, layer.sinks)
-        return y.reshape(rows * k, -1)
+        return attend(q, keys, values, mask, *numbers).reshape(rows * k, -1)

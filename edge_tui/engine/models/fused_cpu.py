@@ -8,6 +8,7 @@ order, so results are the same to the last bit.
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
 
 
 class FusedStep:
-    """Appends one position to rows of equal length. `fuse` makes one.
+    """Appends one position to each row. `fuse` makes one.
 
     Args:
         run: `_step`, compiled.
         weights: Its arguments that are the same in every call, in order.
     """
 
-    __slots__ = ("_cpp_refs", "_run", "_weights")
+    most_rows = sys.maxsize
 
     def __init__(self, run: Callable[..., Tensor], weights: tuple[Any, ...]) -> None:
         self._run = run
@@ -48,19 +49,18 @@ class FusedStep:
 
     def fits(self, ctx: FlatContext, k: int) -> bool:
         """Tells whether it can append `k` positions to each row."""
-        return k == 1 and ctx.uniform
+        return k == 1 and ctx.on_host
 
     def __call__(self, ctx: FlatContext, ids: Tensor, states: LayerStates | None = None) -> Tensor:
-        """Appends `ids` int64 `[R, 1]` to a uniform context with room for them.
+        """Appends `ids` int64 `[R, 1]` to a context with room for them.
 
         Returns:
             Logits `[R, 1, V]`; with `states` the head's product `[(E + 1) * R, 1, V]`.
         """
+        starts = [ctx.bound] if ctx.uniform else ctx.lengths()
         given = (states.slots, states.layers, states.early, states.normed) if states else (None, [], 0, True)
         with as_written():
-            logits = self._run(
-                ids, ctx.length, ctx.block, ctx.cos, ctx.sin, ctx.bound, *given, *self._weights
-            )
+            logits = self._run(ids, ctx.length, ctx.block, ctx.cos, ctx.sin, starts, *given, *self._weights)
         ctx.count_on_host(1)
         return logits
 
@@ -109,7 +109,7 @@ def _step(
     block: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
-    start: int,
+    starts: list[int],
     slots: torch.Tensor | None,
     slot_layers: list[int],
     early: int,
@@ -131,11 +131,15 @@ def _step(
 ) -> torch.Tensor:
     """Computes `FlatModel.forward` for `K = 1`, in the part of Python that TorchScript knows.
 
-    Matrices come four a layer: QKV, output, gate and up, down; the last one is the head. `slots` and what
-    follows are the fields of `LayerStates`.
+    Matrices come four a layer: QKV, output, gate and up, down; the last one is the head. `starts` are the
+    rows' lengths, or one for all. `slots` and what follows are the fields of `LayerStates`.
     """
     rows, hidden, head_dim, rotary = ids.size(0), embedding.size(1), block.size(4), cos.size(1)
-    cos, sin = cos.narrow(0, start, 1), sin.narrow(0, start, 1)
+    start, level = starts[0], len(starts) == 1
+    if level:
+        cos, sin = cos.narrow(0, start, 1), sin.narrow(0, start, 1)
+    else:
+        cos, sin = cos.index_select(0, length).unsqueeze(1), sin.index_select(0, length).unsqueeze(1)
     x = torch.embedding(embedding, ids).view(rows, hidden).to(norm.dtype)
     tiny = torch.full([1, 1], eps)
     for i in range(block.size(0)):
@@ -153,14 +157,18 @@ def _step(
         turning = qk.narrow(2, 0, rotary)
         half = turning.roll(rotary // 2, -1)
         turning.mul_(cos).addcmul_(half, sin)
-        kv.select(2, start).copy_(qkv.narrow(1, heads, 2 * kv_heads))
-        first = max(0, start + 1 - windows[i]) if windows[i] > 0 else 0
-        visible = kv.narrow(2, first, start + 1 - first)
-        y = torch.nn.functional.scaled_dot_product_attention(
-            qkv.narrow(1, 0, heads).view(rows, kv_heads, heads // kv_heads, head_dim),
-            visible.narrow(1, 0, kv_heads),
-            visible.narrow(1, kv_heads, kv_heads),
-        )
+        queries = qkv.narrow(1, 0, heads).view(rows, kv_heads, heads // kv_heads, head_dim)
+        new_kv = qkv.narrow(1, heads, 2 * kv_heads)
+        if level:
+            kv.select(2, start).copy_(new_kv)
+            y = attend(queries, kv, start, windows[i], kv_heads)
+        else:
+            each: list[torch.Tensor] = []
+            for row in range(rows):
+                own = kv.narrow(0, row, 1)
+                own.select(2, starts[row]).copy_(new_kv.narrow(0, row, 1))
+                each.append(attend(queries.narrow(0, row, 1), own, starts[row], windows[i], kv_heads))
+            y = torch.cat(each)
         m += 1
         x = project(y.reshape(rows, -1), kinds[m], weights[m], scales[m], biases[m], opaque[m]).add_(x)
         y = rms_norm(x, mlp_norms[i], tiny)
@@ -180,3 +188,11 @@ def _step(
         x = slots.narrow(0, first, early + 1).view(-1, hidden)
         rows = x.size(0)
     return project(x, kinds[-1], weights[-1], scales[-1], biases[-1], opaque[-1]).view(rows, 1, -1)
+
+
+def attend(queries: torch.Tensor, kv: torch.Tensor, start: int, window: int, kv_heads: int) -> torch.Tensor:
+    """Attends from position `start` of rows `[R, Hkv, G, D]`; `kv` `[R, 2 * Hkv, capacity, D]`."""
+    first = max(0, start + 1 - window) if window > 0 else 0
+    visible = kv.narrow(2, first, start + 1 - first)
+    keys, values = visible.narrow(1, 0, kv_heads), visible.narrow(1, kv_heads, kv_heads)
+    return torch.nn.functional.scaled_dot_product_attention(queries, keys, values)

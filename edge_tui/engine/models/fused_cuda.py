@@ -42,6 +42,8 @@ class FusedStep:
         matrices: Those of `weights.matrices` as the kernels read them.
     """
 
+    most_rows = MAX_TOKENS
+
     def __init__(self, config: FlatConfig, weights: DecoderWeights, matrices: list[PackedMatrix]) -> None:
         self._config = config
         self._weights = weights

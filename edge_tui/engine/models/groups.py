@@ -135,11 +135,13 @@ class GroupedContext:
         self._write_lengths()
 
     def fork(self, rows: int) -> GroupedContext:
-        """Makes a new context of `rows` rows, each a copy of row 0."""
-        child = GroupedContext(rows, self.capacity, self._device, self._make, self._rewind)
-        source = next(group for group in self.groups if 0 in group.rows)
-        cache = self._copied(source, [source.rows.index(0)] * rows)
-        child.groups = [Group(list(range(rows)), source.length, cache)]
+        """Makes a new context in which each row of this one has `rows` copies, side by side."""
+        child = GroupedContext(rows * self.rows, self.capacity, self._device, self._make, self._rewind)
+        child.groups = []
+        for group in self.groups:
+            places = [place for place in range(len(group.rows)) for _ in range(rows)]
+            copies = [row * rows + each for row in group.rows for each in range(rows)]
+            child.groups.append(Group(copies, group.length, self._copied(group, places)))
         child._write_lengths()
         child.needs = self.needs
         child.past = self.past and self.past.fork(rows)

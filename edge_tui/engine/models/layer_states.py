@@ -47,12 +47,16 @@ class PastStates:
         in_use.copy_(in_use.index_select(0, parent))
 
     def fork(self, rows: int) -> PastStates:
-        """Copies row 0 to each of `rows` rows."""
-        return PastStates(self.states[:1].repeat(rows, 1, 1))
+        """Copies each row `rows` times, side by side."""
+        return PastStates(self.states.repeat_interleave(rows, 0))
+
+    def row(self, index: int) -> PastStates:
+        """Selects one row, in the same memory."""
+        return PastStates(self.states[index : index + 1])
 
     def refill(self, parent: PastStates) -> None:
         """Does in place what forking the parent anew would give."""
-        self.states.copy_(parent.states[:1].expand_as(self.states))
+        self.states.copy_(parent.fork(len(self.states) // len(parent.states)).states)
 
 
 class LayerStates:

@@ -1,4 +1,4 @@
-"""Reads and reorders forked contexts: rows share a prompt, and a table says who holds each later position."""
+"""Reads and reorders forked contexts: rows share prompts, and a table says who holds each later position."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ def join_fork(root: Tensor, fork: Tensor, base: Tensor, owner: Tensor) -> Tensor
     Positions past the fork's room come out arbitrary.
 
     Args:
-        root: `[≥ 1, 2 * Hkv, capacity, D]`, of which row 0 holds the first `base` positions of every row.
-        fork: `[R, 2 * Hkv, room, D]`: a later position `t` of row `r` lies in row `owner[r, t - base]`.
-        base: int64 `[1]`.
+        root: `[S, 2 * Hkv, capacity, D]`, of which row `r // (R / S)` holds the first `base[r]` positions of
+            row `r`.
+        fork: `[R, 2 * Hkv, room, D]`: a later position `t` of row `r` lies in row `owner[r, t - base[r]]`.
+        base: int64 `[R]`.
         owner: int32 `[R, room]`.
     """
     import torch
 
     at = torch.arange(root.shape[2], device=owner.device)
-    slot = (at - base).clamp(0, fork.shape[2] - 1)
-    later = fork[owner[:, slot].long(), :, slot].transpose(1, 2)
-    return torch.where((at < base)[:, None], root[:1], later)
+    slot = (at - base[:, None]).clamp(0, fork.shape[2] - 1)
+    later = fork[owner.gather(1, slot).long(), :, slot].transpose(1, 2)
+    prompts = root.repeat_interleave(len(base) // len(root), 0)
+    return torch.where((at < base[:, None])[:, None, :, None], prompts, later)
 
 
 def follow(owner: Tensor, parent: Tensor) -> None:

@@ -12,7 +12,15 @@ from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu import project as project_cpu
 from edge_tui.engine.ops.linear import CpuLinear
-from tests.engine.models.references import LLAMA_CASES, checkpoint, flat, one_by_one, random_ids
+from tests.engine.models.references import (
+    LLAMA_CASES,
+    TOLERANCE,
+    checkpoint,
+    deviation,
+    flat,
+    one_by_one,
+    random_ids,
+)
 from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from edge_tui.engine.models.cache import FlatContext
     from edge_tui.engine.models.flat import FlatModel
 
 
@@ -55,7 +64,7 @@ def walk(model: FlatModel, rows: int) -> Tensor:
     seen.append(one_by_one(model, ctx, ids[:, 18:24]))
     ctx.truncate(torch.full((rows,), 13))
     seen.append(one_by_one(model, ctx, ids[:, 24:27]))
-    seen.append(one_by_one(model, ctx.fork(rows), ids[:, 27:]))
+    seen.append(one_by_one(model, ctx.row(0).fork(rows), ids[:, 27:]))
     assert ctx.length.tolist() == ctx.lengths() == [16] * rows
     return torch.cat(seen, 1)
 
@@ -79,19 +88,47 @@ def test_same_numbers_in_bfloat16(tmp_path: Path) -> None:
     assert torch.equal(got, walk(model, 1))
 
 
+@pytest.mark.parametrize("case", LLAMA_CASES)
+def test_rows_of_different_lengths_give_their_own_numbers(case: str, tmp_path: Path) -> None:
+    """Also where a row leaves a window that others are still in, and in steps that go both ways."""
+    model, ids = flat(checkpoint(tmp_path, case)), random_ids(3, 30)
+    spy, lengths = counted(model), [20, 1, 9]
+
+    def steps(ctx: FlatContext) -> Tensor:
+        tokens = [
+            torch.stack([ids[row, n + at] for row, n in enumerate(lengths)])[:, None] for at in range(9)
+        ]
+        return torch.cat([model.forward(ctx, each).logits for each in tokens], 1)
+
+    def ragged() -> FlatContext:
+        ctx = model.open(3, 64)
+        for row, length in enumerate(lengths):
+            model.prefill(ctx.row(row), ids[row : row + 1, :length])
+        return ctx
+
+    ctx, before = ragged(), spy.calls
+    got = steps(ctx)
+    assert spy.calls == before + 9
+    model.fused = None
+    assert torch.equal(got, steps(ragged()))
+    for row, length in enumerate(lengths):
+        alone = model.open(1, 64)
+        model.prefill(alone, ids[row : row + 1, :length])
+        wanted = one_by_one(model, alone, ids[row : row + 1, length : length + 9])
+        assert deviation(got[row : row + 1], wanted) < TOLERANCE
+
+
 def test_everything_else_goes_the_other_way(tmp_path: Path) -> None:
     model = flat(checkpoint(tmp_path, "llama"))
     spy = counted(model)
     ctx = model.open(2, 16)
     model.prefill(ctx, random_ids(2, 3))
     ctx.truncate(torch.tensor([3, 1]))
-    model.forward(ctx, random_ids(2, 1))  # rows of different lengths
-    ctx.truncate(torch.tensor([2, 2]))
     model.forward(ctx, random_ids(2, 2))  # several positions
     assert spy.calls == 0
-    model.forward(ctx, random_ids(2, 1))
+    model.forward(ctx, random_ids(2, 1))  # rows of different lengths
     assert spy.calls == 1
-    assert ctx.length.tolist() == [5, 5]
+    assert ctx.length.tolist() == [6, 4]
 
 
 def test_full_context(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_kv_is_what_contexts_and_their_forks_hold(made: Callable[..., Checkpoint
     copied = root.fork(3)
     expected = memory_estimate.estimate(checkpoint, "float32", 1200, 3, "cpu", 100)
     assert held(root.block, copied.block) == expected.kv
-    shared = Branches(root.block, 3, 1100)
+    shared = Branches(root.block, 3, [1100])
     expected = memory_estimate.estimate(checkpoint, "float32", 1200, 3, "cuda:0", 100)
     assert held(root.block, *shared.fork) == expected.kv
 

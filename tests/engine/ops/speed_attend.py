@@ -86,7 +86,7 @@ class Bench:
         rows = 1 if s.forked else s.rows
         self.roots = torch.randn(calls, rows, width, capacity, s.d, **options)
         self.forks = torch.randn(calls, s.rows, width, 512, s.d, **options) if s.forked else None
-        self.base = torch.zeros(1, dtype=torch.int64, device="cuda") if s.forked else None
+        self.base = torch.zeros(s.rows, dtype=torch.int64, device="cuda") if s.forked else None
         self.owner = None
         if s.forked:
             self.owner = torch.randint(s.rows, (s.rows, 512), dtype=torch.int32, device="cuda")

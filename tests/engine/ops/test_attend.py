@@ -34,8 +34,8 @@ class Case:
     window: int = 0
     norm: bool = False
     capacity: int = 80
-    base: int = -1
-    """Of a forked context; −1 makes a plain one."""
+    base: int | tuple[int, ...] = -1
+    """Of a forked context, one for each row that prompts lie in; −1 makes a plain one."""
     room: int = 48
     dtype: torch.dtype = torch.float32
     programs: int = 8
@@ -54,16 +54,20 @@ def inputs(case: Case, device: str = DEVICE) -> dict[str, Any]:
     at = torch.arange(case.capacity)
     root = random(rows, width, case.capacity, case.d)
     fork = base = owner = None
-    if case.base < 0:
+    if case.base == -1:
         root.masked_fill_((at >= length[:, None])[:, None, :, None].to(device), torch.nan)
     else:
-        root[:, :, case.base :] = torch.nan
-        root[1:] = torch.nan
+        prompts = torch.tensor(case.base).view(-1)
+        root = root[: len(prompts)]
+        root.masked_fill_((at >= prompts[:, None])[:, None, :, None].to(device), torch.nan)
+        copies = rows // len(prompts)
+        of_row = prompts.repeat_interleave(copies)
         fork = random(rows, width, case.room, case.d)
-        unused = torch.arange(case.room) >= length.max() - case.base
+        unused = torch.arange(case.room) >= (length - of_row).max()
         fork.masked_fill_(unused[:, None].to(device), torch.nan)
-        base = torch.tensor([case.base], device=device)
-        owner = torch.randint(rows, (rows, case.room), generator=gen, dtype=torch.int32).to(device)
+        base = of_row.to(device)
+        own = torch.randint(copies, (rows, case.room), generator=gen, dtype=torch.int32)
+        owner = (own + (torch.arange(rows) // copies * copies)[:, None]).int().to(device)
     rope = RopeConfig("default", 1e4, case.rotary or case.d, case.capacity, case.capacity)
     cos, sin = tables(rope, case.capacity, device, case.dtype)
     return {
@@ -134,6 +138,8 @@ TINY_CASES = {
     "fork, no prompt": Case((20, 20), base=0),
     "fork, on the block": Case((48, 48), base=16, heads=2, norm=True),
     "fork, window": Case((45, 45), base=20, window=30, k=2),
+    "two prompts of two rows": Case((30, 30, 62, 62), base=(13, 45)),
+    "three prompts, window": Case((70, 14, 5), base=(66, 10, 1), window=20, k=2, norm=True),
     "float16": Case((37, 12), k=2, dtype=torch.float16),
     "bfloat16": Case((37, 12), norm=True, dtype=torch.bfloat16),
     "bfloat16 fork": Case((37, 37), base=20, dtype=torch.bfloat16),
@@ -141,7 +147,7 @@ TINY_CASES = {
 
 FEW = (
     *("ragged, off the block", "several positions", "window, several positions", "partial rotary"),
-    *("fork, on the block", "fork, window", "float16"),
+    *("fork, on the block", "fork, window", "two prompts of two rows", "float16"),
 )
 """One case of each part of the kernel; the others, whose shapes lie on its edges, in the long tests."""
 
@@ -215,8 +221,11 @@ def test_the_reference_is_attention() -> None:
 def test_a_fork_is_what_its_rows_own() -> None:
     root, fork = torch.zeros(1, 2, 8, 1), torch.arange(2.0)[:, None, None, None].expand(2, 2, 6, 1) + 1
     owner = torch.tensor([[0, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]], dtype=torch.int32)
-    seen = join_fork(root, fork, torch.tensor([3]), owner)
+    seen = join_fork(root, fork, torch.tensor([3, 3]), owner)
     assert seen[:, 0, :, 0].tolist() == [[0, 0, 0, 1, 2, 2, 1, 1], [0, 0, 0, 2, 2, 1, 1, 1]]
+    prompts = torch.tensor([7.0, 8.0])[:, None, None, None].expand(2, 2, 8, 1)
+    seen = join_fork(prompts, fork, torch.tensor([3, 5]), owner)
+    assert seen[:, 0, :, 0].tolist() == [[7, 7, 7, 1, 2, 2, 1, 1], [8, 8, 8, 8, 8, 2, 2, 1]]
 
 
 QWEN2_HALF_B = Case((), heads=14, kv_heads=2, d=64, capacity=2048)
@@ -237,6 +246,9 @@ TRUE_SHAPES = {
     "qwen2-7b": replace(QWEN2_7B, lengths=(4097,)),
     "qwen2-7b, 5 positions": replace(QWEN2_7B, lengths=(4000,), k=5),
     "qwen2-7b, 4 beams": replace(QWEN2_7B, lengths=(1100,) * 4, base=903, room=512),
+    "qwen2-7b, 2 prompts of 2 rows": replace(
+        QWEN2_7B, lengths=(1100, 1100, 340, 340), base=(903, 143), room=512
+    ),
     "qwen2-7b, 4 windowed beams": replace(QWEN2_7B, lengths=(1100,) * 4, base=903, room=512, window=600),
     "llama-2-7b": replace(LLAMA2_7B, lengths=(1001,)),
     "llama-2-7b, 8 rows": replace(LLAMA2_7B, lengths=(90, 91, 92, 93, 500, 501, 1, 1000)),

@@ -95,15 +95,15 @@ def attend(
     Row `r`'s new positions are `length[r]`, …, `length[r] + K - 1`; `length` itself is left to the caller.
     Where they lie beyond the buffer nothing is written, and the row's result means nothing.
 
-    A plain context (`fork` is None) has a row of `root` for each row. In a forked one, all rows share the
-    first `base` positions, row 0 of `root`; a later position `t` of row `r` lies in row `owner[r, t - base]`
-    of `fork`, and new ones are put into row `r` and so entered in `owner`.
+    A plain context (`fork` is None) has a row of `root` for each row. In a forked one `R / S` rows side by
+    side share a row of `root`, row `r` its first `base[r]` positions; a later position `t` of row `r` lies in
+    row `owner[r, t - base[r]]` of `fork`, and new ones are put into row `r` and so entered in `owner`.
 
     Args:
         qkv: `[T, (H + 2 Hkv) * D]`, queries, keys and values before their norms and rotary; contiguous.
-        root: `[R, 2 * Hkv, capacity, D]`, keys first; contiguous. Of a forked context `[≥ 1, …]`.
+        root: `[R, 2 * Hkv, capacity, D]`, keys first; contiguous. Of a forked context `[S, …]`.
         fork: `[R, 2 * Hkv, room, D]`, contiguous.
-        base: int64 `[1]`. No row may be shorter.
+        base: int64 `[R]`, at most the row's length.
         owner: int32 `[R, room]`.
         length: int64 `[R]`.
         cos: `[capacity, rotary]` as in `rope.tables`; contiguous.
@@ -135,6 +135,7 @@ def attend(
         (scratch.partial, scratch.weight, scratch.arrived),
         capacity,
         0 if fork is None else fork.shape[2],
+        rows // len(root),
         len(cos),
         splits,
         t.least,

@@ -162,7 +162,7 @@ def _join(
         tl.store(out + place * D + e % D, (mixed / total).to(out.dtype.element_ty), mask=e < M * D)
 
 
-@triton.jit(do_not_specialize=["capacity", "room", "reach", "splits", "least"])
+@triton.jit(do_not_specialize=["capacity", "room", "copies", "reach", "splits", "least"])
 def attend_kernel(
     qkv,
     sources,
@@ -173,6 +173,7 @@ def attend_kernel(
     scratch,
     capacity,
     room,
+    copies,
     reach,
     splits,
     least,
@@ -212,6 +213,7 @@ def attend_kernel(
     fork_plane = room.to(tl.int64) * D
     if FORK:
         fork_keys = fork + head * fork_plane
+        keys += (row // copies) * (2 * KV_HEADS * plane)
     else:
         keys += row * (2 * KV_HEADS * plane)
     values = keys + KV_HEADS * plane
@@ -229,7 +231,7 @@ def attend_kernel(
     if COMPILED:
         old = tl.minimum(end, early)
         if FORK:
-            old = tl.minimum(old, tl.load(base, cache_modifier=".cg").to(tl.int32))
+            old = tl.minimum(old, tl.load(base + row, cache_modifier=".cg").to(tl.int32))
         _fetch(keys, values, start, old, D)
     query = head * GROUP + m % GROUP
     real = m < M
@@ -250,7 +252,7 @@ def attend_kernel(
     origin = 0
     limit = capacity
     if FORK:
-        origin = tl.load(base, cache_modifier=".cg").to(tl.int32)
+        origin = tl.load(base + row, cache_modifier=".cg").to(tl.int32)
         limit = tl.minimum(capacity, origin + room)
     if (past != early) | FORK:
         start, end, pieces = _cut(past, limit, split, splits, least, OWN, WINDOW, BLOCK)
