@@ -198,7 +198,7 @@ def test_a_captured_step_of_plain_operations_holds_wherever_rows_have_got_to(
         assert deviation(logits.cpu(), expected[:1, i : i + 1].expand(2, 1, -1)) < 1e-3, i
 
 
-@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "gpt2", "qwen3_moe", "gpt_oss"])
 @pytest.mark.parametrize("strategy", ["greedy", "top_p", "beam"])
 def test_a_run_of_another_family_is_captured(
     family: str, strategy: str, tmp_path: Path, open_engine: Callable[..., LocalEngine]
