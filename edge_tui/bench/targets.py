@@ -33,6 +33,7 @@ RATES = (0.6, 0.8, 0.89)
 """Acceptances at which speculation is measured; the last is about the most that a temperature of 5 gives."""
 VERIFY = Job("greedy", batch=LOOKAHEAD + 1)
 FAR, NEAR = Job("greedy", prompt=4096), Job("greedy", prompt=256)
+GUIDED = Job("cfg"), Job("cad")
 WIDE = [Job(strategy, {"temperature": 1.5}) for strategy in ("top_p", "top_k", "min_p", "typical")]
 
 Options = Mapping[str, Any]
@@ -150,6 +151,10 @@ def _long_context(table: FigureTable) -> float:
 
 def _over_greedy(job: Job) -> Figure:
     return lambda table: (table.step(SMALL, BF16, job) - table.step(SMALL)) * 1e6
+
+
+def _over_two(job: Job) -> Figure:
+    return lambda table: table.step(LARGE, BF16, job) / (2 * table.step(LARGE))
 
 
 def _over_both(table: FigureTable) -> float:
@@ -283,6 +288,14 @@ SCENARIOS = (
         "contrastive",
         _with_second(GREEDY, CONTRASTIVE),
         {_most("contrastive step over both greedy steps, 7B + 0.5B", "×", 1.05, 1.0): _over_both},
+    ),
+    Scenario(
+        "guidance",
+        _measuring(LARGE, BF16, GREEDY, *GUIDED),
+        {
+            _most(f"{job.strategy} step over two greedy steps, 7B", "×", 0.7, 0.6): _over_two(job)
+            for job in GUIDED
+        },
     ),
     Scenario(
         "beams 0.5B",

@@ -27,7 +27,7 @@ class ModelEstimate:
     Attributes:
         name: The model's.
         device: The device it would go to.
-        rows: Sequences decoded side by side that `estimates` counts.
+        rows: Sequences that `estimates` counts, those of every prompt that a strategy reads.
         estimates: By precision.
         contexts: Positions that would be reserved, by precision.
         together: With the other model, by precision: one estimate for each device.
@@ -53,6 +53,7 @@ def estimate_model(
     new: int = 0,
     other: ModelSpec | None = None,
     past: bool = False,
+    streams: int = 1,
 ) -> ModelEstimate:
     """Estimates the memory in every precision.
 
@@ -64,11 +65,15 @@ def estimate_model(
         new: New tokens of each; 0 means the whole context.
         other: The model that it would play with.
         past: True where the strategy keeps hidden states of every position.
+        streams: Prompts of the model that the strategy reads.
     """
     available = {device.name: device for device in devices()}
     device = available.get(device_name) or best(available.values())
     result = ModelEstimate(
-        checkpoint.name, device, rows, others=gpu_processes(device.name) if "cuda" in device.name else []
+        checkpoint.name,
+        device,
+        rows * streams,
+        others=gpu_processes(device.name) if "cuda" in device.name else [],
     )
     reasons = available_precisions(device.name, checkpoint)
     result.reasons = {precision: why for precision, why in reasons.items() if why}
@@ -82,8 +87,8 @@ def estimate_model(
             one = estimate(checkpoint, precision, positions, 1, device.name)
             if not one.fits:
                 result.reasons[precision] = one.sentence
-            if rows > 1 or past:
-                one = estimate(checkpoint, precision, positions, rows, device.name, new, past)
+            if rows > 1 or past or streams > 1:
+                one = estimate(checkpoint, precision, positions, rows, device.name, new, past, streams)
             result.estimates[precision] = one
     if other is not None and (second := _estimate_other(other, result, rows, new)) is not None:
         result.together = {name: estimate_pair([one, second]) for name, one in result.estimates.items()}

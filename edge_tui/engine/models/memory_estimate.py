@@ -35,6 +35,8 @@ matrices run at 91 µs against 112 µs in bfloat16, 4096² ones at 2.1 ms agains
 _LOGIT_COPIES = 8
 """Vocabulary-wide rows of four bytes that a decode step holds: logits and their copy for the record, the
 final distribution, counts of prompt and answer, a search's keys and its 64-bit weights."""
+_STREAM_COPIES = 3
+"""The same of each further stream: logits, their difference and its weighted sum."""
 _CODE_COPIES = 4
 """Bytes of each weight while codes are packed: as stored, a byte a code, those of all parts, and words."""
 _WORKSPACE = 2**25
@@ -77,6 +79,7 @@ def estimate(
     device: str,
     new: int = 0,
     past: bool = False,
+    streams: int = 1,
 ) -> MemoryEstimate:
     """Adds up what a model will take.
 
@@ -89,13 +92,15 @@ def estimate(
         new: Number of positions after the prompt, which several rows have for themselves; 0 means
             all of them.
         past: True where a strategy keeps the last layer's hidden state of every position (`Needs.past`).
+        streams: Prompts of the model that a strategy reads; each has rows of its own.
     """
     context = context or checkpoint.context
+    caches = rows * streams
     return _summarise(
         f"{checkpoint.name} in {resolve_precision(checkpoint, precision, device)[0]}",
         device,
-        MemoryNeed(checkpoint, precision, rows, new, device, past).at(context),
-        f"{rows:,} × {context:,} positions" if rows > 1 else f"{context:,} positions",
+        MemoryNeed(checkpoint, precision, rows, new, device, past, streams).at(context),
+        f"{caches:,} × {context:,} positions" if caches > 1 else f"{context:,} positions",
     )
 
 
@@ -207,7 +212,14 @@ class MemoryNeed:
     """Computes what a model needs as its context grows; weights are counted once."""
 
     def __init__(
-        self, checkpoint: Checkpoint, precision: str, rows: int, new: int, device: str, past: bool = False
+        self,
+        checkpoint: Checkpoint,
+        precision: str,
+        rows: int,
+        new: int,
+        device: str,
+        past: bool = False,
+        streams: int = 1,
     ) -> None:
         self._checkpoint = checkpoint
         self._flat = _flat(checkpoint)
@@ -215,7 +227,7 @@ class MemoryNeed:
         self._kind, self._device = QUANTISATIONS.get(self._precision), device
         self._codes = keeps_codes(checkpoint, self._precision, device)
         self._number = WIDTH[dtype]
-        self._rows, self._new = rows, new
+        self._rows, self._new, self._streams = rows, new, streams
         self._cuda = device.startswith("cuda")
         self._weights, self._inner, self._first = count_weights(
             checkpoint, self._flat, self._precision, dtype, device, self._codes
@@ -236,7 +248,8 @@ class MemoryNeed:
         read, and all rows decoding. The excess over the last one is overhead.
         """
         kv, root = self._caches(context)
-        logits = self._rows * self._vocab * 4 * _LOGIT_COPIES
+        copies = _LOGIT_COPIES + _STREAM_COPIES * (self._streams - 1)
+        logits = self._rows * self._vocab * 4 * copies
         fixed = self._tables(context) + (_WORKSPACE if self._cuda else 0)
         storing = self._weights + self._storing()
         # A CPU's heap keeps as much again: what was freed and does not fit what comes next.
@@ -245,19 +258,20 @@ class MemoryNeed:
         return self._weights, kv, logits, max(storing, reading, decoding) - self._weights - kv - logits
 
     def _caches(self, context: int) -> tuple[int, int]:
-        """Counts what lies in the contexts of all rows, and in the one that the prompt is read into.
+        """Counts what lies in the contexts of all rows, and in those that prompts are read into.
 
         Rows that the fused kernels of a GPU read share the prompt's keys and values and need room for what is
-        new; elsewhere each is a copy, and hidden states always are.
+        new; elsewhere each is a copy, and hidden states, which the main stream alone keeps, always are.
         """
         capacity = round_up(context + SLACK)
-        root, states = (capacity if self._flat else context) * self._position, capacity * self._state
+        prompt, states = (capacity if self._flat else context) * self._position, capacity * self._state
+        root = self._streams * prompt + states
         if self._rows == 1:
-            return root + states, root + states
+            return root, root
         start = context - self._new if self._new else 1
         shares = self._flat is not None and self._cuda and self._flat.is_fusible
-        row = round_up(capacity - start) * self._position if shares else root
-        return root + states + self._rows * (row + states), root + states
+        row = round_up(capacity - start) * self._position if shares else prompt
+        return root + self._rows * (self._streams * row + states), root
 
     def _tables(self, context: int) -> int:
         """Counts the tables of cosines and sines."""

@@ -223,6 +223,7 @@ class ModelsScreen(FilterListScreen[None]):
                     run_params.max_length,
                     other,
                     decoder.needs_of(values, checkpoint.layers, False).past,
+                    sum(stream.role == decoder.roles[0] for stream in decoder.streams),
                 )
         except (CheckpointError, HubError) as error:
             why = str(error)

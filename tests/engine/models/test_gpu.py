@@ -273,3 +273,56 @@ def test_logits_beside_early_ones_are_as_exact_as_alone(precision: str, tmp_path
         assert logits[-1].dtype == torch.float32
     assert deviation(logits[1], logits[0]) < 1e-3
     assert deviation(logits[2], logits[0]) < 1e-2
+
+
+@pytest.mark.parametrize("case", ["qwen2", "mistral windowed", "phi3", "gemma2", "gpt2"])
+@pytest.mark.parametrize("copies", [1, 2])
+def test_one_captured_step_of_several_contexts(case: str, copies: int, tmp_path: Path) -> None:
+    """One graph for prompts of very different lengths, replayed as they grow; each row is as on a CPU."""
+    path, lengths = checkpoint(tmp_path / "m", case), (20, 1, 44)
+    ids, rows = random_ids(3, 64), 3 * copies
+    wanted = flat(path).forward(flat(path).open(3, 64), ids).logits
+    model, on_device = flat(path, device=DEVICE), ids.to(DEVICE)
+    joint = model.open(3, 64)
+    for row, length in enumerate(lengths):
+        model.prefill(joint.row(row), on_device[row : row + 1, :length])
+    ctx = joint if copies == 1 else joint.fork(copies)
+
+    def tokens(step: int) -> torch.Tensor:
+        each = [ids[row, length + step] for row, length in enumerate(lengths)]
+        return torch.stack(each).repeat_interleave(copies)[:, None].to(DEVICE)
+
+    start, new = ctx.length.clone(), tokens(0)
+    model.forward(ctx, new)  # warms up
+    ctx.truncate(start)
+    graph, bound = torch.cuda.CUDAGraph(), ctx.bound
+    with torch.inference_mode(), torch.cuda.graph(graph):
+        logits = model.forward(ctx, new).logits
+    ctx.count_on_host(bound - ctx.bound)
+    for step in range(19):
+        new.copy_(tokens(step))
+        ctx.reserve(1)
+        graph.replay()
+        ctx.count_on_host(1)
+        right = torch.stack([wanted[row, length + step] for row, length in enumerate(lengths)])
+        assert deviation(logits[:, 0].cpu(), right.repeat_interleave(copies, 0)) < 1e-3, step
+    assert ctx.length.tolist() == [length + 19 for length in lengths for _ in range(copies)]
+    assert ctx.lengths() == ctx.length.tolist()
+    assert ctx.rows == rows
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "int8", "4bit"])
+def test_rows_of_several_contexts_round_as_precisions_do(precision: str, tmp_path: Path) -> None:
+    """Two rows go through other products than one: their logits differ by no more than the precision does."""
+    dtype, bound = PRECISIONS[precision]
+    path = make_checkpoint(tmp_path / "m", hidden=128, intermediate=256, std=0.08)
+    model, ids = flat(path, device=DEVICE, dtype=dtype, precision=precision), random_ids(2, 30).to(DEVICE)
+    joint, alone = model.open(2, 64), [model.open(1, 64) for _ in range(2)]
+    for row, length in enumerate((20, 3)):
+        model.prefill(joint.row(row), ids[row : row + 1, :length])
+        model.prefill(alone[row], ids[row : row + 1, :length])
+    for step in range(6):
+        new = ids[:, 20 + step : 21 + step]
+        got = model.forward(joint, new).logits.clone()
+        each = [model.forward(ctx, new[row : row + 1]).logits for row, ctx in enumerate(alone)]
+        assert deviation(got.cpu(), torch.cat(each).cpu()) < bound, step

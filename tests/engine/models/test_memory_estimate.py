@@ -160,6 +160,15 @@ def test_kv_is_what_contexts_and_their_forks_hold(made: Callable[..., Checkpoint
     shared = Branches(root.block, 3, [1100])
     expected = memory_estimate.estimate(checkpoint, "float32", 1200, 3, "cuda:0", 100)
     assert held(root.block, *shared.fork) == expected.kv
+    two = model.open(2, round_up(1200 + SLACK))
+    expected = memory_estimate.estimate(checkpoint, "float32", 1200, 1, "cpu", 100, streams=2)
+    assert held(two.block) == expected.kv
+    assert "2 × 1,200 positions" in expected.sentence
+    expected = memory_estimate.estimate(checkpoint, "float32", 1200, 3, "cpu", 100, streams=2)
+    assert held(two.block, two.fork(3).block) == expected.kv
+    shared = Branches(two.block, 6, [1100, 4])
+    expected = memory_estimate.estimate(checkpoint, "float32", 1200, 3, "cuda:0", 100, streams=2)
+    assert held(two.block, *shared.fork) == expected.kv
 
 
 @pytest.mark.parametrize(
