@@ -175,7 +175,7 @@ class FlatContext:
     def reorder(self, parent: Tensor) -> None:
         """Gives row `r` what row `parent[r]` had. `parent`: int64 `[R]` on the device."""
         if self.past is not None:
-            self.past.reorder(parent, self.bound if self.on_host else self.capacity)
+            self.past.reorder(parent, self.length, self.bound if self.on_host else self.capacity)
         if self.branches is not None:
             self.branches.reorder(parent)  # rows that share a prompt are level, so lengths stay
             return

@@ -102,7 +102,7 @@ class GroupedContext:
         if parents == list(range(self.rows)):
             return
         if self.past is not None:
-            self.past.reorder(parent, max(self.lengths()))
+            self.past.reorder(parent, self.length, max(self.lengths()))
         groups = []
         for group in self.groups:
             places = {row: group.rows.index(p) for row, p in enumerate(parents) if p in group.rows}

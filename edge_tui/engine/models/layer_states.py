@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edge_tui.decoders.base import Needs, Output
+from edge_tui.engine.ops import past_states
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ class PastStates:
 
     def __init__(self, states: Tensor) -> None:
         self.states = states
-        self._rows = torch.arange(len(states), device=states.device)[:, None]
+        self._shared = torch.zeros(2, dtype=torch.int64, device=states.device)
 
     def append(self, states: Tensor, length: Tensor, k: int) -> None:
         """Stores the newest `k` positions.
@@ -38,13 +39,18 @@ class PastStates:
             length: int64 `[R]`, positions of each row, these among them.
             k: Positions of each row.
         """
-        at = length[:, None] - k + torch.arange(k, device=length.device)
-        self.states[self._rows, at] = states.reshape(len(self.states), k, -1)
+        new = states.reshape(-1, states.shape[-1])
+        past_states.append(self.states, new, length, k, self._shared)
 
-    def reorder(self, parent: Tensor, end: int) -> None:
-        """Gives row `r` the first `end` positions of row `parent[r]`. `parent`: int64 `[R]`."""
-        in_use = self.states[:, :end]
-        in_use.copy_(in_use.index_select(0, parent))
+    def reorder(self, parent: Tensor, length: Tensor, end: int) -> None:
+        """Gives row `r` what row `parent[r]` has.
+
+        Args:
+            parent: int64 `[R]`.
+            length: int64 `[R]`, positions of each row.
+            end: At least the greatest of them, as the host knows it.
+        """
+        past_states.reorder(self.states, parent, length, self._shared, end)
 
     def fork(self, rows: int) -> PastStates:
         """Copies each row `rows` times, side by side."""
@@ -52,10 +58,13 @@ class PastStates:
 
     def row(self, index: int) -> PastStates:
         """Selects one row, in the same memory."""
-        return PastStates(self.states[index : index + 1])
+        one = PastStates(self.states[index : index + 1])
+        one._shared = self._shared  # what it stores may differ from the other rows'
+        return one
 
     def refill(self, parent: PastStates) -> None:
         """Does in place what forking the parent anew would give."""
+        self._shared.zero_()
         self.states.copy_(parent.fork(len(self.states) // len(parent.states)).states)
 
 
