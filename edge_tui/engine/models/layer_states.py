@@ -25,11 +25,12 @@ class PastStates:
 
     Attributes:
         states: `[R, capacity, D]` in the compute dtype; what lies beyond a row's length is any number.
+        shared: int64 `[2]`, up to where all rows are the same; see `ops.past_states`.
     """
 
-    def __init__(self, states: Tensor) -> None:
+    def __init__(self, states: Tensor, shared: Tensor | None = None) -> None:
         self.states = states
-        self._shared = torch.zeros(2, dtype=torch.int64, device=states.device)
+        self.shared = torch.zeros(2, dtype=torch.int64, device=states.device) if shared is None else shared
 
     def append(self, states: Tensor, length: Tensor, k: int) -> None:
         """Stores the newest `k` positions.
@@ -40,7 +41,7 @@ class PastStates:
             k: Positions of each row.
         """
         new = states.reshape(-1, states.shape[-1])
-        past_states.append(self.states, new, length, k, self._shared)
+        past_states.append(self.states, new, length, k, self.shared)
 
     def reorder(self, parent: Tensor, length: Tensor, end: int) -> None:
         """Gives row `r` what row `parent[r]` has.
@@ -50,7 +51,7 @@ class PastStates:
             length: int64 `[R]`, positions of each row.
             end: At least the greatest of them, as the host knows it.
         """
-        past_states.reorder(self.states, parent, length, self._shared, end)
+        past_states.reorder(self.states, parent, length, self.shared, end)
 
     def fork(self, rows: int) -> PastStates:
         """Copies each row `rows` times, side by side."""
@@ -58,13 +59,11 @@ class PastStates:
 
     def row(self, index: int) -> PastStates:
         """Selects one row, in the same memory."""
-        one = PastStates(self.states[index : index + 1])
-        one._shared = self._shared  # what it stores may differ from the other rows'
-        return one
+        return PastStates(self.states[index : index + 1], self.shared)
 
     def refill(self, parent: PastStates) -> None:
         """Does in place what forking the parent anew would give."""
-        self._shared.zero_()
+        self.shared.zero_()
         self.states.copy_(parent.fork(len(self.states) // len(parent.states)).states)
 
 

@@ -8,6 +8,7 @@ With `check` the compiler stops at its own representation, behind which it refus
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -28,11 +29,14 @@ from edge_tui.engine.ops.triton import attend as attend_triton
 from edge_tui.engine.ops.triton import beam as beam_triton
 from edge_tui.engine.ops.triton import choose as choose_triton
 from edge_tui.engine.ops.triton import contrast as contrast_triton
+from edge_tui.engine.ops.triton import contrastive_search as contrastive_search_triton
 from edge_tui.engine.ops.triton import experts as experts_triton
+from edge_tui.engine.ops.triton import past_states as past_states_triton
 from edge_tui.engine.ops.triton import project as project_triton
 from edge_tui.engine.ops.triton import speculate as speculate_triton
 from edge_tui.engine.ops.triton import stats as stats_triton
 from edge_tui.engine.ops.triton.widen_groups import widen
+from edge_tui.verify.driver import with_layers
 from tests.decoders.driver import numbers, param_values, table
 from tests.engine.ops import random_groups
 
@@ -134,6 +138,14 @@ def choices() -> None:
     beam = beam_triton.FusedBeam(VOCABULARY, chosen, chosen.clone())
     beam(*start("beam", 4, "model"))
     beam.finish()
+    search = contrastive_search_triton.FusedContrastiveSearch(VOCABULARY, chosen, chosen.clone())
+    outs, state, params, rng = start("contrastive_search", 4, "model")
+    out, lengths = with_layers(decoders.find("contrastive_search"), {}, outs["model"]), chosen + 9
+    half = {name: getattr(out, name).to(torch.bfloat16) for name in ("hidden", "past")}
+    search({"model": replace(out, **half)}, state, params, rng)
+    shared = torch.zeros(2, dtype=torch.int64)
+    past_states_triton.append(half["past"], half["hidden"].view(4, -1), lengths, 1, shared)
+    past_states_triton.reorder(half["past"], chosen, lengths, shared)
     speculative = speculate_triton.FusedSpeculative(VOCABULARY, chosen[:1], 1)
     outs, state, params, rng = start("speculative", 1, "model")
     speculative.propose(outs["model"], state, params, rng, 0)

@@ -24,6 +24,8 @@ from edge_tui.engine.ops.triton.rows import Cut, load_block
 if TYPE_CHECKING:
     from torch import Tensor
 
+_FEW = tl.constexpr(16)
+"""So many bests are found one after the other."""
 _SOME = tl.constexpr(32)
 """Parts that are compared with all others at a time."""
 
@@ -49,15 +51,22 @@ def _peak_kernel(z, stride, peaks, filled, arrived, V, BLOCK: tl.constexpr, DEPE
 
 @triton.jit
 def bound_of(peaks, row, blocks, MOST: tl.constexpr, PARTS: tl.constexpr):
-    """Returns the `MOST`-th greatest of a row's parts, which are at least as many."""
+    """Returns a bound that at least `MOST` of a row's parts reach: the `MOST`-th greatest, or one below."""
     parts = tl.arange(0, PARTS)
     peak = tl.load(peaks + row * blocks + parts, mask=parts < blocks, other=-INF)
-    better = tl.zeros((PARTS,), tl.int32)
-    for start in range(0, blocks, _SOME):
-        others = start + tl.arange(0, _SOME)
-        other = tl.load(peaks + row * blocks + others, mask=others < blocks, other=-INF)
-        better += tl.sum((other[None, :] > peak[:, None]).to(tl.int32), 1)
-    return tl.min(tl.where(better < MOST, peak, INF), 0)
+    if MOST <= _FEW:
+        bound = tl.max(peak, 0)
+        for _ in range(1, MOST):  # equal ones at once
+            peak = tl.where(peak == bound, -INF, peak)
+            bound = tl.max(peak, 0)
+    else:
+        better = tl.zeros((PARTS,), tl.int32)
+        for start in range(0, blocks, _SOME):
+            others = start + tl.arange(0, _SOME)
+            other = tl.load(peaks + row * blocks + others, mask=others < blocks, other=-INF)
+            better += tl.sum((other[None, :] > peak[:, None]).to(tl.int32), 1)
+        bound = tl.min(tl.where(better < MOST, peak, INF), 0)
+    return bound
 
 
 @triton.jit
