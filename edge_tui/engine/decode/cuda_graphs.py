@@ -34,6 +34,9 @@ class Graphs:
     Args:
         runner: Has run its pieces before, in their true shapes.
 
+    Attributes:
+        outputs: Each stream's logits that the choice reads.
+
     Raises:
         RuntimeError: something in a piece cannot be captured; the runner is as it was.
     """
@@ -61,6 +64,7 @@ class Graphs:
             for context, bound in zip(self._contexts, bounds, strict=True):
                 # A capture counts positions on the host, but computes none.
                 context.count_on_host(bound - context.bound)
+        self.outputs = dict(runner.outputs)
         if runner.rows == 1 and len(self._forwards) == len(runner.groups):
             for group, context, graph in zip(runner.groups, self._contexts, self._forwards, strict=True):
                 if len(group.names) == 1:  # the prompts of others end in different ids

@@ -109,6 +109,12 @@ class DecodeLoop:
         while self._processor.reason is None:
             if self._stopped():
                 return "cancelled"
+            if generation.runner.table.waiting and not generation.runner.ring.empty:
+                self._read(wait=True)  # steps under way have other links than those after the change
+                yield
+                continue
+            if generation.runner.table.waiting:
+                generation.publish()
             if generation.launched < generation.plan.steps:
                 self._launch()
             elif generation.runner.ring.empty:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.base import Context, LanguageModel
 
 
+_PLAIN = 2
+"""Steps that run as they are before a graph is captured, which warms every kernel up."""
+
+
 class Generation:
     """Launches one run.
 
@@ -42,6 +46,8 @@ class Generation:
         imposed = plan.request.proposing_ends if plan.num_draft_tokens else None
         self._proposes_until = None if imposed is not None and imposed < 0 else imposed
         """The step from which on nothing is proposed; None while that is not decided."""
+        self._captures_at = _PLAIN
+        """The step from which on graphs are replayed."""
         self.uncaptured_reason = ""
         """Why steps are launched one operation at a time although the models could be captured."""
         self._models = {role: loaded.model for role, loaded in plan.models.items()}
@@ -241,7 +247,7 @@ class Generation:
         if self._proposes_until is not None and self.launched >= self._proposes_until:
             runner.proposing = False
         with torch.inference_mode():
-            if self._capture and self.launched >= 2 and runner.graphs is None:
+            if self._capture and self.launched >= self._captures_at and runner.graphs is None:
                 self._try_capture()
             if runner.graphs is not None and (self.launched or runner.is_one_graph):
                 if not self.launched:
@@ -252,6 +258,18 @@ class Generation:
                     runner.forward()
                 runner.sample_and_record()
         self.launched += 1
+
+    def publish(self) -> None:
+        """Lets steps use changes of parameters that bring a link in or take one out.
+
+        All steps that were launched must have been read. Where no graph of these links is kept, the next
+        steps run as they are before one is captured.
+        """
+        import torch
+
+        with torch.inference_mode():
+            self.runner.publish()
+        self._captures_at = self.launched + _PLAIN
 
     def _try_capture(self) -> None:
         """Captures the runner; a strategy or model that cannot be captured goes on as before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,10 +46,20 @@ class ParamTable:
         values: Starting values of the numbers.
         rows: Number of rows `R`.
         device: Device that reads the table.
+        idle: Gives the numbers of the links that a step leaves out at some values; None leaves none out. A
+            change that makes it others is held back until `publish`, and so are those after it.
+
+    Attributes:
+        waiting: True while changes are held back.
     """
 
     def __init__(
-        self, params: Sequence[AnyParam], values: Mapping[str, float], rows: int, device: str
+        self,
+        params: Sequence[AnyParam],
+        values: Mapping[str, float],
+        rows: int,
+        device: str,
+        idle: Callable[[Mapping[str, float]], frozenset[int]] | None = None,
     ) -> None:
         import torch
 
@@ -57,7 +67,8 @@ class ParamTable:
         self._texts = {param.name: param for param in texts(params)}
         self._lock = threading.Lock()
         self._values = {param.name: values[param.name] for param in self._params.values()}
-        self._host = torch.tensor([*self._effective(), 0.0], dtype=torch.float32)
+        self._idle = idle
+        self._host = torch.tensor([*self._effective().values(), 0.0], dtype=torch.float32)
         if device.startswith("cuda"):
             self._host = self._host.pin_memory()
         # Other threads write through numpy: it knows no inference mode, and needs no torch call.
@@ -71,6 +82,8 @@ class ParamTable:
         self.params = self.params_of(self.block)
         self.version = 0
         self._changes: list[tuple[str, float]] = []
+        self.waiting = False
+        self._publish()
 
     def params_of(self, block: Tensor) -> Params:
         """Wraps a table of the same shape: the run's own, or a copy of it."""
@@ -86,7 +99,7 @@ class ParamTable:
             self.version = 0
             self._changes.clear()
             self._values = {name: values[name] for name in self._params}
-            self._block[:] = [*self._effective(), 0.0]
+            self._publish()
 
     def set(self, name: str, value: Value) -> tuple[float, int]:
         """Sets a value; returns it as a float with the version that carries it.
@@ -102,17 +115,34 @@ class ParamTable:
             self.version += 1
             self._changes.append((name, number))
             self._values[name] = number
-            self._block[:] = [*self._effective(), self.version]
+            self.waiting |= self._left_out() != self.params.left_out
+            if not self.waiting:
+                self._publish()
             return number, self.version
 
-    def _effective(self) -> list[float]:
-        """Lists the values as steps use them: a greedy parameter makes the temperature 0.
+    def publish(self) -> None:
+        """Lets steps use the changes that are held back; none may be under way."""
+        with self._lock:
+            self._publish()
+
+    def _publish(self) -> None:
+        """Writes the values for the next step."""
+        self._block[:] = [*self._effective().values(), self.version]
+        self.params.left_out = self._left_out()
+        self.waiting = False
+
+    def _left_out(self) -> frozenset[int]:
+        """Lists the links that a step leaves out at the present values."""
+        return frozenset() if self._idle is None else self._idle(self._effective())
+
+    def _effective(self) -> dict[str, float]:
+        """Gives the values as steps use them: a greedy parameter makes the temperature 0.
 
         A filter alone would keep every token that is as likely as the likeliest, and draw among them.
         """
         values = self._values
         is_greedy = any(param.greedy == values[name] for name, param in self._params.items())
-        return [0.0 if is_greedy and name == TEMPERATURE.name else value for name, value in values.items()]
+        return values | {TEMPERATURE.name: 0.0} if is_greedy and TEMPERATURE.name in values else values
 
     def changes_between(self, old: int, new: int) -> dict[str, float]:
         """Returns the parameters that versions `old + 1 … new` changed, with their last values."""

@@ -38,6 +38,7 @@ class SpeculativeRunner(StepRunner):
     """Runs steps of one row whose record has `K` rows, one for each position. Arguments: as `StepRunner`."""
 
     is_one_graph = False  # the host may end proposing before each forward
+    leaves_out = False
 
     def _setup(self, values: Mapping[str, float]) -> None:
         """Allocates the block of proposals, and finds the kernels of the strategy."""

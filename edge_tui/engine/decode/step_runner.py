@@ -4,6 +4,9 @@
 refreshes the parameters, calls the strategy (`sample`) and lays out the record of its decision
 (`build_record`). Each piece runs as it stands or captured as a CUDA graph
 (`edge_tui.engine.decode.cuda_graphs`), once for all runs that decode the same way.
+
+On a GPU a step leaves links out whose parameters are at their neutral values (`Params.left_out`), so each
+set of them has fused kernels and graphs of its own; those used lately are kept.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from edge_tui.engine.decode.step_record import (
 )
 from edge_tui.engine.models.base import CapturableContext
 from edge_tui.engine.ops import row_kernels
-from edge_tui.engine.ops.choose import fused_step
+from edge_tui.engine.ops.choose import fused_step, has_own_kernels
+from edge_tui.engine.ops.choose_plan import idle_links
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,10 +44,19 @@ if TYPE_CHECKING:
     from edge_tui.engine.decode.step_record import Sampled
     from edge_tui.engine.decode.stream_groups import StreamGroup
     from edge_tui.engine.models.base import Context
+    from edge_tui.engine.ops.triton.choose_parts import FusedStep
+
+
+_KEPT = 4
+"""Most sets of links left out whose kernels and graphs are kept."""
 
 
 class CapturedStep(Protocol):
     """Replays a step's pieces; `edge_tui.engine.decode.cuda_graphs.Graphs` captures them."""
+
+    @property
+    def outputs(self) -> Mapping[str, Output]:
+        """Each stream's logits that its choice reads."""
 
     def replay(self, alone: bool) -> None:
         """Issues one step; `alone` leaves out the forward after the choice."""
@@ -69,6 +82,8 @@ class StepRunner:
 
     is_one_graph = True
     """True captures a choice and the forward after it as one graph, a run's first choice included."""
+    leaves_out = True
+    """True leaves links at neutral values out of the steps of a GPU."""
 
     def __init__(
         self,
@@ -95,13 +110,15 @@ class StepRunner:
         """True where a strategy that proposes tokens may do so; others ignore it."""
         self.logits_current = True
         """True once `outputs` are the logits after the tokens chosen last."""
-        self._graphs: dict[bool, CapturedStep] = {}
+        self._graphs: dict[tuple[bool, frozenset[int]], CapturedStep] = {}
+        """By whether steps propose, and the links that they leave out."""
         self.models = [group.model for group in groups]
         """The model of each group."""
         self.device = self.models[0].info.device
         row_kernels.provide(self.device)
         self.outputs: dict[str, Output] = {}
-        self.table = ParamTable(decoder.params, values, rows, self.device)
+        idle = partial(idle_links, decoder) if self.may_leave_out() else None
+        self.table = ParamTable(decoder.params, values, rows, self.device, idle)
         self.ring = Ring(self.device)
         self._width = width
         zeros = partial(torch.zeros, device=self.device)
@@ -115,7 +132,8 @@ class StepRunner:
             tokens=zeros(rows, dtype=torch.int64),
             parent=torch.arange(rows, device=self.device),
         )
-        self._fused = fused_step(decoder, width, self.buffers.tokens, self.buffers.parent)
+        self._kernels_of: dict[frozenset[int], FusedStep | None] = {}
+        """Fused steps by the links that they leave out."""
         self._sampled: Sampled | None = None
         """The step sampled last, and what its record reads."""
         self._state: State = {}
@@ -128,14 +146,49 @@ class StepRunner:
     def _setup(self, values: Mapping[str, float]) -> None:
         """Allocates what a subclass needs beside."""
 
+    def may_leave_out(self) -> bool:
+        """Tells whether steps leave links out; kernels of one strategy alone know neutral values anyway."""
+        return self.leaves_out and self.device.startswith("cuda") and not has_own_kernels(self.decoder)
+
     @property
     def graphs(self) -> CapturedStep | None:
-        """The captured pieces; None before."""
-        return self._graphs.get(self.proposing)
+        """The captured pieces of the present way to step; None before."""
+        return self._graphs.get((self.proposing, self.table.params.left_out))
 
     @graphs.setter
     def graphs(self, graphs: CapturedStep) -> None:
-        self._graphs[self.proposing] = graphs
+        self._graphs[self.proposing, self.table.params.left_out] = graphs
+
+    @property
+    def _fused(self) -> FusedStep | None:
+        """The fused step of the links that are not left out; None where there is none."""
+        left_out = self.table.params.left_out
+        if left_out not in self._kernels_of:
+            tokens, parent = self.buffers.tokens, self.buffers.parent
+            self._kernels_of[left_out] = fused_step(self.decoder, self._width, tokens, parent, left_out)
+        return self._kernels_of[left_out]
+
+    def publish(self) -> None:
+        """Lets steps use changes of parameters that were held back; no step may be under way."""
+        self.table.publish()
+        self.table.refresh()
+        left_out = self.table.params.left_out
+        if left_out in self._kernels_of:  # the latest stands last
+            self._kernels_of[left_out] = self._kernels_of.pop(left_out)
+        for old in list(self._kernels_of)[:-_KEPT]:
+            del self._kernels_of[old]
+            self._graphs = {key: graphs for key, graphs in self._graphs.items() if key[1] != old}
+        self._read_outputs(self.outputs)
+
+    def _read_outputs(self, outputs: Mapping[str, Output]) -> None:
+        """Makes logits those of the next choice: graphs read them at fixed addresses."""
+        if self.graphs is None or not self.is_one_graph:
+            self.outputs = dict(outputs)
+            return
+        self.outputs = dict(self.graphs.outputs)
+        for name, output in outputs.items():
+            if output is not self.outputs[name]:
+                _overwrite(self.outputs[name], output)
 
     def begin(self, env: Env, outputs: Mapping[str, Output], seed: int) -> None:
         """Starts a run.
@@ -154,19 +207,14 @@ class StepRunner:
         self._traced = None
         self.buffers.step.fill_(env.prefix)
         self.buffers.key.copy_(torch.tensor(self._keys(seed)))
-        state = self._inspector.begin(env, self.graphs is not None)
-        if self.graphs is not None and _same_layout(state, self._state):
+        state = self._inspector.begin(env, bool(self._graphs))
+        if self._graphs and _same_layout(state, self._state):
             for name, tensor in state.items():
                 self._state[name].copy_(tensor)
         else:
             self._state = state
             self._graphs.clear()
-        spread = {name: _spread(output, self.rows) for name, output in outputs.items()}
-        if self.graphs is not None:
-            for name, output in spread.items():
-                _overwrite(self.outputs[name], output)
-        else:
-            self.outputs = spread
+        self._read_outputs({name: _spread(output, self.rows) for name, output in outputs.items()})
         for group in self.groups:
             group.context = self._spread_context(group.root, group.context)
 
@@ -177,7 +225,7 @@ class StepRunner:
 
     def restart_state(self, env: Env) -> None:
         """Starts the strategy's state anew, at the same addresses."""
-        for name, tensor in self._inspector.begin(env, self.graphs is not None).items():
+        for name, tensor in self._inspector.begin(env, bool(self._graphs)).items():
             self._state[name].copy_(tensor)
 
     @property
@@ -222,7 +270,7 @@ class StepRunner:
         """Returns the root itself, or a fork of it: that of the run before, if graphs know its addresses."""
         if self.rows == 1:
             return root
-        if isinstance(before, CapturableContext) and self.graphs is not None and before.refork():
+        if isinstance(before, CapturableContext) and self._graphs and before.refork():
             return before
         self._graphs.clear()
         return root.fork(self.rows)
@@ -255,10 +303,11 @@ class StepRunner:
             keep_logits: Clone what the record needs, because the next forward overwrites the logits.
         """
         outs = {name: self._cut(output) for name, output in self.outputs.items()}
-        choose = self._fused or self._inspector.step
+        fused = self._fused
+        choose = fused or self._inspector.step
         sampled = sample(self.decoder, choose, outs, self._state, self.table.params, self.buffers)
-        if self._fused is not None:
-            sampled = replace(sampled, raw=self._fused.raw)
+        if fused is not None:
+            sampled = replace(sampled, raw=fused.raw)
         elif keep_logits:
             sampled = clone_logits_views(sampled, outs)
         self._sampled = sampled
@@ -267,8 +316,8 @@ class StepRunner:
     def build_record(self) -> tuple[Tensor, Tensor]:
         """Computes the record of the step sampled last; `step_record.build_record` describes it."""
         assert self._sampled is not None, "nothing was sampled yet"
-        if self._fused is not None:
-            self._fused.finish()
+        if (fused := self._fused) is not None:
+            fused.finish()
         return build_record(self.decoder, self._sampled, self._state, self.buffers)
 
     def diagnose(self, index: int, is_id: bool) -> StrategyError:

@@ -52,7 +52,7 @@ def fused_step(
     from edge_tui.engine.ops.triton.availability import available
 
     how, kind = plan(decoder, left_out), type(decoder)
-    if how is None and (kind not in (Beam, Contrastive, ContrastiveSearch) or decoder.links_around):
+    if how is None and not has_own_kernels(decoder):
         return None
     if not chosen.is_cuda or available() is not None:
         return None
@@ -60,7 +60,6 @@ def fused_step(
         from edge_tui.engine.ops.triton.choose import FusedChoice
 
         return FusedChoice(how, decoder, width, chosen)
-    # A kernel repeats one class's step, which a subclass may change: so exact classes, not what they declare.
     if kind is Contrastive:
         from edge_tui.engine.ops.triton.contrast import FusedContrast
 
@@ -74,6 +73,12 @@ def fused_step(
     from edge_tui.engine.ops.triton.beam import FusedBeam
 
     return FusedBeam(width, chosen, parent)
+
+
+def has_own_kernels(decoder: Decoder) -> bool:
+    """Tells whether there are kernels for the step of one strategy alone."""
+    # They repeat one class's step, which a subclass may change: so exact classes, not what they declare.
+    return type(decoder) in (Beam, Contrastive, ContrastiveSearch) and not decoder.links_around
 
 
 def fused_speculation(

@@ -98,6 +98,40 @@ def test_a_change_is_live_within_four_tokens(gpu: LocalEngine) -> None:
     assert finals == pytest.approx([0.0] * len(finals), abs=1e-5)
 
 
+def test_a_stage_that_was_left_out_comes_in_and_goes_again(gpu: LocalEngine) -> None:
+    """Each set of stages has a graph of its own; one that is kept gets the logits of the step before."""
+    chain = "penalties+temperature+top_n_sigma+min_p"
+    neutral = {"top_n_sigma": 0.0, "min_p": 0.0}
+    cuts = {30: 1.0, 60: 0.0, 90: 1.0, 120: 0.0}
+    told: list[float] = []
+
+    def turn(run: int, events: list) -> None:
+        count = sum(len(e) for e in events if hasattr(e, "raw_logp"))
+        for place, value in list(cuts.items())[len(told) :]:
+            if count >= place:
+                told.append(value)
+                gpu.set(run, "min_p", value)
+
+    for seed in range(20):  # a tiny model may have ended its text before the last change comes
+        told.clear()
+        seen = watch(gpu, Request(PROMPT, chain, neutral, seed=seed, max_length=400), during=turn)
+        if len(seen.changes) == 4:
+            break
+    first, second, third, fourth = (change.index for change in seen.changes)
+    finals, counts = seen.column("final_logp"), seen.column("candidate_count")
+    for low, high in ((first, second), (third, fourth)):
+        assert finals[low:high] == pytest.approx([0.0] * (high - low), abs=1e-5)
+        assert set(counts[low:high]) == {1}
+    for low, high in ((0, first), (second, third), (fourth, len(finals))):
+        assert min(counts[low:high], default=2) > 1
+    again = watch(gpu, Request(PROMPT, chain, neutral, seed=seed, max_length=first))
+    assert again.ids == seen.ids[:first]
+    # What follows is what a run that goes on from there would have taken.
+    prefix = tuple(seen.ids[:fourth])
+    rest = watch(gpu, Request(PROMPT, chain, neutral, seed=seed, max_length=400, prefix=prefix))
+    assert rest.ids[:20] == seen.ids[fourth : fourth + 20]
+
+
 def test_cancelling_throws_away_what_ran_ahead(gpu: LocalEngine) -> None:
     def stop(run: int, events: list) -> None:
         if any(hasattr(e, "raw_logp") for e in events):

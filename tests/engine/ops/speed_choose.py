@@ -1,8 +1,8 @@
-"""Measures what a token costs after the forward: `python -m tests.engine.ops.speed_choose [--seconds 75]`.
+"""Measures what each strategy adds to a step of greedy: `python -m tests.engine.ops.speed_choose`.
 
-Each strategy's step is timed as replays of a graph, fused and as torch operations, on logits of a language
-model's spread at temperature 1.5, and so are proposals, their check and the record. With `OUT` set, all of it
-goes to `$OUT/choose.json`.
+Whole steps of the engine are timed, captured as a user's are: 200 tokens after a prompt of 64, the strategy
+and greedy in turn, on a model of true size and random weights in one process. A row of the table is the
+median of the differences of a round. With `OUT` set, all rounds go to `$OUT/strategies.json`.
 """
 
 from __future__ import annotations
@@ -11,216 +11,150 @@ import argparse
 import json
 import os
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
 from edge_tui import decoders
-from edge_tui.decoders.base import Decoder, Env, Output, Params
-from edge_tui.decoders.beam import Beam
-from edge_tui.decoders.contrastive import Contrastive
-from edge_tui.decoders.core.random import Rng, key_of
+from edge_tui.bench.edge_runner import EdgeRunner, prompt_ids
+from edge_tui.bench.job import BenchError
+from edge_tui.bench.random_models import write_random
+from edge_tui.decoders.base import Decoder, Value, numbers
+from edge_tui.decoders.registry.chain_text import write_chain
+from edge_tui.decoders.registry.orders import put_in_order
 from edge_tui.decoders.registry.sampling import Sampling
-from edge_tui.decoders.speculative import Speculative
-from edge_tui.engine.ops import stats
-from edge_tui.engine.ops.choose_plan import plan
-from edge_tui.engine.ops.triton import launch
-from edge_tui.engine.ops.triton import stats as stats_triton
-from edge_tui.engine.ops.triton.availability import available
-from edge_tui.engine.ops.triton.beam import FusedBeam
-from edge_tui.engine.ops.triton.choose import FusedChoice
-from edge_tui.engine.ops.triton.choose_parts import FusedStep
-from edge_tui.engine.ops.triton.contrast import FusedContrast
-from edge_tui.engine.ops.triton.speculate import FusedSpeculative
-from tests.decoders.driver import param_values
+from edge_tui.engine.port import ModelSpec, Request
 
-STEPS: dict[str, dict[str, float]] = {
-    "greedy": {},
-    **{each.name: {"temperature": 1.5} for each in decoders.strategies() if isinstance(each, Sampling)},
-    "auto": {"do_sample": 1, "temperature": 1.5, "top_k": 50, "top_p": 0.9},
-    "beam": {"num_beams": 4},
-    "contrastive": {},
+ACTING: Mapping[str, Mapping[str, Value]] = {
+    "adaptive_p": {"adaptive_target": 0.3},
+    "auto": {"do_sample": 1.0},
+    "bad_words": {"bad_words": ("the", "of")},
+    "logit_bias": {"logit_bias": ("#5=2", "#7=-2")},
+    "min_new_tokens": {"min_new_tokens": 1000.0},
+    "quadratic": {"smoothing_factor": 0.3},
 }
-ROUNDS = 40
-"""Steps in one graph."""
+"""Values at which strategies act that do nothing by default."""
+TOKENS, PROMPT = 200, 64
 
 
 @dataclass
-class Figure:
-    """One measurement.
+class Row:
+    """Holds the rounds of one strategy: microseconds of a step, its own and greedy's."""
 
-    Attributes:
-        vocabulary: `V`.
-        what: The strategy, or "record".
-        how: "torch", or how the fused kernels were launched.
-        micros: Microseconds of one step, median.
-        over_greedy: The same beyond fused greedy.
-        kept: Candidates left, of the first row.
-    """
+    name: str
+    own: list[float] = field(default_factory=list)
+    greedy: list[float] = field(default_factory=list)
 
-    vocabulary: int
-    what: str
-    how: str
-    micros: float
-    over_greedy: float | None = None
-    kept: int | None = None
+    @property
+    def over(self) -> float:
+        """The median difference."""
+        return statistics.median(a - b for a, b in zip(self.own, self.greedy, strict=True))
+
+    @property
+    def spread(self) -> float:
+        """Half the distance between the least difference and the greatest."""
+        differences = [a - b for a, b in zip(self.own, self.greedy, strict=True)]
+        return (max(differences) - min(differences)) / 2
 
 
-def replayed(work: Callable[[], object], copies: int = ROUNDS) -> float:
-    """Seconds of one piece of work: `copies` of it in a graph, the median of many replays."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            work()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(copies):
-            work()
-    times = []
-    for _ in range(25):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) / 1000 / copies)
-    return statistics.median(times)
+def neutral_chain() -> tuple[str, dict[str, Value]]:
+    """Names the chain of all stages that have neutral values alone, and those values."""
+    filters = [each.filter for each in decoders.strategies() if isinstance(each, Sampling)]
+    stages = {
+        stage.name: stage
+        for stage in filters
+        if not stage.last and stage.params and all(isinstance(p.neutral, int | float) for p in stage.params)
+    }
+    plain = decoders.find("penalties+temperature").before
+    stages |= {link.stage.name: link.stage for link in plain.links}  # type: ignore[misc]
+    name = write_chain(put_in_order(list(stages), "transformers", stages))
+    return name, {param.name: float(param.neutral or 0) for param in numbers(decoders.find(name).params)}
 
 
 class Bench:
-    """A strategy with logits of one vocabulary."""
+    """Holds the engine with one model in every role."""
 
-    def __init__(self, name: str, vocabulary: int, values: dict[str, float]) -> None:
-        self.decoder: Decoder = decoders.find(name)
-        resolved = param_values(self.decoder, **values)
-        rows = self.rows = self.decoder.rows(resolved)
-        self.vocabulary = vocabulary
-        with torch.device("cuda"):
-            generator = torch.Generator("cuda").manual_seed(vocabulary)
-            self.outs = {
-                stream.name: Output(torch.randn(rows, 1, vocabulary, generator=generator) * 2.5)
-                for stream in self.decoder.streams
-            }
-            table = torch.tensor(list(resolved.values()))[:, None].repeat(1, rows)
-            self.params = Params(list(resolved), table)
-            step = torch.zeros(1, dtype=torch.int64)
-            self.rng = Rng(torch.full((rows,), key_of(1)), step)
-            prompt = torch.randint(0, vocabulary, (rows, 64))
-            env = Env(rows, vocabulary, "cuda", prompt, torch.tensor([0, 1]), resolved, 10_000)
-            self.state = self.decoder.init(env)
+    def __init__(self, model: str, precision: str, device: str) -> None:
+        folder = write_random(Path(tempfile.mkdtemp()) / model, model)
+        spec = ModelSpec(str(folder), precision, device)
+        roles = {role for each in decoders.strategies() for role in each.roles}
+        self._edge = EdgeRunner(dict.fromkeys(sorted(roles), spec), frozenset((str(folder),)))
+        self._tokenizer = self._edge.load().tokenizer
+        self._runs = 0
 
-    def fused(self, dependent: bool) -> FusedStep | None:
-        launch.dependent_launch = dependent
-        chosen, parent = torch.zeros(2, self.rows, dtype=torch.int64, device="cuda")
-        if isinstance(self.decoder, Contrastive):
-            return FusedContrast(self.vocabulary, chosen)
-        if isinstance(self.decoder, Beam):
-            return FusedBeam(self.vocabulary, chosen, parent)
-        how = plan(self.decoder)
-        return how and FusedChoice(how, self.decoder, self.vocabulary, chosen)
+    def micros(self, strategy: str, values: Mapping[str, Value], tokens: int = TOKENS) -> float:
+        """Measures the mean microseconds of a step behind the first one, in one run."""
+        self._runs += 1
+        ids = tuple(prompt_ids(self._tokenizer, PROMPT, self._runs))
+        request = Request("", strategy, dict(values), ids=ids, max_length=tokens, seed=self._runs)
+        end = self._edge.generate(request)
+        return (end.seconds - end.time_to_first_token) / (self._edge.state.steps - 1) * 1e6
 
-    def figures(self) -> list[Figure]:
-        """Fused with and without dependent launch where there are kernels, and as torch operations."""
-        found = []
-        for how, dependent in (("fused", False), ("fused, dependent", True)):
-            if fused := self.fused(dependent):
-                step = fused(self.outs, self.state, self.params, self.rng)
-                kept = int((step.final[0] > -torch.inf).sum())
+    def rounds(self, name: str, strategy: str, values: Mapping[str, Value], count: int) -> Row:
+        """Measures a strategy and greedy in turn, after a run that captures its step."""
+        row = Row(name)
+        self.micros(strategy, values, 20)
+        for _ in range(count):
+            row.greedy.append(self.micros("greedy", {}))
+            row.own.append(self.micros(strategy, values))
+        return row
 
-                def work(fused: FusedStep = fused) -> None:
-                    fused(self.outs, self.state, self.params, self.rng)
-                    fused.finish()
-
-                seconds = replayed(work)
-                found.append(Figure(self.vocabulary, self.decoder.name, how, seconds * 1e6, kept=kept))
-        seconds = replayed(lambda: self.decoder.step(self.outs, self.state, self.params, self.rng), 4)
-        return [*found, Figure(self.vocabulary, self.decoder.name, "torch", seconds * 1e6)]
+    def close(self) -> None:
+        self._edge.close()
 
 
-def record_figures(vocabulary: int) -> list[Figure]:
-    """The record of one row, and of four beams."""
-    found = []
-    for rows in (1, 4):
-        with torch.device("cuda"):
-            z = torch.randn(rows, vocabulary) * 2.5
-            final = (z / 1.5).masked_fill(z < 5.0, -torch.inf)
-            parent = torch.zeros(rows, dtype=torch.int64) if rows > 1 else torch.arange(1)
-            done, version = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows)
-        given = (z, final, final.argmax(-1), parent, done, version, [])
-        what = f"record, {rows} rows" if rows > 1 else "record"
-        fused = replayed(lambda given=given, rows=rows: stats_triton.record(*given, rows > 1))
-        plain = replayed(lambda given=given: stats.reference(*given), 4)
-        found += [
-            Figure(vocabulary, what, "fused", fused * 1e6),
-            Figure(vocabulary, what, "torch", plain * 1e6),
-        ]
-    return found
+def asked(names: list[str]) -> list[tuple[str, str, Mapping[str, Value]]]:
+    """Lists titles, strategies and values: all that read one row of one model, and the neutral chain."""
 
+    def is_one_row(decoder: Decoder) -> bool:
+        return decoder.kind == "sample" and decoder.roles == ("model",)
 
-def speculative_figures(vocabulary: int, lookahead: int = 4) -> list[Figure]:
-    """One proposal, and the check of all of a step."""
-    decoder, found = Speculative(), []
-    resolved = param_values(decoder, lookahead=lookahead, temperature=1.0)
-    with torch.device("cuda"):
-        params = Params(list(resolved), torch.tensor(list(resolved.values()))[:, None])
-        rng = Rng(torch.full((1,), key_of(1)), torch.zeros(1, dtype=torch.int64))
-        logits = Output(torch.randn(1, lookahead + 1, vocabulary) * 2.5)
-        prompt, none = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-        state = decoder.init(Env(1, vocabulary, "cuda", prompt, none, resolved, 100))
-    fused = FusedSpeculative(vocabulary, torch.zeros(1, dtype=torch.int64, device="cuda"), lookahead)
-    for how, strategy, copies in (("fused", fused, ROUNDS), ("torch", decoder, 4)):
-        given = (state, params, rng)
-        propose = replayed(lambda one=strategy, given=given: one.propose(logits, *given, 0), copies)
-        check = replayed(lambda one=strategy, given=given: one.step({"model": logits}, *given), copies)
-        found += [
-            Figure(vocabulary, "proposal", how, propose * 1e6),
-            Figure(vocabulary, f"check of {lookahead + 1}", how, check * 1e6),
-        ]
-    return found
+    one_row = [each.name for each in decoders.strategies() if is_one_row(each)]
+    found = [(name, name, ACTING.get(name, {})) for name in one_row]
+    found.append(("temperature", "penalties+temperature", {"temperature": 0.8}))
+    found.append(("neutral chain", *neutral_chain()))
+    return [each for each in found if not names or each[0] in names]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=75.0, help="stop starting new measurements after")
-    args = parser.parse_args()
-    assert available() is None, available()
-    start = time.monotonic()
-    figures: list[Figure] = []
-    for vocabulary in (151_936, 32_000):
-        for name, values in STEPS.items():
-            if time.monotonic() - start < args.seconds:
-                figures += Bench(name, vocabulary, values).figures()
-        if time.monotonic() - start < args.seconds:
-            figures += record_figures(vocabulary)
-            figures += speculative_figures(vocabulary)
-        greedy = min(
-            (
-                f.micros
-                for f in figures
-                if (f.vocabulary, f.what) == (vocabulary, "greedy") and f.how != "torch"
-            ),
-            default=None,
-        )
-        for figure in figures:
-            if figure.vocabulary != vocabulary:
-                continue
-            if greedy is not None and figure.what in STEPS:
-                figure.over_greedy = figure.micros - greedy
-            over = "" if figure.over_greedy is None else f"{figure.over_greedy:+8.1f} over greedy"
-            kept = "" if figure.kept is None else f"  keeps {figure.kept}"
-            print(f"{vocabulary:7} {figure.what:16} {figure.how:17} {figure.micros:8.1f} µs {over}{kept}")
-    print(f"{time.monotonic() - start:.0f} s on {torch.cuda.get_device_name()}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("names", nargs="*", help="strategies, or “neutral chain”; all without one")
+    parser.add_argument("--model", default="qwen2-0.5b")
+    parser.add_argument("--precision", default="bfloat16")
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=400.0, help="starts no new strategy after this long")
+    given = parser.parse_args()
+    bench = Bench(given.model, given.precision, given.device)
+    rows: list[Row] = []
+    try:
+        bench.micros("greedy", {})
+        began = time.monotonic()
+        for name, strategy, values in asked(given.names):
+            if time.monotonic() - began > given.seconds:
+                print(f"Not measured, for want of time: {name} and those after it.")
+                break
+            try:
+                rows.append(bench.rounds(name, strategy, values, given.rounds))
+            except BenchError as error:
+                print(f"{name}: {error}")
+    finally:
+        bench.close()
+    print("| strategy | µs over greedy | ± |\n| --- | ---: | ---: |")
+    for row in sorted(rows, key=lambda row: row.over):
+        print(f"| {row.name} | {row.over:+.1f} | {row.spread:.1f} |")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    greedy = statistics.median(value for row in rows for value in row.greedy)
+    print(f"greedy: {greedy:.1f} µs a step of {given.model} {given.precision}")
+    print(f"torch {torch.__version__}, {device}")
     if out := os.environ.get("OUT"):
-        device = torch.cuda.get_device_name()
-        document = {"device": device, "figures": [asdict(figure) for figure in figures]}
-        Path(out, "choose.json").write_text(json.dumps(document, indent=1))
+        document = {"device": device, "torch": torch.__version__, "rows": [asdict(row) for row in rows]}
+        Path(out, "strategies.json").write_text(json.dumps(document, indent=1))
 
 
 if __name__ == "__main__":
-    with torch.inference_mode():
-        main()
+    main()

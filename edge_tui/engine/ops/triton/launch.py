@@ -3,7 +3,7 @@
 On Hopper and later a kernel is launched while the one before it still runs (programmatic dependent launch).
 It gets ready, and waits only before it touches what earlier kernels write or read. Every kernel of such a
 chain has to wait, also when its own input is older: that makes "the one before me has ended" mean "all before
-me have". The gain, for each strategy and each product: `python -m tests.engine.ops.speed_choose` and
+me have". The gain, for each strategy and each product: `python -m tests.engine.ops.speed_choose_alone` and
 `python -m tests.engine.ops.speed_project`.
 """
 
