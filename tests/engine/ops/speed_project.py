@@ -29,13 +29,24 @@ import torch
 
 from edge_tui.bench.roofline import read_bandwidth
 from edge_tui.engine.models.fused_cuda import MAX_TOKENS
+from edge_tui.engine.ops.code_groups import pack
+from edge_tui.engine.ops.group_form import GroupForm
 from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix
 from edge_tui.engine.ops.triton.project_configs import Config, choose
+from tests.engine.ops.random_groups import random_groups
 
 DTYPE = torch.bfloat16
 DISTINCT = 400e6
 """Bytes that the copies of a matrix take together, at least: several times the cache."""
+GROUPS = {
+    "group4": GroupForm(4, 32),
+    "group4m": GroupForm(4, 32, "own", outer=True),
+    "group8": GroupForm(8, 32),
+    "group8m": GroupForm(8, 16, "own", outer=True),
+}
+"""Codes in groups as Q4_0, Q4_K and Q8_0 have them, and Q4_K above Q6_K."""
 BYTES = {"plain": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / NF4_BLOCK}
+BYTES |= {kind: form.nbytes(1, 2048) / 2048 for kind, form in GROUPS.items()}
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,9 @@ MODELS = (
 def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
     """Cuts worth trying."""
     small = product.rows < 6000
+    if kind in GROUPS:
+        yield from tensor_candidates(kind, product)
+        return
     if tokens > 1:
         for n in (2, 4, 8) if small else (4, 8, 16):
             for k, warps in ((256, 1), (512, 2), (1024, 4)):
@@ -103,6 +117,13 @@ def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
 
 def tensor_candidates(kind: str, product: Product) -> Iterator[Config]:
     """Cuts for tensor cores worth trying, the same for any number of tokens."""
+    if form := GROUPS.get(kind):
+        for k, warps in ((1, 1), (2, 1), (1, 2), (2, 2), (1, 4), (2, 4), (1, 8), (2, 8), (1, 16)):
+            for n in (16, 32) if warps > 4 else (16, 32, 64):
+                block = k * warps * form.chunk
+                if block < 2 * product.columns and n * k <= 64:
+                    yield Config(n, block, warps, tensor=True)
+        return
     unit = 128 if kind == "plain" else 256  # a warp's columns of a tile
     if product.rows < 6000:
         cuts = [(16, unit, 4), (16, unit, 8), (16, unit // 2, 8), (16, unit // 2, 16)]
@@ -179,6 +200,8 @@ class Bench:
 
 def random_matrix(kind: str, product: Product) -> PackedMatrix:
     rows, columns = product.rows, product.columns
+    if form := GROUPS.get(kind):
+        return pack(random_groups(form, rows, columns, device="cuda"))
     if kind == "plain":
         weight = torch.empty(rows, columns, device="cuda", dtype=DTYPE).normal_(std=columns**-0.5)
         return PackedMatrix(kind, weight, None, None, rows, columns)

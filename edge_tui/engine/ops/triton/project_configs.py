@@ -32,7 +32,7 @@ class Config:
 
 
 TOKENS = (1, 4, 5, 8)
-"""Numbers of tokens that were measured: one on plain cores, more on tensor cores."""
+"""Numbers of tokens that were measured: one on plain cores, more on tensor cores; codes always there."""
 
 _Cut = tuple[int, int, int]
 
@@ -80,7 +80,9 @@ _MEASURED: tuple[tuple[str, int, int, _Cut, _Cut, _Cut, _Cut], ...] = (
 """A matrix's kind, `N` and `K`; then for each of `TOKENS` the fastest `block_n`, `block_k` and warps."""
 
 _LIKE = {"group4": "nf4", "group4m": "nf4", "group8": "int8", "group8m": "int8"}
-"""Kinds of codes in groups, which are not measured yet, and what they are as wide as."""
+"""Kinds of codes in groups, and what is as wide: its cuts are theirs until the table has some."""
+_TALL = 8192
+"""Rows from which on such a cut takes twice as many at once: what it costs to prepare tokens is halved."""
 
 
 @cache
@@ -92,9 +94,13 @@ def choose(kind: str, tokens: int, rows: int, columns: int, *, tensor: bool = Tr
         missing = tokens - tokens_measured
         return 8 * missing if missing > 0 else -missing
 
-    column = min(range(len(TOKENS) if tensor else 1), key=lambda i: distance(TOKENS[i]))
-    if kind in _LIKE:  # on tensor cores alone
+    groups = kind in _LIKE  # on tensor cores alone
+    column = min(range(len(TOKENS) if tensor or groups else 1), key=lambda i: distance(TOKENS[i]))
+    if guessed := groups and all(row[0] != kind for row in _MEASURED):
         kind, column = _LIKE[kind], max(column, 1)
     fitting = (row for row in _MEASURED if row[0] == kind)
     nearest = min(fitting, key=lambda row: abs(log(rows / row[1])) + abs(log(columns / row[2])))
-    return Config(*nearest[3:][column], tensor=column > 0)
+    block_n, block_k, warps = nearest[3:][column]
+    if guessed and rows >= _TALL:
+        block_n, block_k, warps = 32, max(block_k, 256 * warps), warps
+    return Config(block_n, block_k, warps, tensor=groups or column > 0)

@@ -35,15 +35,21 @@ LEAST = {"none": 0, "own": 1, "zero": 2}
 """Numbers of `GroupForm.least` for kernels."""
 NONE, OWN = (tl.constexpr(LEAST[name]) for name in ("none", "own"))
 _SPAN = tl.constexpr(OUTER)
+_PAIR_BF16 = tl.constexpr("lop3.b32 $0, $1, 0x000F000F, 0x43004300, 0xEA;")
+_PAIR_FP16 = tl.constexpr("lop3.b32 $0, $1, 0x000F000F, 0x64006400, 0xEA;")
+"""`a & b | c` in one instruction, of which the compiler makes two."""
 
 
 @triton.jit
 def _digits(words, SHIFT: tl.constexpr, DTYPE: tl.constexpr):
     """Makes a pair of 16-bit numbers of the two digits from bits `SHIFT` and `SHIFT + 16` of each word on."""
-    if tl.float16 == DTYPE:
-        return words >> SHIFT & 0x000F000F | 0x64006400
+    MARK: tl.constexpr = 0x64006400 if tl.float16 == DTYPE else 0x43004300
+    if not COMPILED:
+        return words >> SHIFT & 0x000F000F | MARK
+    elif tl.float16 == DTYPE:
+        return tl.inline_asm_elementwise(_PAIR_FP16, "=r,r", [words >> SHIFT], tl.int32, is_pure=True, pack=1)
     else:
-        return words >> SHIFT & 0x000F000F | 0x43004300
+        return tl.inline_asm_elementwise(_PAIR_BF16, "=r,r", [words >> SHIFT], tl.int32, is_pure=True, pack=1)
 
 
 @triton.jit
@@ -208,7 +214,8 @@ def project_groups_on_tensor_cores(
             least = s * (BASE + least)
         s = _over_sums(s, TILES, CHUNKS, WARPS, PARTS, HALVES)
         least = _over_sums(least, TILES, CHUNKS, WARPS, PARTS, HALVES)
-        sums += products * s - tl.dot(ones, x_tile) * least
+        sums += products * s
+        sums -= tl.dot(ones, x_tile) * least
         tile = ahead
         factor = factor_ahead
         wide = wide_ahead
