@@ -31,7 +31,7 @@ from edge_tui.decoders.core.repeats import repeat_lengths
 from edge_tui.decoders.core.sequences import LONGEST, SequenceBias, Sequences, encoded
 from edge_tui.decoders.core.stage import Env, Filter, Needs, Stage, State, Tensor, Token
 from edge_tui.decoders.core.texts import AnyParam, Text, TextParam, Value, numbers, texts
-from edge_tui.decoders.core.tokenizer import ByteTokenizer, Tokenizer
+from edge_tui.decoders.core.tokenizer import ByteTokenizer, Tokenizer, tokens_with
 
 __all__ = [
     "LONGEST",
@@ -83,4 +83,5 @@ __all__ = [
     "rows",
     "sort_descending",
     "texts",
+    "tokens_with",
 ]

@@ -20,6 +20,7 @@ from edge_tui.decoders.base import (
     Tensor,
     TextParam,
     repeat_lengths,
+    tokens_with,
 )
 
 WINDOW, LONGEST = 1024, 50
@@ -45,11 +46,10 @@ class Dry(Filter):
         """Marks the tokens that hold a breaker."""
         import torch
 
-        marks = [text.encode() for text in env.texts["dry_breakers"]]
-        tokens = env.tokenizer.token_bytes()[: env.vocab]
-        breaks = torch.zeros(env.vocab, dtype=torch.bool)
-        breaks[: len(tokens)] = torch.tensor([any(mark in token for mark in marks) for token in tokens])
-        return {"breaks": breaks.to(env.device)}
+        found = tokens_with(env.tokenizer, tuple(env.texts["dry_breakers"]))
+        ids = torch.tensor([token for token in found if token < env.vocab], dtype=torch.int64)
+        breaks = torch.zeros(env.vocab, dtype=torch.bool).index_fill_(0, ids, True)
+        return {"breaks": breaks.to(env.device, non_blocking=True)}
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Subtracts from each token of the window the penalty of its longest repetition."""
