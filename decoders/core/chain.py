@@ -141,15 +141,15 @@ class Chain:
         """Runs logits float32 `[R, V]` through the stages.
 
         A row that loses its last candidate on the way keeps the one that was likeliest at the start. A stage
-        whose parameters are neutral changes nothing: it is left out on a CPU, where looking at a parameter
-        waits for nothing, and wherever `Params.left_out` names it; elsewhere its result is.
+        whose parameters are neutral changes nothing: it is left out where looking at a parameter waits for
+        nothing, as on a CPU, and wherever `Params.left_out` names it; elsewhere its result is.
 
         Raises:
             StrategyError: a stage breaks the contract.
         """
-        if not self.links:
+        out = self.apply_links(z, p, s, rng) if self.links else z
+        if out is z:
             return z
-        out = self.apply_links(z, p, s, rng)
         return only(z, argmax(z)).where(rows.greatest(out) == -inf, out)
 
     def apply_links(
@@ -164,12 +164,12 @@ class Chain:
                 continue
             stage, own, values = link.stage, self._state_of(i, s), link.view(p)
             numbers, given = rng.link(link.name), out
-            if z.device.type != "cpu":
+            if not p.is_on_host:
                 out = unless_neutral(stage, values, out, checks.apply(stage, out, values, own, numbers))
             elif not is_idle(stage, self._params[i], p.is_neutral):
                 out = checks.apply(stage, out, values, own, numbers)
             elif len(own) > len(keys_of(stage.needs)) and not checks.is_own(type(stage)):
-                checks.apply(stage, out, values, own, numbers)  # its state goes on, as on a GPU
+                checks.apply(stage, out, values, own, numbers)  # its state goes on all the same
             if self._first is not None and out is not given:
                 self._log(self._first + i, out)
         return out

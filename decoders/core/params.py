@@ -157,9 +157,40 @@ class Params(dict[str, "Tensor"]):
         view.update((name, self[other]) for name, other in names.items())
         return view
 
+    @property
+    def is_on_host(self) -> bool:
+        """True where `is_neutral` waits for no device."""
+        return self.table.device.type == "cpu"
+
     def is_neutral(self, param: Param) -> bool:
         """Tells whether a parameter has, in all rows, the value at which it does nothing.
 
         Looks at the table, which on an accelerator is a wait: for steps on a CPU.
         """
         return param.neutral is not None and bool((self[param.name] == param.neutral).all())
+
+
+class KnownParams(Params):
+    """Views a table on a device whose values the host knows: no stage that does nothing has to run there.
+
+    Args:
+        values: By name, the same in all rows.
+        rows: Number of rows `R`.
+        device: Device of the table.
+    """
+
+    def __init__(self, values: Mapping[str, float], rows: int, device: str) -> None:
+        import torch
+
+        column = torch.tensor(list(values.values()), dtype=torch.float32).to(device, non_blocking=True)
+        super().__init__(list(values), column[:, None].expand(-1, rows))
+        self._values = values
+
+    @property
+    def is_on_host(self) -> bool:
+        """Says so."""
+        return True
+
+    def is_neutral(self, param: Param) -> bool:
+        """Tells whether the host's value is the neutral one."""
+        return self._values[param.name] == param.neutral

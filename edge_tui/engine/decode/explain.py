@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui import decoders
 from edge_tui.decoders.base import ParamError
+from edge_tui.decoders.core.params import KnownParams
 from edge_tui.decoders.registry.registry import UnknownStrategy
 from edge_tui.engine.decode.explained_choice import ExplainedChoice
 from edge_tui.engine.decode.generation import Generation
@@ -117,15 +118,15 @@ def _explain(
     with cache.later_ids_kept(ids):
         generation.prefill(cache, lambda done, total: None, stopped)
         runner = generation.runner
-        runner.table.refresh()
-        outs, state, params, rng = runner.arguments()
-        values = {name: float(view[0, 0]) for name, view in params.items()}
+        outs, state, _, rng = runner.arguments()
+        values = runner.table.known()
+        params = KnownParams(values, plan.rows, runner.device)
         trace = trace_step(decoder, outs, state, params, rng, values)
         proposal = check_proposal(decoder, outs, state, params, rng) if decoder.kind == "propose" else None
         others = other_choices(question, plan, trace.raw, rng)
-    choice = ExplainedChoice.of(question, plan, trace, proposal, rng)
+        choice = ExplainedChoice(question, plan, trace, proposal, rng)
+        explanation = choice.explanation()
     precision = plan.main.model.info.precision
-    explanation = choice.explanation()
     is_same = precision in EPSILON and explanation.winner == explanation.token
     explanation = replace(
         explanation,

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from math import inf, isnan, nan
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import names_of
+from edge_tui.engine.decode.choice_numbers import gather
 from edge_tui.engine.explanation import Candidate, Explanation, StageView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from torch import Tensor
 
     from edge_tui.decoders.base import Rng
+    from edge_tui.engine.decode.choice_numbers import ChoiceNumbers, StageNumbers
     from edge_tui.engine.decode.proposal_check import ProposalCheck, Verdict
     from edge_tui.engine.decode.run_plan import RunPlan
     from edge_tui.engine.decode.stage_trace import StageChange, Trace
     from edge_tui.engine.port import Question
 
-BEST, LIKELIEST = 20, 20
-"""Candidates by their sums, and by the model's own distribution."""
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ExplainedChoice:
     """Holds the first row of a step that was followed, and what decided there.
 
@@ -33,37 +31,32 @@ class ExplainedChoice:
         plan: The run's facts.
         trace: The step.
         proposal: What would become of a proposal; None for strategies that make none.
-        luck: Gives the noise float32 `[N]` of tokens int64 `[N]`; None where none decided or it is unknown.
+        rng: The step's random numbers.
     """
 
     question: Question
     plan: RunPlan
     trace: Trace
     proposal: ProposalCheck | None
-    luck: Callable[[Tensor], Tensor] | None
+    rng: Rng
 
-    @classmethod
-    def of(
-        cls,
-        question: Question,
-        plan: RunPlan,
-        trace: Trace,
-        proposal: ProposalCheck | None,
-        rng: Rng,
-    ) -> ExplainedChoice:
-        """Adds the luck, which the strategy knows.
+    @cached_property
+    def numbers(self) -> ChoiceNumbers:
+        """The numbers of the step; reads them of the device."""
+        decoder, question = self.plan.decoder, self.question
+        others = (*question.ids, *((self.proposal.token,) if self.proposal is not None else ()))
+        columns = names_of(decoder.columns) if decoder.kind == "sample" else ()
+        has_luck = not decoder.owns_eos and not self.is_by_ratio
+        return gather(self.trace, question.token, others, self._luck if has_luck else None, columns)
 
-        Args:
-            question: The question.
-            plan: The run's facts.
-            trace: The step.
-            proposal: See the class.
-            rng: The step's random numbers.
-        """
-        choice = cls(question, plan, trace, proposal, None)
-        if plan.decoder.owns_eos or choice.is_by_ratio or trace.took_best:
-            return choice
-        return replace(choice, luck=lambda ids: plan.decoder.luck(ids[None], rng)[0])
+    def _luck(self, ids: Tensor) -> Tensor:
+        """Gives the noise float32 `[N]` of tokens int64 `[N]`, which the strategy knows."""
+        return self.plan.decoder.luck(ids[None], self.rng)[0]
+
+    @property
+    def draws(self) -> bool:
+        """True where luck decided."""
+        return not (self.plan.decoder.owns_eos or self.is_by_ratio or self.numbers.took_best)
 
     @property
     def verdict(self) -> Verdict:
@@ -92,87 +85,52 @@ class ExplainedChoice:
             return self.question.token
         if self.is_by_ratio and self.proposal is not None:
             return self.proposal.token
-        return int(self.trace.step.chosen[0])
+        return self.numbers.chosen
 
     def explanation(self) -> Explanation:
         """Builds the explanation; sentence, others and exactness are for the caller to add."""
-        import torch
-
-        trace, token = self.trace, self.question.token
-        final, raw = trace.final[0], trace.raw[0].log_softmax(-1)
-        finite = (final > -torch.inf).nonzero()[:, 0]
-        sums, left = final, len(finite)
-        if (
-            self.luck is not None
-        ):  # of those that are left alone, as a draw on a CPU: it is the same and cheaper
-            sums = final.index_put((finite,), final[finite] + self.luck(finite))
-        best = [
-            token
-            for z, token in zip(*(each.tolist() for each in sums.topk(min(BEST, len(sums)))), strict=True)
-            if z > -inf
-        ]
-        likeliest = raw.topk(min(LIKELIEST, len(raw))).indices.tolist()
-        ids = list(dict.fromkeys((token, *best, self.winner, *likeliest, *self.question.ids)))
+        numbers, question = self.numbers, self.question
+        listed = (question.token, *numbers.best, self.winner, *numbers.likeliest, *question.ids)
         return Explanation(
-            token=token,
+            token=question.token,
             winner=self.winner,
-            margin=self._margin(sums, left),
-            candidate_count=left,
-            chance=float(final.softmax(-1)[token]),
-            entropy=float(torch.special.entr(raw.exp()).sum()),
-            drawn=self.luck is not None and left > 1,
-            stages=tuple(_view(change) for change in trace.changes),
-            candidates=self._candidates(ids, raw, sums),
+            margin=self._margin(),
+            candidate_count=numbers.left,
+            chance=numbers.chance,
+            entropy=numbers.entropy,
+            drawn=self.draws and numbers.left > 1,
+            stages=tuple(
+                _view(self.trace.changes[i], stage)
+                for i, stage in zip(numbers.changes, numbers.stages, strict=True)
+            ),
+            candidates=self._candidates(list(dict.fromkeys(listed))),
             facts=self._facts(),
             sentence="",
         )
 
-    def _margin(self, sums: Tensor, left: int) -> float:
+    def _margin(self) -> float:
         """Gives by how much the best sum was ahead; the record's number where no sum of these decided."""
         if self.plan.decoder.owns_eos or self.is_by_ratio:
             return self.question.margin
-        if isnan(self.trace.margin) and left > 1:  # a draw that tells none
-            first, second = sums.topk(2).values.tolist()
-            return float(first - second)
-        return self.trace.margin
+        # Some draws tell none.
+        return self.numbers.lead if isnan(self.numbers.margin) else self.numbers.margin
 
-    def _candidates(self, ids: Sequence[int], raw: Tensor, sums: Tensor) -> tuple[Candidate, ...]:
+    def _candidates(self, ids: list[int]) -> tuple[Candidate, ...]:
         """Follows some tokens through the stages."""
-        import torch
-
-        at = torch.tensor(ids, device=raw.device)
-        changes, final = self.trace.changes, self.trace.final[0]
-        missing = raw.new_full((len(ids),), nan)
-        logps = [change.after[0].log_softmax(-1)[at] for change in changes]
-        criteria = [missing if each.criterion is None else each.criterion.values[0, at] for each in changes]
-        luck = missing if self.luck is None else self.luck(at)
-        # Less the constant that makes log-probabilities of logits.
-        total = missing if self.luck is None else sums[at].double() - final.double().logsumexp(-1)
-        ranks = (raw > raw[at, None]).sum(-1)
-        columns = torch.stack([raw[at], ranks, luck, total, *logps, *criteria]).double().T.tolist()
-        texts, count = self.plan.main.tokenizer.token_strings(ids), len(changes)
-        return tuple(
-            Candidate(
-                id=token,
-                text=text,
-                raw_logp=of_model,
-                rank=int(rank),
-                logps=tuple(rest[:count]),
-                criteria=tuple(rest[count:]),
-                removing_stage=next((i for i, logp in enumerate(rest[:count]) if logp == -inf), -1),
-                luck=noise,
-                sum=whole,
-            )
-            for token, text, (of_model, rank, noise, whole, *rest) in zip(ids, texts, columns, strict=True)
-        )
+        texts, draws = self.plan.main.tokenizer.token_strings(ids), self.draws
+        candidates = []
+        for token, text in zip(ids, texts, strict=True):
+            each = self.numbers.tokens[token]
+            removing_stage = next((i for i, logp in enumerate(each.logps) if logp == -inf), -1)
+            noise, total = (each.luck, each.sum) if draws else (nan, nan)
+            own = text, each.raw_logp, each.rank, each.logps, each.criteria
+            candidates.append(Candidate(token, *own, removing_stage, noise, total))
+        return tuple(candidates)
 
     def _facts(self) -> tuple[tuple[str, str], ...]:
         """Lists what the strategy recorded of the token, or what its step computes of it, and the verdict."""
-        decoder, token, tokenizer = self.plan.decoder, self.question.token, self.plan.main.tokenizer
-        numbers = dict(self.question.recorded)
-        if decoder.kind == "sample":
-            step, names = self.trace.step, names_of(decoder.columns)
-            numbers |= {name: float(step.candidates[name][0, token]) for name in names if step.candidates}
+        decoder, tokenizer = self.plan.decoder, self.plan.main.tokenizer
+        numbers = {**self.question.recorded, **self.numbers.columns}
         facts = []
         if "parent" in numbers:
             facts.append(("parent", f"row {numbers['parent'] + 1:.0f}"))
@@ -190,19 +148,15 @@ class ExplainedChoice:
         return tuple(facts)
 
 
-def _view(change: StageChange) -> StageView:
-    """Counts what one stage has removed."""
-    import torch
-
-    before, after, criterion = change.before[0], change.after[0], change.criterion
-    gone = (after == -torch.inf) & (before > -torch.inf)
+def _view(change: StageChange, numbers: StageNumbers) -> StageView:
+    """Describes what one stage has done."""
     return StageView(
         name=change.name,
         title=change.title,
-        kept=int((after > -torch.inf).sum()),
-        removed=int(gone.sum()),
-        mass=float(before.softmax(-1).masked_fill(~gone, 0.0).sum()),
-        criterion="" if criterion is None else criterion.label,
-        edge=nan if criterion is None else float(criterion.bound[0, 0]),
+        kept=numbers.kept,
+        removed=numbers.removed,
+        mass=numbers.mass,
+        criterion="" if change.criterion is None else change.criterion.label,
+        edge=numbers.edge,
         neutral=change.neutral,
     )

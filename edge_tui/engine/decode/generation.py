@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Env, Needs, Output
+from edge_tui.engine.decode.host_copies import to_device
 from edge_tui.engine.decode.learned_prefix import learn_prefix
 from edge_tui.engine.decode.prefix_cache import PrefixCache, PrefixEntry
 from edge_tui.engine.decode.speculative_runner import SpeculativeRunner
@@ -140,8 +141,8 @@ class Generation:
             make = SpeculativeRunner if plan.num_draft_tokens else StepRunner
             runner = make(plan.decoder, groups, values, plan.rows, eos, plan.width)
         device = plan.main.model.info.device
-        prompt = torch.tensor([plan.ids], dtype=torch.int64, device=device).expand(plan.rows, -1)
-        ends = torch.tensor(eos, dtype=torch.int64, device=device)
+        prompt = to_device([plan.ids], torch.int64, device).expand(plan.rows, -1)
+        ends = to_device(eos, torch.int64, device)
         start = len(plan.request.prefix)
         env = Env(
             plan.rows,
@@ -198,7 +199,7 @@ class Generation:
         ]
         reused = [len(entry.ids) for entry in entries]
         if joint is not None and all(len(each) - 1 == n for each, n in zip(ids, reused, strict=True)):
-            last = torch.tensor([each[-1:] for each in ids], dtype=torch.int64, device=model.info.device)
+            last = to_device([each[-1:] for each in ids], torch.int64, model.info.device)
             each_logits = model.forward(joint, last).logits.chunk(len(names))
             for entry, each in zip(entries, ids, strict=True):
                 entry.ids.append(each[-1])
@@ -346,7 +347,7 @@ def _prefill(
     import torch
 
     reused, done = len(entry.ids), 0
-    fresh = torch.tensor([ids[reused:]], dtype=torch.int64, device=model.info.device)
+    fresh = to_device([ids[reused:]], torch.int64, model.info.device)
 
     def report(read: int, total: int) -> None:
         nonlocal done

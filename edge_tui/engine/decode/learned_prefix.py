@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import groupby, repeat
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Token
 from edge_tui.decoders.core.errors import name_of
+from edge_tui.decoders.core.params import KnownParams
+from edge_tui.decoders.core.tokens import TOKENS
+from edge_tui.engine.decode.host_copies import to_device
+from edge_tui.engine.decode.param_table import effective
 from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
-    from edge_tui.decoders.base import Env, State
+    from collections.abc import Iterator
+
+    from edge_tui.decoders.base import Env, Params, State
     from edge_tui.engine.decode.run_plan import RunPlan
     from edge_tui.engine.decode.step_runner import StepRunner
 
@@ -63,62 +70,93 @@ def learn_prefix(
             "prefix",
         )
     values = _values(plan)
-    prompt = env.prompt[:, : env.prompt.shape[1] - env.prefix]
-    runner.restart_state(replace(env, prompt=prompt, prefix=0))
-    runner.buffers.step.fill_(0)
     if plan.learns_by_decoding:
         earlier = None
+        prompt = env.prompt[:, : env.prompt.shape[1] - env.prefix]
+        runner.restart_state(replace(env, prompt=prompt, prefix=0))
+        runner.buffers.step.fill_(0)
         for index, token in enumerate(plan.request.prefix):
-            _set_values(runner, values, index, 0)
+            if not index or values[index] is not values[index - 1]:
+                runner.table.restart(values[index])
+                runner.table.refresh()
             runner.force(token)
+        runner.buffers.step.fill_(env.prefix)
+        runner.table.restart(env.values)
     else:
-        earlier = _observe(runner, plan, values, earlier)
-    runner.buffers.step.fill_(env.prefix)
-    runner.table.restart(env.values)
+        earlier = _observe(runner, env, plan, values, earlier)
     return earlier
 
 
 def _observe(
-    runner: StepRunner, plan: RunPlan, values: list[dict[str, float]], earlier: LearnedState | None
+    runner: StepRunner,
+    env: Env,
+    plan: RunPlan,
+    values: list[dict[str, float]],
+    earlier: LearnedState | None,
 ) -> LearnedState | None:
-    """Tells the strategy the kept tokens by their recorded numbers; returns a copy of its state for later."""
-    request = plan.request
+    """Tells the strategy the kept tokens by their recorded numbers; returns a copy of its state for later.
+
+    A token takes a dozen small operations, which a CPU does sooner than a GPU begins them. A user's strategy
+    learns where it decodes: its `init` may keep tensors of its own there.
+    """
+    request, decoder = plan.request, plan.decoder
     prompt = tuple(plan.ids[: len(plan.ids) - len(request.prefix)])
-    run = plan.decoder, plan.rows, prompt, plan.params.values, plan.params.texts
+    run = decoder, plan.rows, prompt, plan.params.values, plan.params.texts
     known = list(zip(request.prefix, request.prefix_logps, values, strict=True))
     # A search's state, and a user's, may depend on the number of new tokens, which differs between questions.
-    is_reusable = runner.is_own and plan.decoder.kind == "sample"
-    start = 0
+    is_reusable = runner.is_own and decoder.kind == "sample"
+    start, device = 0, "cpu" if runner.is_own else runner.device
     if (
         is_reusable
         and earlier is not None
         and earlier.run == run
         and known[: len(earlier.tokens)] == earlier.tokens
     ):
-        start = len(earlier.tokens)
-        runner.restore_state(earlier.state)
+        start, state = len(earlier.tokens), _copy(earlier.state)
+    else:
+        state = _begin(runner, env, plan, prompt, device)
     place = len(known) // _PERIOD * _PERIOD if is_reusable else -1
-    for index, token in enumerate(_tokens(plan, runner.device, start), start):
-        _set_values(runner, values, index, start)
-        runner.observe(token)
-        if index + 1 == place:
-            earlier = LearnedState(run, known[:place], runner.copy_state())
+    tokens, tables = _tokens(plan, device, start), _tables(plan, values[start:], device)
+    for count, (token, params) in enumerate(zip(tokens, tables, strict=True), start + 1):
+        decoder.observe(state, params, token)
+        if count == place:
+            earlier = LearnedState(run, known[:place], _copy(state))
+    if runner.is_own:  # what was counted of the tokens is there already
+        runner.restore_state({name: tensor for name, tensor in state.items() if name not in TOKENS})
     return earlier
 
 
-def _set_values(runner: StepRunner, values: list[dict[str, float]], index: int, first: int) -> None:
-    """Sets the parameters of a kept token where they are others than those of the one before."""
-    if index == first or values[index] is not values[index - 1]:
-        runner.table.restart(values[index])
-        runner.table.refresh()
+def _begin(runner: StepRunner, env: Env, plan: RunPlan, prompt: tuple[int, ...], device: str) -> State:
+    """Makes the state in front of the kept tokens, on a device."""
+    import torch
+
+    ids = to_device([prompt], torch.int64, device).expand(plan.rows, -1)
+    ends = to_device(plan.main.tokenizer.end_ids, torch.int64, device)
+    before = replace(env, device=device, prompt=ids, eos=ends, prefix=0)
+    if runner.is_own:
+        return plan.decoder.constants(before) | plan.decoder.init(before)
+    runner.restart_state(before)
+    return runner.state
+
+
+def _copy(state: State) -> State:
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def _tables(plan: RunPlan, values: list[dict[str, float]], device: str) -> Iterator[Params]:
+    """Yields the parameters of each kept token: one table for as long as they stay."""
+    for _, same in groupby(values, id):
+        own, *more = same
+        params = KnownParams(effective(plan.decoder.params, own), plan.rows, device)
+        yield from repeat(params, 1 + len(more))
 
 
 def _tokens(plan: RunPlan, device: str, start: int) -> list[Token]:
     """Lists the kept tokens from one on, with the log-probabilities that their run recorded."""
     import torch
 
-    ids = torch.tensor(plan.request.prefix, device=device)[:, None].expand(-1, plan.rows)
-    logps = torch.tensor(plan.request.prefix_logps, device=device)[:, :, None].expand(-1, -1, plan.rows)
+    ids = to_device(plan.request.prefix, torch.int64, device)[:, None].expand(-1, plan.rows)
+    logps = to_device(plan.request.prefix_logps, torch.float32, device)[:, :, None].expand(-1, -1, plan.rows)
     steps = torch.arange(len(ids), device=device)[:, None]
     raw, final = logps.unbind(1)
     columns = (column[start:] for column in (ids, raw, final, steps))

@@ -33,6 +33,23 @@ class HostParams(Params):
         return bool(self._values[param.name][0] == param.neutral)
 
 
+def effective(params: Iterable[AnyParam], values: Mapping[str, float]) -> dict[str, float]:
+    """Returns the numbers among parameters as steps use them: a greedy one makes the temperature 0.
+
+    A filter alone would keep every token that is as likely as the likeliest, and draw among them.
+
+    Args:
+        params: A strategy's, in order.
+        values: Of the numbers among them.
+    """
+    own = numbers(params)
+    is_greedy = any(param.greedy == values[param.name] for param in own)
+    return {
+        param.name: 0.0 if is_greedy and param.name == TEMPERATURE.name else values[param.name]
+        for param in own
+    }
+
+
 class ParamTable:
     """Holds the live parameters of one run.
 
@@ -73,7 +90,7 @@ class ParamTable:
             self._host = self._host.pin_memory()
         # Other threads write through numpy: it knows no inference mode, and needs no torch call.
         self._block = self._host.numpy()
-        self._staging = self._host.to(device, copy=True)
+        self._staging = self._host.to(device, copy=True, non_blocking=True)
         self.block = self._staging[:, None].repeat(1, rows)
         """float32 `[P + 1, R]` on the device: what this step uses, the version in the last row."""
         self.version_row: Tensor = self.block[-1]
@@ -136,13 +153,13 @@ class ParamTable:
         return frozenset() if self._idle is None else self._idle(self._effective())
 
     def _effective(self) -> dict[str, float]:
-        """Gives the values as steps use them: a greedy parameter makes the temperature 0.
+        """Gives the values as steps use them."""
+        return effective(self._params.values(), self._values)
 
-        A filter alone would keep every token that is as likely as the likeliest, and draw among them.
-        """
-        values = self._values
-        is_greedy = any(param.greedy == values[name] for name, param in self._params.items())
-        return values | {TEMPERATURE.name: 0.0} if is_greedy and TEMPERATURE.name in values else values
+    def known(self) -> dict[str, float]:
+        """Returns the numbers as the next step uses them, by name; reads nothing of the device."""
+        with self._lock:
+            return self._effective()
 
     def changes_between(self, old: int, new: int) -> dict[str, float]:
         """Returns the parameters that versions `old + 1 … new` changed, with their last values."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Needs
+from edge_tui.engine.decode.host_copies import to_device
 from edge_tui.engine.models.base import JointContext, ResumableContext
 from edge_tui.engine.models.capacity import round_up
 from edge_tui.engine.models.device_memory import release_cached_memory
@@ -123,7 +124,7 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
             entry = self[key] = PrefixEntry(model.open(1, round_up(need), total, needs.past))
             reused = 0
         entry.context.needs = needs
-        entry.context.truncate(torch.tensor([reused], dtype=torch.int64, device=model.info.device))
+        entry.context.truncate(to_device([reused], torch.int64, model.info.device))
         del entry.ids[reused:]
         if len(ids) - reused > 1 or reused < entry.stepped:
             entry.stepped = len(ids) - (len(ids) - reused == 1)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from math import nan
 from typing import TYPE_CHECKING, Literal
 
+from edge_tui.engine.decode.host_copies import read
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -75,7 +77,8 @@ def check_proposal(
     step = decoder.step({main: replace(outs[main], logits=twice)}, state, p, rng)
     assert step.tokens is not None, "a step that checks proposals gives the tokens of all positions"
     assert step.accepted is not None
-    numbers = (nan, nan)
+    found = [proposed[0], step.accepted[0], step.tokens[0, 0]]
     if criterion is not None:
-        numbers = float(criterion.values[0, proposed[0]]), float(criterion.bound[0, 0])
-    return ProposalCheck(int(proposed[0]), bool(step.accepted[0] > 0), int(step.tokens[0, 0]), *numbers)
+        found += [criterion.values[0, proposed[:1]], criterion.bound[0, 0]]
+    token, accepted, taken, *numbers = (each for (each,) in read(*found))
+    return ProposalCheck(int(token), accepted > 0, int(taken), *numbers)

@@ -39,7 +39,7 @@ def sentence_of(explanation: Explanation, choice: ExplainedChoice) -> str:
         return f"The draft proposed {proposed}; the model rejected it and drew {quoted} in its place."
     if explanation.drawn:
         return f"{explanation.candidate_count:,} tokens were left; {_luck(explanation, token)}: {often}"
-    if choice.trace.took_best or not cuts:
+    if choice.numbers.took_best or not cuts:
         return f"{quoted} {_best(cuts, decoder)}, and nothing is drawn."
     return _only(quoted, cuts)
 

@@ -1,13 +1,16 @@
-"""Follows logits through the stages of a strategy's own step, one stage after the other."""
+"""Follows logits through the stages of a strategy's own step, one stage after the other.
+
+Nothing is read of the device: `choice_numbers` does that once, for all stages.
+"""
 
 from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, replace
-from math import inf, nan
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Chain, Decoder
+from edge_tui.decoders.core.checks import is_own
 from edge_tui.decoders.core.step_log import logged
 from edge_tui.decoders.registry.description import acting_links, is_off, stage_title
 from edge_tui.engine.decode.step_record import margin_of
@@ -31,6 +34,8 @@ class StageChange:
         after: float32 `[R, V]`.
         neutral: True where its parameters let it do nothing.
         criterion: The numbers by which it decided; None where it removes nothing or has none.
+        differs: bool `[]`, False where it is none, because a strategy's own part changed nothing; None where
+            it is one in any case.
     """
 
     name: str
@@ -39,11 +44,7 @@ class StageChange:
     after: Tensor
     neutral: bool = False
     criterion: Criterion | None = None
-
-    @property
-    def removed(self) -> bool:
-        """True where it removed a token of the first row."""
-        return bool(((self.after[0] == -inf) & (self.before[0] > -inf)).any())
+    differs: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +53,21 @@ class Trace:
 
     Attributes:
         step: The step itself.
-        changes: Of its stages, first to last; a strategy's own part is one of them where it changes logits.
+        changes: Of its stages, first to last; a strategy's own part stands where it may change logits.
         raw: float32 `[R, V]`, the main model's logits.
         final: float32 `[R, V]`, those that the token was chosen from.
-        margin: Of the first row (nats), as the record has it; NaN where it has no meaning.
-        took_best: True where the best was taken without luck.
+        margin: float32 `[R]` (nats), as the record has it; None where it has no meaning.
+        lead: float32 `[R]`, finite where the best was taken without luck; None where luck decided everywhere.
+        takes_best: True where the best is taken in any case.
     """
 
     step: Step
     changes: tuple[StageChange, ...]
     raw: Tensor
     final: Tensor
-    margin: float
-    took_best: bool
+    margin: Tensor | None
+    lead: Tensor | None
+    takes_best: bool
 
 
 class TraceChain(Chain):
@@ -101,17 +104,22 @@ class TraceChain(Chain):
         """Does `Chain.apply_links`."""
         for i in range(len(self.links))[first:last]:
             link, before = self.links[i], z
-            # What a criterion reads must be the state before the stage may write to it.
-            own = {name: tensor.clone() for name, tensor in self._state_of(i, s).items()}
-            z = super().apply_links(z, p, s, rng, i, i + 1)
             if id(link) not in self._acting:
+                z = super().apply_links(z, p, s, rng, i, i + 1)
                 continue
             neutral = is_off(link, self._values)
-            given = before, link.view(p), own, rng.link(link.name)
-            criterion = None if neutral else link.stage.criterion(*given)
+            criterion = None if neutral else self._criterion(i, z, p, s, rng)
+            z = super().apply_links(z, p, s, rng, i, i + 1)
             title = stage_title(link, self._values)
             self.changes.append(StageChange(link.name, title, before, z, neutral, criterion))
         return z
+
+    def _criterion(self, i: int, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion | None:
+        """Asks a stage for its numbers, before it may write to its state."""
+        link, own = self.links[i], self._state_of(i, s)
+        if not is_own(type(link.stage)):  # `apply` may be the same function, and write twice then
+            own = _copy(own)
+        return link.stage.criterion(z, link.view(p), own, rng.link(link.name))
 
 
 def trace_step(
@@ -138,25 +146,25 @@ def trace_step(
     followed.before, followed.after = before, after
     with logged() as log:
         step = followed.step(outs, _copy(s), p, rng)
-    margin, lead = margin_of(decoder, step, log), log.lead()
-    took_best = lead is not None and (log.takes_best or bool(lead[0].isfinite()))
+    margin = margin_of(decoder, step, log)
     final = step.final[:, 0] if step.final.ndim == 3 else step.final
     changes, z = list(before.changes), raw if before.after is None else before.after
     if after.before is not None and after.after is not None:
-        criterion = decoder.criterion(outs, _copy(s), p, rng) if decoder.kind == "sample" else None
+        criterion = decoder.criterion(outs, s, p, rng) if decoder.kind == "sample" else None
         changes += [*_own_part(decoder, z, after.before, criterion), *after.changes]
         z = after.after
     changes += _own_part(decoder, z, final)
-    first = nan if margin is None else float(margin.flatten()[0])
-    return Trace(step, tuple(changes), raw, final, first, took_best)
+    return Trace(step, tuple(changes), raw, final, margin, log.lead(), log.takes_best)
 
 
 def _own_part(
     decoder: Decoder, before: Tensor, after: Tensor, criterion: Criterion | None = None
 ) -> list[StageChange]:
-    """Describes what the strategy itself has changed between two chains; nothing if it is nothing."""
-    change = StageChange(decoder.name, decoder.title, before, after, criterion=criterion)
-    return [] if before.equal(after) else [change]
+    """Describes what the strategy itself has changed between two chains; nothing if it passed them on."""
+    if before is after:
+        return []
+    differs = (before != after).any()
+    return [StageChange(decoder.name, decoder.title, before, after, criterion=criterion, differs=differs)]
 
 
 def _copy(s: State) -> State:

@@ -19,6 +19,7 @@ from edge_tui.decoders.base import Decoder, Env, Output
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.engine import seeds
 from edge_tui.engine.decode.cpu_trace import TracedChoice
+from edge_tui.engine.decode.host_copies import to_device
 from edge_tui.engine.decode.inspection import StrategyInspector
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from edge_tui.decoders.base import Params, State, Token
+    from edge_tui.decoders.base import Params, State
     from edge_tui.decoders.core.errors import StrategyError
     from edge_tui.engine.decode.step_record import Sampled
     from edge_tui.engine.decode.stream_groups import StreamGroup
@@ -127,7 +128,7 @@ class StepRunner:
             key=zeros(rows, dtype=torch.int64),
             rows=torch.arange(rows, device=self.device),
             step=zeros(1, dtype=torch.int64),
-            eos=torch.tensor(eos, dtype=torch.int64, device=self.device),
+            eos=to_device(eos, torch.int64, self.device),
             never=zeros(rows, dtype=torch.bool),
             tokens=zeros(rows, dtype=torch.int64),
             parent=torch.arange(rows, device=self.device),
@@ -206,7 +207,7 @@ class StepRunner:
         self.logits_current = True
         self._traced = None
         self.buffers.step.fill_(env.prefix)
-        self.buffers.key.copy_(torch.tensor(self._keys(seed)))
+        self.buffers.key.copy_(torch.tensor(self._keys(seed)), non_blocking=True)
         state = self._inspector.begin(env, bool(self._graphs))
         if self._graphs and _same_layout(state, self._state):
             for name, tensor in state.items():
@@ -233,23 +234,20 @@ class StepRunner:
         """True where the strategy and its stages are our own."""
         return self._inspector.is_own
 
-    def copy_state(self) -> State:
-        """Copies the strategy's state and constants."""
-        return {name: tensor.clone() for name, tensor in self._state.items()}
+    @property
+    def state(self) -> State:
+        """The strategy's state and constants."""
+        return self._state
 
     def restore_state(self, state: State) -> None:
-        """Writes a copy of the strategy's state back, at the same addresses."""
+        """Writes tensors of the strategy's state, at the same addresses."""
         for name, tensor in state.items():
-            self._state[name].copy_(tensor)
+            self._state[name].copy_(tensor, non_blocking=True)
 
     def arguments(self) -> tuple[dict[str, Output], State, Params, Rng]:
         """Returns what the strategy's next step is called with: logits, state, parameters, random numbers."""
         outs = {name: self._cut(output) for name, output in self.outputs.items()}
         return outs, self._state, self.table.params, Rng(self.buffers.key, self.buffers.step)
-
-    def observe(self, token: Token) -> None:
-        """Tells the strategy of a token that was taken without it."""
-        self.decoder.observe(self._state, self.table.params, token)
 
     def force(self, token: int) -> None:
         """Takes a given token in every row: the strategy learns it as if it had chosen it."""
