@@ -333,17 +333,16 @@ class MemoryNeed:
         feed_forward = 4 * x + k * product
         feed_forward += self._widened()
         if f.features.mixture is not None:
-            feed_forward = max(feed_forward, 4 * x + self._mixing(f.features.mixture, k, f.hidden))
+            feed_forward = max(feed_forward, 3 * x + self._mixing(f.features.mixture, k, f.hidden))
         return max(making, masks + max(attention, feed_forward))
 
     def _mixing(self, m: Mixture, k: int, hidden: int) -> int:
-        """Counts what a mixture of experts makes of `k` positions, should one expert get them all."""
-        n = self._number
-        router = k * (n + 8) * m.experts + 12 * k * m.active
-        each = n * k * m.active * hidden
-        products = n * k * (hidden + 3 * m.width)
-        summed = 4 * k * hidden * (1 + (m.active if n < 4 else 0))  # in float32
-        return router + each + max(products, summed)
+        """Counts what a mixture of experts makes of `k` positions, as many times as each has experts."""
+        n, pairs = self._number, k * m.active
+        router = k * (n + 8) * m.experts + 36 * pairs
+        products = n * pairs * max(hidden + 2 * m.width, (5 if m.limit else 3) * m.width)
+        summed = (pairs + k) * hidden * (n + 4)  # in float32, or put in order before
+        return router + max(products, summed)
 
     def _reading_elsewhere(self, context: int) -> int:
         """Counts the same where transformers runs every row at once, in eager attention's copies."""

@@ -89,13 +89,14 @@ def gated(wide: Tensor, how: Routing) -> Tensor:
     if not how.limit:
         return F.silu(gate).mul_(up)
     gate = gate.clamp(max=how.limit)
-    return gate * (gate * how.alpha).sigmoid() * (up.clamp(-how.limit, how.limit) + 1)
+    return (gate * how.alpha).sigmoid_().mul_(gate).mul_(up.clamp(-how.limit, how.limit).add_(1))
 
 
 def mix(x: Tensor, weights: Experts, chosen: Tensor, shares: Tensor, how: Routing) -> Tensor:
     """Sums what the chosen experts make of each token, in the order of the choice.
 
-    Tokens are sorted by expert, so each expert that anybody chose is read once. Waits for the device.
+    Tokens are sorted by expert, so each expert that anybody chose is read once, by two products. Waits for
+    the device.
 
     Args:
         x: `[N, hidden]`.
@@ -111,19 +112,30 @@ def mix(x: Tensor, weights: Experts, chosen: Tensor, shares: Tensor, how: Routin
     pairs = chosen.flatten()
     order = pairs.argsort(stable=True)
     counts = pairs.bincount(minlength=len(weights.gate_up)).tolist()
-    each = x.new_empty(len(pairs), x.shape[1])
+    # Nothing but the last of these stays: each is as wide as a layer for every expert of a token.
+    each = _product(
+        gated(_product(x[order // active], counts, weights.gate_up, weights.gate_up_bias), how),
+        counts,
+        weights.down,
+        weights.down_bias,
+    )
+    parts = torch.empty_like(each)
+    parts[order] = each
+    del each
+    parts = parts.view(len(x), active, -1).float()
+    return (shares[:, None, :active] @ parts).squeeze(1).to(x.dtype)
+
+
+def _product(x: Tensor, counts: list[int], weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Multiplies rows that are sorted by expert, `counts[e]` of each, by that expert's matrix."""
+    y = x.new_empty(len(x), weight.shape[1])
     at = 0
     for expert, count in enumerate(counts):
-        if not count:
-            continue
-        its = order[at : at + count]
-        at += count
-        wide = F.linear(x[its // active], weights.gate_up[expert], _row(weights.gate_up_bias, expert))
-        each[its] = F.linear(gated(wide, how), weights.down[expert], _row(weights.down_bias, expert))
-    parts = each.view(len(x), active, -1)
-    return (shares[:, None, :active] @ parts.float()).squeeze(1).to(x.dtype)
-
-
-def _row(bias: Tensor | None, expert: int) -> Tensor | None:
-    """Returns an expert's bias."""
-    return None if bias is None else bias[expert]
+        if count:
+            rows, place = x[at : at + count], y[at : at + count]
+            if bias is None:
+                torch.mm(rows, weight[expert].t(), out=place)
+            else:
+                torch.addmm(bias[expert], rows, weight[expert].t(), out=place)
+            at += count
+    return y

@@ -39,36 +39,32 @@ def _choose_experts(
     ACTIVE: tl.constexpr,
     SHARED: tl.constexpr,
     NORMALISED: tl.constexpr,
-    E_BLOCK: tl.constexpr,
-    A_BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """Chooses the experts of a token; the grid is the tokens. Of equal ones the first comes first."""
+    """Chooses the experts of a token; the grid is the tokens.
+
+    An expert's rank is the number of those that come before it, all counted at once: no search for the best,
+    then for the next, each of which would wait for the one before. Of equal ones the first comes first, and
+    logits that are no numbers come last, so that every rank is taken once.
+    """
     NEVER: tl.constexpr = float("-inf")
     token = tl.program_id(0)
-    e = tl.arange(0, E_BLOCK)
-    a = tl.arange(0, A_BLOCK)
+    e = tl.arange(0, BLOCK)
     after_others(DEPENDENT)
     row = logits + token * (EXPERTS + SHARED)
     z = tl.load(row + e, mask=e < EXPERTS, other=NEVER).to(tl.float32)
-    left = z
-    top = tl.full([A_BLOCK], NEVER, tl.float32)
-    which = tl.zeros([A_BLOCK], tl.int32)
-    for i in range(ACTIVE):
-        best = tl.max(left, 0)
-        at = tl.min(tl.where(left == best, e, EXPERTS - 1), 0)  # an expert also where logits are no numbers
-        top = tl.where(a == i, best, top)
-        which = tl.where(a == i, at, which)
-        left = tl.where(e == at, NEVER, left)
-    peak = tl.max(z, 0)
-    share = tl.exp(top - peak)
-    if NORMALISED:
-        share /= tl.sum(share, 0)
-    else:
-        share /= tl.sum(tl.exp(z - peak), 0)
-    tl.store(chosen + token * ACTIVE + a, which, mask=a < ACTIVE)
+    z = tl.where(z == z, z, NEVER)
+    others, mine = z[:, None], z[None, :]
+    before = (others > mine) | ((others == mine) & (e[:, None] < e[None, :]))
+    rank = tl.sum(before.to(tl.int32), axis=0)
+    taken = rank < ACTIVE
+    weight = tl.exp(z - tl.max(z, 0))
+    among = tl.where(taken, weight, 0.0) if NORMALISED else weight
+    share = weight / tl.sum(among, 0)
+    tl.store(chosen + token * ACTIVE + rank, e, mask=taken)
     out = shares + token * (ACTIVE + SHARED)
-    tl.store(out + a, share, mask=a < ACTIVE)
+    tl.store(out + rank, share, mask=taken)
     if SHARED:
         tl.store(out + ACTIVE, tl.sigmoid(tl.load(row + EXPERTS).to(tl.float32)))
 
@@ -234,9 +230,8 @@ def choose_experts(logits: Tensor, chosen: Tensor, shares: Tensor, experts: int,
         ACTIVE=how.active,
         SHARED=logits.shape[1] - experts,
         NORMALISED=how.normalised,
-        E_BLOCK=triton.next_power_of_2(experts),
-        A_BLOCK=triton.next_power_of_2(how.active),
-        num_warps=1,
+        BLOCK=triton.next_power_of_2(experts),
+        num_warps=4,
         **chain(logits.device),
     )
 
