@@ -147,6 +147,10 @@ def add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
     add_value(model, "--expert", "NAME", "larger model of a contrastive pair", "models.expert")
     add_value(model, "--amateur", "NAME", "smaller model of a contrastive pair", "models.amateur")
     add_value(model, "--draft", "NAME", "model that proposes in speculative decoding", "models.draft")
+    for role, default in (("expert", "--device"), ("amateur", "--device"), ("draft", "the amateur's")):
+        add_value(
+            model, f"--{role}-device", "D", f"device of the {role}; else {default}", f"models.{role}_device"
+        )
 
     decoding = to.add_argument_group("decoding")
     add_value(decoding, "--strategy", "NAME", "greedy, beam, top_k, top_p, min_p, …, or a chain: dry+min_p")

@@ -133,7 +133,12 @@ class DeviceName(SettingType):
 
     allowed = "auto, cpu, mps, cuda or cuda:N"
 
+    def __init__(self, empty: bool = False) -> None:
+        self.empty = empty
+
     def __call__(self, value: Any) -> str:
+        if value == "" and self.empty:
+            return ""
         if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
             raise self._refusal(value)
         return str(value)
@@ -160,6 +165,9 @@ SCHEMA: dict[str, SettingType] = {
     "models.expert": STRING,
     "models.amateur": STRING,
     "models.draft": STRING,
+    "models.expert_device": DeviceName(empty=True),
+    "models.amateur_device": DeviceName(empty=True),
+    "models.draft_device": DeviceName(empty=True),
     "models.folders": STRINGS,
     "precision": Choice(get_args(Precision)),
     "device": DeviceName(),

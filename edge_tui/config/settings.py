@@ -47,6 +47,12 @@ class Models:
     amateur: str = "demo/amateur"
     draft: str = ""
     """The one that proposes in speculative decoding; "" means the amateur."""
+    expert_device: str = ""
+    """Device of the expert; "" means that of all models."""
+    amateur_device: str = ""
+    """Device of the amateur; "" means that of all models."""
+    draft_device: str = ""
+    """Device of the draft; "" means the amateur's."""
     folders: tuple[str, ...] = ()
     """Folders whose subfolders are listed on the models screen, besides the local cache."""
 
@@ -125,8 +131,11 @@ class Settings:
         # In this order the server lists them.
         names = {"model": self.models.name, "expert": "", "amateur": self.models.amateur}
         names |= {role: getattr(self.models, role) or names[leader] for leader, role in FOLLOWERS.items()}
+        devices = {"model": self.device, "amateur": self.models.amateur_device or self.device}
+        for leader, role in FOLLOWERS.items():
+            devices[role] = getattr(self.models, f"{role}_device") or devices[leader]
         return {
-            role: ModelSpec(name, self.precision, self.device, self.context) for role, name in names.items()
+            role: ModelSpec(name, self.precision, devices[role], self.context) for role, name in names.items()
         }
 
     def source(self, key: str) -> str:

@@ -113,7 +113,17 @@ def _models(stored: StoredRun) -> Iterator[str]:
     main = _main(stored)
     assert main is not None
     precision = main.precision if main.precision in get_args(Precision) else "auto"
-    yield from ("--precision", precision, "--device", main.device.partition(" of ")[0])
+    device = _device(main)
+    yield from ("--precision", precision, "--device", device)
+    others = {role: _device(model) for role, model in list(stored.models.items())[1:]}
+    if set(others.values()) - {device}:
+        for role, each in others.items():
+            yield from (f"--{role}-device", each)
+
+
+def _device(model: Loaded) -> str:
+    """Returns a model's device, on whichever machine."""
+    return model.device.partition(" of ")[0]
 
 
 def _prompt(stored: StoredRun) -> Iterator[str]:
@@ -143,9 +153,8 @@ def _notes(stored: StoredRun, started: Started) -> Iterator[str]:
         yield f"It leaves out what was turned while the run went on: {', '.join(turned)}."
     if stored.entry.reason == "cancelled" or stored.entry.state != "finished":
         yield f"The run broke off after {stored.entry.tokens:,} tokens; the command goes on."
-    kinds = {(model.precision, model.device) for model in stored.models.values()}
-    if len(kinds) > 1:
-        yield "Its models have different precisions or devices; the flags name the first one's."
+    if len({model.precision for model in stored.models.values()}) > 1:
+        yield "Its models have different precisions; the flag names the first one's."
     main = _main(stored)
     if main is not None and main.tier == _REMOTE:
         yield f"It is for {main.device.partition(' of ')[2]}, which decoded the run."

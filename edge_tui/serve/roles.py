@@ -85,12 +85,13 @@ class Roles:
         Returns:
             The roles that have changed, with their specs from before.
         """
-        changed = [role]
+        changed, old = {role: spec}, self.specs[role]
         follower = FOLLOWERS.get(role, "")
-        if self.specs.get(follower) == self.specs[role]:
-            changed.append(follower)
+        if (following := self.specs.get(follower)) and replace(following, device=old.device) == old:
+            elsewhere = following.device != old.device
+            changed[follower] = replace(spec, device=following.device if elsewhere else spec.device)
         before = {each: self.specs[each] for each in changed}
-        self.assign(dict.fromkeys(changed, spec))
+        self.assign(changed)
         self._engine.load(role)
         return before
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from edge_tui import decoders
@@ -274,9 +274,10 @@ class Session(EngineState):
             return
         self.engine.assign(role, spec)
         if role == "amateur" and not models.draft:
-            self.engine.assign("draft", spec)
-        if role == "model" and models.expert:
-            self.engine.assign("expert", spec)  # one of its own; else it is the main model anyway
+            self.engine.assign("draft", replace(spec, device=models.draft_device or spec.device))
+        if role == "model" and (models.expert or models.expert_device):
+            # One of its own, or elsewhere; else it is the main model anyway.
+            self.engine.assign("expert", replace(spec, device=models.expert_device or spec.device))
         self.engine.load(role)
 
     def attach(self, engine: Engine) -> None:

@@ -288,6 +288,23 @@ def test_specs_name_a_model_for_each_role() -> None:
     assert {(s.precision, s.device, s.context) for s in specs.values()} == {("int8", "cuda:1", 64)}
 
 
+@pytest.mark.parametrize(
+    ("given", "expert", "amateur", "draft"),
+    [
+        ({}, "cuda:0", "cuda:0", "cuda:0"),
+        ({"models.amateur_device": "cpu"}, "cuda:0", "cpu", "cpu"),
+        ({"models.expert_device": "cuda:1", "models.draft_device": "cpu"}, "cuda:1", "cuda:0", "cpu"),
+    ],
+)
+def test_a_role_has_a_device_of_its_own_or_that_of_the_one_it_follows(
+    given: dict[str, str], expert: str, amateur: str, draft: str
+) -> None:
+    settings, notices = load({"device": "cuda:0", **given}, {})
+    assert notices == []
+    devices = {role: spec.device for role, spec in settings.specs().items()}
+    assert devices == {"model": "cuda:0", "expert": expert, "amateur": amateur, "draft": draft}
+
+
 def test_strategies_of_the_users_folder_take_parameters() -> None:
     folder = user_config().parent / "decoders"
     folder.mkdir(parents=True)

@@ -114,6 +114,13 @@ def test_what_the_command_lacks_is_its_comment() -> None:
     far = reproduction(replace(run, models={"model": remote}))
     assert far.arguments[7:9] == ("cuda:0", "--strategy")
     assert "far.example, which decoded" in far.line
+    several = {"expert": LOADED, "amateur": replace(LOADED, device="cuda:1"), "draft": LOADED}
+    assert reproduction(replace(run, models=several)).arguments[2:16] == (
+        "--expert", "some/model", "--amateur", "some/model", "--draft", "some/model",
+        "--precision", "float32", "--device", "cpu", "--amateur-device", "cuda:1", "--draft-device", "cpu",
+    )  # fmt: skip
+    several["draft"] = replace(LOADED, precision="int8")
+    assert "different precisions" in reproduction(replace(run, models=several)).line
     assert "no command" in reproduction(replace(run, models={})).line
 
 

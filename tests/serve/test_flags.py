@@ -134,7 +134,18 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         *("--max-queue", "0", "--max-tokens", "100", "--max-rows", "3", "--max-prompts", "2"),
         *("--max-seconds", "1", "--drain-seconds", "0.2", "--allow-model-management"),
         *("--model", _model(folder), "--expert", "demo/expert", "--amateur", "demo/expert"),
-        *("--draft", "demo/amateur", "--precision", "bfloat16", "--device", "cpu", "--context", "512"),
+        *(
+            "--draft",
+            "demo/amateur",
+            "--draft-device",
+            "cuda:79",
+            "--precision",
+            "bfloat16",
+            "--device",
+            "cpu",
+            "--context",
+            "512",
+        ),
         *("--strategy", "top_k", "--set", "top_k=3", "--mode", "exploratory", "--seed", "7"),
         *("--max-new-tokens", "5", "--stop", "zzz", "--chat", "--system", "Be brief."),
         *("--template", 'mood="merry"', "--control-tokens", "--config", str(folder / "own.toml")),
@@ -151,6 +162,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("raw")
     words = ["serve", "--model", _model(folder), "--device", "cpu", "--no-chat", "--system", "Be brief."]
     words += ["--stop", "e", "--strategy", "greedy", "--chain", "top_k"]
+    words += ["--expert-device", "cuda:77", "--amateur-device", "cuda:78"]
     flags = vars(make_parser(words).parse_args(words, Namespace()))
     settings, notices = load_settings({key: flags[key] for key in flags.keys() - {"command", "before"}})
     assert notices == []
@@ -264,6 +276,26 @@ def _memory(served: Served) -> None:
         main = client.get("/about").json()["loaded"]["model"]
         assert client.get("/v1/models").json()["data"][0]["max_model_len"] == 512
     assert (main["precision"], main["device"], main["context"]) == ("bfloat16", "cpu", 512)
+
+
+def _named_device(served: Served, strategy: str) -> str:
+    """The device that is not here, as the refusal of a strategy names it."""
+    found = re.search(
+        r"There is no device (\S+?)[ ;]", served.post(INFER, {"prompt": PROMPT, "strategy": strategy}).text
+    )
+    assert found is not None
+    return found[1]
+
+
+@case("--expert-device", "--amateur-device")
+def _device_of_a_role(raw: Served) -> None:
+    assert _named_device(raw, "dexperts") == "cuda:77"
+    assert _named_device(raw, "speculative") == "cuda:78", "a draft follows the amateur"
+
+
+@case("--draft-device")
+def _device_of_the_draft(served: Served) -> None:
+    assert _named_device(served, "speculative") == "cuda:79"
 
 
 @case("--stop")
