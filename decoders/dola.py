@@ -33,6 +33,7 @@ from edge_tui.decoders.base import (
     argmax,
     difference,
     last_logits,
+    rows,
 )
 from edge_tui.decoders.penalties import penalties
 from edge_tui.decoders.temperature import Temperature
@@ -70,7 +71,7 @@ class Dola(Decoder):
     def criterion(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Criterion:
         """Compares probabilities of the last layer, relative to its best, with `relative_top`."""
         z = self.before.apply(last_logits(outs["model"], s), p, s, rng)
-        return Criterion("p/p₁", (z - z.amax(-1, keepdim=True)).exp(), p["relative_top"])
+        return Criterion("p/p₁", (z - rows.greatest(z)).exp(), p["relative_top"])
 
     def logits(self, outs: Mapping[str, Output], s: State, p: Params) -> Tensor:
         """Subtracts the log-probabilities of the layer that differs most, within the plausible tokens."""
@@ -79,10 +80,10 @@ class Dola(Decoder):
         out = outs["model"]
         assert out.early is not None, "needs_of names layers"
         z = last_logits(out, s)[:, None]
-        logp = torch.cat((z, out.early[:, -1, :, : z.shape[-1]].float()), 1).log_softmax(-1)
+        logp = rows.log_softmax(torch.cat((z, out.early[:, -1, :, : z.shape[-1]].float()), 1))
         last, early, share = logp[:, :1], logp[:, 1:], logp.exp()
         mean, both = (share[:, :1] + share[:, 1:]) / 2, last + early
-        differs = (2 * torch.xlogy(mean, mean) - mean * both).masked_fill(both == -torch.inf, 0.0).sum(-1)
-        layer = argmax(differs)[..., None].expand(-1, -1, z.shape[-1])
-        outside = last < last.amax(-1, keepdim=True) + p["relative_top"][..., None].log()
+        terms = (2 * torch.xlogy(mean, mean) - mean * both).masked_fill(both == -torch.inf, 0.0)
+        layer = argmax(rows.total(terms)[..., 0])[..., None].expand(-1, -1, z.shape[-1])
+        outside = last < rows.greatest(last) + p["relative_top"][..., None].log()
         return difference(last, early.gather(1, layer)).masked_fill(outside, -torch.inf)[:, 0]

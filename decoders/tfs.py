@@ -29,5 +29,5 @@ class TailFree(Filter):
         prob, share = rows.softmax(z), p["tfs"]
         falling = sort_descending(prob)
         bends = falling.diff().diff().abs()
-        last = (bends.cumsum(-1) <= share * bends.sum(-1, keepdim=True)).sum(-1, keepdim=True)
-        return Criterion("p", prob, falling.gather(-1, last).where(share < 1, 0.0))
+        edge = falling.gather(-1, rows.reach(bends, share))
+        return Criterion("p", prob, edge.where(share < 1, 0.0))

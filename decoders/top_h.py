@@ -8,7 +8,7 @@ knows no 100, and renormalises a prefix before it takes its entropy.
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor, best
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor, best, rows
 
 
 class TopH(Filter):
@@ -29,8 +29,8 @@ class TopH(Filter):
         import torch
 
         h, (values, prob, terms) = p["top_h"], likeliest(z)
-        within = (terms.cumsum(-1) <= h * terms.sum(-1, keepdim=True)) & (prob > 0)
-        last = (within.sum(-1, keepdim=True) - 1).clamp(min=0)
+        kept = rows.reach(terms, h).minimum((prob > 0).sum(-1, keepdim=True))
+        last = (kept - 1).clamp(min=0)
         return z.masked_fill((z < values.gather(-1, last)) & (h < 1), -torch.inf)
 
     def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:

@@ -31,6 +31,7 @@ class Kernels:
     Attributes:
         softmax: `rows.softmax` of float32 `[…, V]`, or with True `rows.log_softmax`.
         statistic: A function of `rows`, of float32 `[…, V]`.
+        reach: `rows.reach` of float32 `[R, V]` and shares float32 `[R, 1]`.
         best: `best.best` of float32 `[R, V]`. It never takes NaN.
         argmax_and_lead: `best.argmax_and_lead` of float32 `[R, V]`. It never takes NaN.
         noise: A method of `Rng`, by ids int64 `[R, N]`, keys, steps and an offset.
@@ -39,6 +40,7 @@ class Kernels:
 
     softmax: Callable[[Tensor, bool], Tensor]
     statistic: Callable[[Tensor, Statistic], Tensor]
+    reach: Callable[[Tensor, Tensor], Tensor]
     best: Callable[[Tensor, int], tuple[Tensor, Tensor]]
     argmax_and_lead: Callable[[Tensor], tuple[Tensor, Tensor]]
     noise: Callable[[Noise, Tensor, Tensor, Tensor, int], Tensor]

@@ -73,3 +73,19 @@ def spread(z: Tensor) -> Tensor:
     mean = z.where(left, 0.0).sum(-1, keepdim=True) / number
     sigma: Tensor = (z - mean).where(left, 0.0).norm(dim=-1, keepdim=True) / number.sqrt()
     return sigma
+
+
+def reach(weight: Tensor, share: Tensor) -> Tensor:
+    """Counts the leading entries whose running sum is at most a share of the whole sum.
+
+    Args:
+        weight: float32 `[R, V]`, at least 0.
+        share: float32 `[R, 1]`.
+
+    Returns:
+        int64 `[R, 1]`, 0 to `V`.
+    """
+    kernels = for_rows(weight)
+    if kernels is not None:
+        return kernels.reach(weight, share)
+    return (weight.cumsum(-1) <= share * weight.sum(-1, keepdim=True)).sum(-1, keepdim=True)

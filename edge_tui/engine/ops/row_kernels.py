@@ -28,6 +28,7 @@ def made_by_triton() -> Kernels:
     return kernels.Kernels(
         softmax=rows.softmax,
         statistic=rows.statistic,
+        reach=rows.reach,
         best=best.best,
         argmax_and_lead=best.argmax_and_lead,
         noise=noise.noise,

@@ -169,6 +169,7 @@ def whole_rows() -> None:
         kernels.noise(kind, torch.arange(VOCABULARY).expand(4, -1), row, row[:1], 0)
     for count in (4, 100):
         kernels.best(z, count)
+    kernels.reach(z, z[:, :1])
     kernels.argmax_and_lead(z)
     kernels.draw(z, row, row[:1], 0)
 

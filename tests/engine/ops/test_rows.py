@@ -99,6 +99,20 @@ def test_rows_may_lie_anywhere() -> None:
 
 
 @each_width
+def test_a_share_reaches_as_far_as_in_torch(width: int) -> None:
+    """Whole numbers, whose sums are exact in any order; rows of zeros and of NaN among them."""
+    generator = torch.Generator().manual_seed(width)
+    weight = torch.randint(0, 9, (7, width), generator=generator).float()
+    weight[4], weight[5, width // 2] = 0.0, math.nan
+    weight = weight.to(DEVICE)
+    share = torch.tensor([0.0, 0.25, 0.5, 0.75, 0.5, 0.5, 1.0], device=DEVICE)[:, None]
+    expected = rows.reach(weight, share)
+    with with_kernels():
+        found = rows.reach(weight, share)
+    assert torch.equal(found, expected)
+
+
+@each_width
 @pytest.mark.parametrize("count", [1, 4, 9])
 def test_the_best_are_those_of_torch(width: int, count: int) -> None:
     """Equal ones in order of their ids; in rows with too few, ids of tokens."""

@@ -138,6 +138,32 @@ def _softmax_kernel(
     tl.store(out + row.to(tl.int64) * V + ids, result, mask=ids < V)
 
 
+@triton.jit
+def _reach_kernel(
+    x,
+    stride,
+    parts,
+    share,
+    out,
+    blocks,
+    V,
+    BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):
+    """Counts the blocks that a share of a row's sum covers, then the numbers in the one where it ends."""
+    after_others(DEPENDENT)
+    row, numbers = tl.program_id(0), tl.arange(0, PARTS)
+    part = tl.load(parts + 3 * row * blocks + numbers, mask=numbers < blocks, other=0.0)
+    goal = tl.load(share + row) * tl.sum(part, 0)
+    covered = tl.sum(((tl.cumsum(part, 0) <= goal) & (numbers < blocks)).to(tl.int32), 0)
+    before = tl.sum(tl.where(numbers < covered, part, 0.0), 0)
+    ids = covered * BLOCK + tl.arange(0, BLOCK)
+    own = tl.load(x + row.to(tl.int64) * stride + ids, mask=ids < V, other=0.0)
+    inside = (before + tl.cumsum(own, 0) <= goal) & (ids < V)
+    tl.store(out + row, tl.minimum(covered * BLOCK, V) + tl.sum(inside.to(tl.int32), 0))
+
+
 class Cut:
     """Holds how rows are spread over programs.
 
@@ -191,6 +217,15 @@ def statistic(x: Tensor, name: Statistic) -> Tensor:
     cut, kind = Cut(x), _KINDS[name]
     parts, out = _parts_of(cut, kind), cut.empty(*cut.shape[:-1], 1)
     _total_kernel[(cut.grid[1],)](parts, out, cut.blocks, KIND=kind, PARTS=cut.room, **cut.joined)
+    return out
+
+
+def reach(weight: Tensor, share: Tensor) -> Tensor:
+    """Computes `rows.reach` of float32 `[R, V]` and shares `[R, 1]`: int64 `[R, 1]`."""
+    cut = Cut(weight)
+    parts, out = _parts_of(cut, _TOTAL), cut.empty(cut.grid[1], 1, dtype=torch.int64)
+    row = cut.flat, cut.stride, parts, share.contiguous(), out, cut.blocks, cut.width
+    _reach_kernel[(cut.grid[1],)](*row, PARTS=cut.room, **cut.next)
     return out
 
 
