@@ -16,8 +16,7 @@ The counter is `step · 2²⁸ + id`, and the ids of a step are:
 | to 2²⁷ | lanes of links |
 | to 2²⁸ | all of these again, for `Rng.redraw` |
 
-On a GPU the kernels of `edge_tui.engine.ops.triton.noise` compute the same numbers, and those of fused steps
-(`choose_parts` beside it): change all.
+On a GPU the kernels of `edge_tui.engine.ops.triton.noise` compute the same numbers: change both.
 """
 
 from __future__ import annotations

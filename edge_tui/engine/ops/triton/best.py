@@ -17,8 +17,9 @@ import torch
 import triton
 import triton.language as tl
 
-from edge_tui.engine.ops.triton.choose_parts import INF, append_best, gumbel, is_last, take_best
+from edge_tui.engine.ops.triton.choose_parts import INF, append_best, is_last, take_best
 from edge_tui.engine.ops.triton.launch import after_others
+from edge_tui.engine.ops.triton.noise import gumbel
 from edge_tui.engine.ops.triton.rows import Cut, load_block
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from edge_tui.decoders.core.step_log import KEPT, OWN
 from edge_tui.decoders.temperature import GREEDY_BELOW
 from edge_tui.engine.ops.triton.choose_parts import (
     INF,
-    gumbel,
     is_last,
     load_and_keep,
     peak_of,
@@ -21,6 +20,7 @@ from edge_tui.engine.ops.triton.choose_parts import (
 )
 from edge_tui.engine.ops.triton.choose_search import BIN_COUNT, edge_of, limit_of, settle_limit
 from edge_tui.engine.ops.triton.launch import after_others
+from edge_tui.engine.ops.triton.noise import gumbel
 
 GREEDY_LIMIT = tl.constexpr(GREEDY_BELOW)
 _KEPT = tl.constexpr(KEPT)

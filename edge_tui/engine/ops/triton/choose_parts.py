@@ -1,4 +1,4 @@
-"""Holds what the kernels of fused steps share: their arguments, penalties, noise, and their launch."""
+"""Holds what the kernels of fused steps share: their arguments, penalties, and their launch."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
@@ -10,7 +10,6 @@ import torch
 import triton
 import triton.language as tl
 
-from edge_tui.decoders.core.random import ID_BITS
 from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION
 from edge_tui.engine.ops.triton.launch import chain
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from edge_tui.decoders.core.random import Rng
 
 INF = tl.constexpr(float("inf"))
-_ID_BITS = tl.constexpr(ID_BITS)
-_MASK32 = tl.constexpr(0xFFFFFFFF)
 _CHUNK = tl.constexpr(64)
 """Candidates of a list compared with each other at a time; seldom more are on it."""
 
@@ -108,34 +105,6 @@ def penalise(x, penalties, row, ids, V):
         x = x - tl.where(output_counts > 0, flat, 0.0)
         x = x - slope * output_counts.to(tl.float32)
     return tl.where(x == x, x, -INF)
-
-
-@triton.jit
-def uniform(ids, key, step):
-    """Computes `edge_tui.decoders.core.random.Rng.uniform`, bit for bit: change both."""
-    base = (step << _ID_BITS) * key
-    y = base + ids.to(tl.int64) * key
-    z = y + key
-    x = y * y + y
-    x = ((x >> 32) & _MASK32) | (x << 32)
-    x = x * x + z
-    x = ((x >> 32) & _MASK32) | (x << 32)
-    x = x * x + y
-    x = ((x >> 32) & _MASK32) | (x << 32)
-    x = x * x + z
-    u = (((x >> 32) & _MASK32).to(tl.float32) + 0.5) * 2.3283064365386963e-10
-    return tl.minimum(u, 0.999999940395355225)
-
-
-@triton.jit
-def gumbel(ids, key, step):
-    """Computes `edge_tui.decoders.core.random.Rng.gumbel`, but for the rounding of logarithms."""
-    u = uniform(ids, key, step)
-    # −log(1 − u): a series near 0; elsewhere the logarithm of the rounded difference, and what was rounded.
-    series = u * (1.0 + u * (0.5 + u * (0.33333334 + u * (0.25 + u * (0.2 + u * 0.16666667)))))
-    rest = 1.0 - u
-    exact = -tl.log(rest) - ((1.0 - rest) - u) / rest
-    return -tl.log(tl.where(u < 0.04, series, exact))
 
 
 @triton.jit

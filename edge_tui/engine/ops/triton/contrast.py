@@ -23,7 +23,6 @@ from edge_tui.engine.ops.triton.choose_parts import (
     INF,
     FusedStep,
     Noise,
-    gumbel,
     last_logits,
     load_and_keep,
     peak_of,
@@ -32,6 +31,7 @@ from edge_tui.engine.ops.triton.choose_parts import (
 )
 from edge_tui.engine.ops.triton.choose_search import Searches, edge_of
 from edge_tui.engine.ops.triton.launch import after_others
+from edge_tui.engine.ops.triton.noise import gumbel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

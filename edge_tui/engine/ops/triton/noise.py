@@ -1,4 +1,7 @@
-"""Computes `edge_tui.decoders.core.random.Rng`'s numbers for any ids by one kernel."""
+"""Computes the random numbers of `edge_tui.decoders.core.random.Rng`: for kernels, and for any ids by one.
+
+Change both: a GPU and a CPU draw with the same luck.
+"""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
@@ -11,7 +14,6 @@ import triton
 import triton.language as tl
 
 from edge_tui.decoders.core.random import ID_BITS
-from edge_tui.engine.ops.triton.choose_parts import gumbel, uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,9 +28,9 @@ _BLOCK = 1024
 
 
 @triton.jit
-def _bits(ids, key, step):
-    """Computes `Rng.bits`."""
-    y = (step << _ID_BITS) * key + ids * key
+def bits(ids, key, step):
+    """Computes `Rng.bits`, int64."""
+    y = (step << _ID_BITS) * key + ids.to(tl.int64) * key
     z = y + key
     x = y * y + y
     x = ((x >> 32) & _MASK32) | (x << 32)
@@ -38,6 +40,24 @@ def _bits(ids, key, step):
     x = ((x >> 32) & _MASK32) | (x << 32)
     x = x * x + z
     return (x >> 32) & _MASK32
+
+
+@triton.jit
+def uniform(ids, key, step):
+    """Computes `Rng.uniform`, bit for bit."""
+    u = (bits(ids, key, step).to(tl.float32) + 0.5) * 2.3283064365386963e-10
+    return tl.minimum(u, 0.999999940395355225)
+
+
+@triton.jit
+def gumbel(ids, key, step):
+    """Computes `Rng.gumbel`, but for the rounding of logarithms."""
+    u = uniform(ids, key, step)
+    # −log(1 − u): a series near 0; elsewhere the logarithm of the rounded difference, and what was rounded.
+    series = u * (1.0 + u * (0.5 + u * (0.33333334 + u * (0.25 + u * (0.2 + u * 0.16666667)))))
+    rest = 1.0 - u
+    exact = -tl.log(rest) - ((1.0 - rest) - u) / rest
+    return -tl.log(tl.where(u < 0.04, series, exact))
 
 
 @triton.jit
@@ -51,7 +71,7 @@ def _noise_kernel(
     id = tl.load(ids + row * row_stride + spots * stride, mask=inside, other=0) + offset
     own, at = tl.load(key + row), tl.load(step + row * step_stride)
     if KIND == _BITS:
-        number = _bits(id, own, at)
+        number = bits(id, own, at)
     elif KIND == _UNIFORM:
         number = uniform(id, own, at)
     else:

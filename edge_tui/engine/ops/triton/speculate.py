@@ -21,8 +21,9 @@ from edge_tui.decoders.base import Step, names_of
 from edge_tui.decoders.core.random import REDRAW, lane_id
 from edge_tui.decoders.speculative import Speculative
 from edge_tui.decoders.temperature import GREEDY_BELOW, TEMPERATURE
-from edge_tui.engine.ops.triton.choose_parts import INF, Launch, Noise, gumbel, is_last, uniform
+from edge_tui.engine.ops.triton.choose_parts import INF, Launch, Noise, is_last
 from edge_tui.engine.ops.triton.launch import after_others
+from edge_tui.engine.ops.triton.noise import gumbel, uniform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
