@@ -72,10 +72,7 @@ class Logits:
         if self.after_links:
             raw = last_logits(outs[MAIN], s)
             z = only(raw, argmax(raw)).where(z.amax(-1, keepdim=True) == -float("inf"), z)
-        z = self.decoder.logits({**outs, MAIN: replace(outs[MAIN], logits=z[:, None])}, s, p)
-        if (log := step_log.active()) is not None:
-            log.add(step_log.OWN, z)
-        return z
+        return self.decoder.logits({**outs, MAIN: replace(outs[MAIN], logits=z[:, None])}, s, p)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,8 @@ def attention() -> None:
 
 def choices() -> None:
     chosen = torch.zeros(4, dtype=torch.int64)
-    for name in ("greedy", "auto"):
+    later_passes = "temperature+quadratic+penalties+min_p+typical+temperature#2", "xtc"
+    for name in ("greedy", "auto", *later_passes):
         decoder = decoders.find(name)
         how = plan(decoder)
         assert how is not None

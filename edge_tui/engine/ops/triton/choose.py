@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edge_tui.decoders.base import Step
-from edge_tui.decoders.core.step_log import OWN, UNKNOWN
+from edge_tui.decoders.core.step_log import OWN, UNKNOWN, active
 from edge_tui.engine.ops.choose_plan import MAIN, Links, Logits
 from edge_tui.engine.ops.triton import choose_parts
 from edge_tui.engine.ops.triton.choose_kernels import (
@@ -116,7 +116,7 @@ class FusedChoice(FusedStep):
         z, given, source = self._final, logits, None
         decided = False
         for number, each in enumerate(self._plan.passes):
-            is_last = each is self._plan.passes[-1]
+            is_last = number == len(self._plan.passes) - 1
             read = logits if number == 0 else choose_parts.Logits(z if source is None else source, self.width)
             self._prepare(
                 read,
@@ -135,6 +135,8 @@ class FusedChoice(FusedStep):
                 source = part.run(z if source is None else source, outs, s, p, rng).contiguous()
                 if isinstance(part, Logits):
                     given = choose_parts.Logits(source, self.width)
+                    if self._absent == UNKNOWN and (log := active()) is not None:
+                        log.add(OWN, source)
         return given, source
 
     def _prepare(
