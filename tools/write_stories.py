@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="write: of prompts and draws")
     parser.add_argument("--seconds", type=float, default=540, help="write: time, loading included")
     parser.add_argument("--batch", type=int, default=16, help="write: stories at once; 2048 on a large GPU")
-    parser.add_argument("--length", type=int, default=448, help="write: most tokens, prompt included")
+    parser.add_argument("--length", type=int, default=576, help="write: most tokens, prompt included")
     parser.add_argument("--stories", type=int, default=10**9, help="write: most stories in the folder")
     parser.add_argument("--workers", type=int, default=1, help="filter: processes")
     args = parser.parse_args(arguments)

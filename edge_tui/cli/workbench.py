@@ -30,7 +30,6 @@ def run(flags: dict[str, Any]) -> int:
     gc.disable()
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.app import run as run_app
-    from edge_tui.tui.widgets.tour import has_toured
 
     def recorder() -> Any:
         from edge_tui.history.recorder import recorder_of
@@ -38,9 +37,9 @@ def run(flags: dict[str, Any]) -> int:
         return recorder_of(settings)
 
     engine, telemetry = _local(settings) if url is None else _remote(url, key_file, settings)
-    tour = url is None and settings.ui.tour and not has_toured()
+    lessons = url is None and settings.ui.lessons
     return run_app(
-        EdgeApp(engine, settings, notices=notices, telemetry=telemetry, recorder=recorder, tour=tour)
+        EdgeApp(engine, settings, notices=notices, telemetry=telemetry, recorder=recorder, lessons=lessons)
     )
 
 

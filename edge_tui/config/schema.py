@@ -187,7 +187,7 @@ SCHEMA: dict[str, SettingType] = {
     "ui.sidebar": Boolean(),
     "ui.ascii": Boolean(automatic=True),
     "ui.mouse": Boolean(),
-    "ui.tour": Boolean(),
+    "ui.lessons": Boolean(),
     "ui.curve": Choice((OFF, *QUANTITIES)),
     "history.keep": Boolean(),
 }

@@ -69,8 +69,8 @@ class Ui:
     ascii: bool | None = None
     """Plain ASCII for bars and borders: None means "if the terminal cannot do better"."""
     mouse: bool = True
-    tour: bool = True
-    """Offer the tour at the first start."""
+    lessons: bool = True
+    """Say at the first start that there are lessons."""
     curve: str = OFF
     """Number that the curve under the tokens shows."""
 

@@ -12,8 +12,8 @@ from typing import Any, Literal, cast
 from textual.binding import Binding
 
 Scope = Literal[
-    "app", "main", "tokens", "inspector", "turns", "parameters", "models", "presets", "history", "settings",
-    "chain", "list", "value", "explain", "compare", "side", "reading", "prompt",
+    "app", "main", "tokens", "inspector", "turns", "parameters", "lessons", "models", "presets", "history",
+    "settings", "chain", "list", "value", "explain", "compare", "side", "reading", "prompt",
     "confirm", "name", "help",
 ]  # fmt: skip
 
@@ -24,6 +24,7 @@ SCOPES: dict[Scope, str] = {
     "inspector": "Why a token was taken",
     "turns": "Turns of a conversation",
     "parameters": "Parameters (up and down choose one)",
+    "lessons": "Lessons",
     "models": "Models",
     "presets": "Presets",
     "history": "History (typing searches)",
@@ -43,7 +44,7 @@ SCOPES: dict[Scope, str] = {
 """Headings of the help screen, in its order."""
 INNER: dict[Scope, frozenset[Scope]] = {
     "main": frozenset({"tokens", "inspector", "turns", "parameters"}),
-    "list": frozenset({"models", "presets", "settings"}),
+    "list": frozenset({"lessons", "models", "presets", "settings"}),
     "compare": frozenset({"side"}),
     "reading": frozenset({"prompt"}),
 }
@@ -217,7 +218,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("parameter_up", "right", "more", "Turn the parameter up by one step.", "parameters"),
     Action("parameter_down(10)", "shift+left", "much less", "Ten steps down.", "parameters"),
     Action("parameter_up(10)", "shift+right", "much more", "Ten steps up.", "parameters"),
-    Action("tour", "f2", "tour", "The tour of five steps; once more leaves it."),
+    Action("lessons", "f2", "lessons", "Six lessons of ninety seconds; during one, leave it as it is."),
     Action("explain", "space", "explain", "The parameter's effect on the token in sight.",
            "parameters"),
     Action("edit", "enter", "type", "Type the value.", "parameters"),
@@ -226,6 +227,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("next", "down", "↓", "The parameter below.", "parameters"),
     Action("first", "home", "first", "The first parameter.", "parameters"),
     Action("last", "end", "last", "The last parameter.", "parameters"),
+    Action("restart", "ctrl+x", "again", "Begin the lesson under the cursor from its first step.", "lessons",
+           priority=True),
     Action("load('model')", "enter", "load", "Load the model under the cursor (the expert of a pair).",
            "models"),
     Action("load('amateur')", "ctrl+a", "amateur", "Load it as the amateur of a contrastive pair.", "models",

@@ -73,7 +73,7 @@ class EdgeApp(TerminalApp):
         telemetry: Samples of the machine that decodes; None shows none.
         theme_folders: Folders of theme files; the built-in ones and the user's when None.
         session: The state to start from; tests give one with a clock of their own.
-        tour: True begins with the tour.
+        lessons: True says at the first start that there are lessons.
         recorder: Makes the recorder of runs, once the first frame is on the screen; None records nothing.
     """
 
@@ -91,11 +91,11 @@ class EdgeApp(TerminalApp):
         telemetry: Telemetry | RemoteTelemetry | None = None,
         theme_folders: Sequence[Path] | None = None,
         session: Session | None = None,
-        tour: bool = False,
+        lessons: bool = False,
         recorder: Callable[[], Recorder | None] | None = None,
     ) -> None:
         super().__init__(wants_ascii(os.environ) if settings.ui.ascii is None else settings.ui.ascii)
-        self.settings, self._tour = settings, tour
+        self.settings, self._offers_lessons = settings, lessons
         self.session = session or Session()
         self._make_recorder = recorder
         self._history = HistoryAccess(self.session)
@@ -167,8 +167,7 @@ class EdgeApp(TerminalApp):
             self.say(self._notices[0], "warning")
         self._restore_prompt()
         self.workbench.strategies.show_problem()
-        if self._tour:
-            self.workbench.view.tour.begin()
+        self.workbench.lessons.restore(self._offers_lessons)
         for watch in self._watches:
             watch.start()
         self._pacer = Pacer(cast("App[object]", self))

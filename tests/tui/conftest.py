@@ -100,7 +100,8 @@ def demo() -> Iterator[Callable[..., EdgeApp]]:
         from edge_tui.engine.local import LocalEngine
 
         settings = replace(Settings(), **changes)
-        pair = {"model": ModelSpec("demo/expert"), "amateur": ModelSpec("demo/amateur")}
+        small = ModelSpec("demo/amateur")
+        pair = {"model": ModelSpec("demo/expert"), "amateur": small, "draft": small}
         app = EdgeApp(lambda: LocalEngine(pair), settings, theme_folders=[resources.themes()])
         made.append(app)
         return app

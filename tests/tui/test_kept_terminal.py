@@ -16,12 +16,12 @@ from tests.tui.test_end_to_end import Terminal, out_tokens, terminal
 
 __all__ = ["terminal"]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-NO_TOUR = {"EDGE_TUI_UI__TOUR": "false"}
+NO_LESSONS = {"EDGE_TUI_UI__LESSONS": "false"}
 
 
 @pytest.fixture(autouse=True)
-def _no_tour(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in NO_TOUR.items():
+def _no_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in NO_LESSONS.items():
         monkeypatch.setenv(name, value)
 
 

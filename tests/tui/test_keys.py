@@ -20,6 +20,7 @@ from edge_tui.tui.screens.explain import ExplainScreen
 from edge_tui.tui.screens.filter_list import FilterListScreen
 from edge_tui.tui.screens.help import HelpScreen
 from edge_tui.tui.screens.history import HistoryScreen
+from edge_tui.tui.screens.lessons import LessonsScreen
 from edge_tui.tui.screens.models import ModelsScreen
 from edge_tui.tui.screens.presets import NameScreen, PresetsScreen
 from edge_tui.tui.screens.read_prompt import ReadPromptScreen
@@ -45,6 +46,7 @@ CLASSES: dict[Scope, type] = {
     "turns": Turns,
     "parameters": ParameterTable,
     "models": ModelsScreen,
+    "lessons": LessonsScreen,
     "presets": PresetsScreen,
     "history": HistoryScreen,
     "settings": SettingsScreen,

@@ -112,9 +112,9 @@ async def ran(sheet: Sheet) -> None:
 
 
 async def workbench(sheet: Sheet) -> None:
-    sheet.bench.view.tour.begin()
+    sheet.bench.lessons.restore(offer=True)
     await sheet.take("first start")
-    sheet.bench.view.tour.leave()
+    sheet.bench.lessons.leave()
     await ran(sheet)
 
 

@@ -25,6 +25,8 @@ _CONTEXT = 3
 """Tokens after which the text does not go on as it did before: a small model falls into loops otherwise."""
 _AGAIN = 4.0
 """Taken from the logit of a token that would go on as before."""
+_PATIENCE, _HURRY = 140, 0.025
+"""Tokens of a text after which its end becomes likelier, and what each further one adds to its logit."""
 _STEPS = 16
 """Steps between two looks at the rows, each of which waits for the device."""
 
@@ -128,6 +130,8 @@ class BatchWriter:
         logits = self.model.step(self._ids[self._row, self._position], self._position)
         best, ids = logits.topk(min(_CHOICES, logits.shape[-1]), -1)
         best = best.float() - _AGAIN * self._would_repeat(ids)
+        over = (self._position - self._given - _PATIENCE).clamp(min=0)
+        best = best + _HURRY * over.unsqueeze(1) * torch.isin(ids, self._ends)
         p = (best / self._temperature.unsqueeze(1)).softmax(-1)
         outside = p.cumsum(-1) - p >= self._top_p.unsqueeze(1)
         noise = -(-Rng(self._key, self._position).uniform(ids).log()).log()

@@ -7,6 +7,7 @@ and Li, arXiv 2305.07759) found, a small model writes the same few stories unles
 from __future__ import annotations
 
 import random
+import re
 from typing import NamedTuple
 
 
@@ -16,11 +17,13 @@ def _list(text: str) -> tuple[str, ...]:
 
 GIRLS = _list(
     "Mia, Lily, Anna, Emma, Lucy, Zoe, Ella, Ruby, Nora, Rosie, Tara, Sara, Maya, Lena, Clara, Molly, "
-    "Daisy, Ivy, Hana, Amy, Julia, Nina, Poppy, Alice, Kate, Jenny, Bella, Ada, Mina, Tess"
+    "Daisy, Ivy, Hana, Amy, Julia, Nina, Poppy, Alice, Kate, Jenny, Bella, Ada, Mina, Tess, Luna, "
+    "Sarah, Elena, Sophie, Lila, Maria, Mary, Emily, Rose, Leah, Ellie, Ruth, Maggie, Eva, Olivia"
 )
 BOYS = _list(
     "Ben, Tom, Max, Leo, Sam, Jack, Tim, Oscar, Noah, Finn, Adam, Luke, Toby, Peter, Omar, Hugo, "
-    "Billy, Nico, Danny, Theo, Eli, Felix, Ravi, Kofi, Henry, Joe, Milo, Charlie, Jamie, Pip"
+    "Billy, Nico, Danny, Theo, Eli, Felix, Ravi, Kofi, Henry, Joe, Milo, Charlie, Jamie, Pip, Jake, "
+    "Alex, John, Tommy, Timmy, Ethan, Lucas, Simon, Freddy, Amir, Whiskers, Fluffy, Rufus, Bobby"
 )
 NAMES = (*GIRLS, *BOYS)
 """Plain first names; a story that names anybody else is not kept."""
@@ -43,11 +46,6 @@ _THINGS = _list(
     "paint, pear, pie, pillow, rain, ring, robot, rope, sand, scarf, seed, shell, sled, snow, soup, "
     "spoon, star, swing, tree, umbrella, wagon, wheel, whistle, wind, balloon, bike, bread, bridge, "
     "broom, cloud, doll"
-)
-_ACTIONS = _list(
-    "find, share, lose, build, hide, climb, sing, paint, help, fix, plant, bake, wait, look, jump, "
-    "run, swim, dig, carry, follow, listen, draw, dance, clean, catch, give, borrow, count, wash, "
-    "wish, fly, sleep, laugh, cry, whisper, promise, learn"
 )
 _MOODS = _list(
     "happy, sad, brave, shy, tired, curious, kind, proud, lonely, scared, silly, quiet, angry, "
@@ -84,7 +82,8 @@ _OPENINGS = (
     ("There was once a {mood} {hero}", 1),
     ("In {place}, there lived", 1),
 )
-_SYSTEM = "You write short stories for small children. You use plain words and short sentences."
+_ARTICLE = re.compile(r"\b([Aa]) ([aeiou])")
+_SYSTEM = "You are a writer of children's stories."
 
 
 class StoryPrompt(NamedTuple):
@@ -113,20 +112,19 @@ def story_prompt(seed: int, number: int) -> StoryPrompt:
         "hero": rng.choice((child, child, rng.choice(_ANIMALS))),
         "place": rng.choice(_PLACES),
         "mood": rng.choice(_MOODS),
-        "action": rng.choice(_ACTIONS),
     }
-    things = rng.sample(_THINGS, 2)
     second = rng.choice((f" and {friend}", f" and a {rng.choice(_ANIMALS)} named {friend}", "", ""))
+    with_thing = rng.choice((f" and a {rng.choice(_THINGS)}", ""))
     ask = (
-        "Write a short story of two or three paragraphs. It is about a {mood} {hero} named {name}{second}. "
-        "It takes place in or near {place}. Use the words {first}, {other} and {action}. {feature} "
-        "Use very simple words and short sentences. Write only the story."
-    ).format(first=things[0], other=things[1], second=second, feature=rng.choice(_FEATURES), **parts)
+        "Write a short children's story about a {mood} {hero} named {name}{second}{thing}. "
+        "It takes place in or near {place}. {feature}"
+    ).format(thing=with_thing, second=second, feature=rng.choice(_FEATURES), **parts)
+    ask = _ARTICLE.sub(r"\1n \2", ask)
     openings, weights = zip(*_OPENINGS, strict=True)
     opening = rng.choices(openings, weights)[0].format(**parts)
-    opening = opening.replace(" a angry", " an angry")
+    opening = _ARTICLE.sub(r"\1n \2", opening)
     chat = (
         f"<|im_start|>system\n{_SYSTEM}<|im_end|>\n<|im_start|>user\n{ask}<|im_end|>\n"
         f"<|im_start|>assistant\n{opening}"
     )
-    return StoryPrompt(chat, opening, rng.choice((0.5, 0.6, 0.7, 0.8)), rng.choice((0.9, 0.95)))
+    return StoryPrompt(chat, opening, rng.choice((0.7, 0.8, 0.9)), rng.choice((0.9, 0.95)))

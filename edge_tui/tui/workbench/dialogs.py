@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edge_tui.tui.prompt_reader import PromptReader
     from edge_tui.tui.screens.history import HistoryChoice
     from edge_tui.tui.workbench.duel_controller import DuelController
+    from edge_tui.tui.workbench.lesson_controller import LessonController
     from edge_tui.tui.workbench.prompt_controller import PromptController
     from edge_tui.tui.workbench.run_controller import RunController
     from edge_tui.tui.workbench.strategy_controller import StrategyController
@@ -142,6 +143,16 @@ class WorkbenchDialogs:
                 self._why.watch(text)
 
         self._screen.app.push_screen(WatchScreen(tuple(self._why.watched.values())), take)
+
+    def show_lessons(self, lessons: LessonController) -> None:
+        """Chooses a lesson."""
+        from edge_tui.tui.screens.lessons import Chosen, LessonsScreen
+
+        def begin(chosen: Chosen | None) -> None:
+            if chosen is not None:
+                lessons.begin(*chosen)
+
+        self._screen.app.push_screen(LessonsScreen(lessons.progress), begin)
 
     def show_presets(self) -> None:
         """Chooses a preset."""

@@ -22,6 +22,7 @@ from edge_tui.tui.workbench.conversation_controller import ConversationControlle
 from edge_tui.tui.workbench.dialog_actions import DialogActions
 from edge_tui.tui.workbench.dialogs import WorkbenchDialogs
 from edge_tui.tui.workbench.duel_controller import DuelController
+from edge_tui.tui.workbench.lesson_controller import LessonController
 from edge_tui.tui.workbench.prompt_controller import PromptController
 from edge_tui.tui.workbench.run_controller import RunController
 from edge_tui.tui.workbench.sized_screen import HIGH, TALL, WIDE, SizedScreen
@@ -85,6 +86,7 @@ class WorkbenchScreen(DialogActions, SizedScreen):
         self.duels = DuelController(
             session, run_params, view.prompt, view, self.strategies, self.conversation, self._run_prompt
         )
+        self.lessons = LessonController(session, run_params, self.prompts, view.prompt, view)
         self._inspect: bool | None = None
         """True where the user wants the inspector; None leaves it to the width."""
 
@@ -134,6 +136,7 @@ class WorkbenchScreen(DialogActions, SizedScreen):
             self.conversation.apply(event)
             self.why.apply(event)
         self.view.paint(news, sample)
+        self.lessons.tick()
         if self.is_current:
             self.why.follow()
 
@@ -298,8 +301,6 @@ class WorkbenchScreen(DialogActions, SizedScreen):
         """Inspects the token under the cursor."""
         self.inspector.show(self.pane.transcript, event.index)
         self.why.follow()
-        if event.index is not None:
-            self.view.tour.done("token")
 
     def on_token_pane_opened(self, event: TokenPane.Opened) -> None:
         """Opens the inspector and goes there."""
@@ -315,12 +316,14 @@ class WorkbenchScreen(DialogActions, SizedScreen):
 
     def on_parameter_table_changed(self, event: ParameterTable.Changed) -> None:
         """Sends the value to the run in progress."""
-        self.view.tour.done("parameter")
         self.runs.send_value(event.key)
 
-    def action_tour(self) -> None:
-        """Begins the tour, or ends it."""
-        self.view.tour.toggle()
+    def action_lessons(self) -> None:
+        """Leaves the lesson, or lists all."""
+        if self.lessons.leave():
+            self.view.say("The lesson waits as it is; f2 lists all.")
+        else:
+            self.dialogs.show_lessons(self.lessons)
 
     # The conversation.
 
@@ -383,7 +386,6 @@ class WorkbenchScreen(DialogActions, SizedScreen):
 
     def action_help(self) -> None:
         """Opens the help."""
-        self.view.tour.done("help")
         services(self).action_show_help()
 
     # Taking the answer elsewhere.

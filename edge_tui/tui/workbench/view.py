@@ -7,23 +7,24 @@ from typing import TYPE_CHECKING
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
-from edge_tui.engine.events import Finished, Started
+from edge_tui.engine.events import Finished
 from edge_tui.transcript.colour_buckets import BUCKETS, LEGENDS
 from edge_tui.transcript.curve import QUANTITIES
 from edge_tui.tui import run_messages
+from edge_tui.tui.lessons.facts import Scene
 from edge_tui.tui.widgets.beam_board import BeamBoard
 from edge_tui.tui.widgets.curve import Curve
 from edge_tui.tui.widgets.gauge import Gauge, speed_of
 from edge_tui.tui.widgets.header import HeaderBar
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.key_footer import KeyFooter
+from edge_tui.tui.widgets.lesson_card import Card, LessonCard
 from edge_tui.tui.widgets.message_line import MessageLine
 from edge_tui.tui.widgets.parameters import Parameters
 from edge_tui.tui.widgets.prompt import Prompt
 from edge_tui.tui.widgets.strategy_error_panel import StrategyErrorPanel
 from edge_tui.tui.widgets.strategy_list import StrategyList
 from edge_tui.tui.widgets.token_pane import TokenPane
-from edge_tui.tui.widgets.tour import TourCard
 from edge_tui.tui.widgets.turns import Turns
 from edge_tui.util.sanitise import one_line
 
@@ -75,7 +76,8 @@ class WorkbenchView:
         self.gauge = Gauge()
         self.messages = MessageLine()
         self.error_panel = StrategyErrorPanel()
-        self.tour = TourCard()
+        self.lesson_cards = LessonCard(False, id="lesson"), LessonCard(True, id="lesson-steps")
+        """One below the panes, and one in the sidebar, which is shown where there is room for all steps."""
         self.turns = Turns(id="turns")
         self.output = Vertical(id="output")
         self.transcript: Transcript | None = None
@@ -100,11 +102,12 @@ class WorkbenchView:
                 with Vertical(id="sidebar"):
                     yield self.strategy_list
                     yield self.parameters
+                    yield self.lesson_cards[1]
                 yield self.inspector
+        yield self.lesson_cards[0]
         yield self.gauge
         yield self.messages
         yield KeyFooter()
-        yield self.tour
 
     def take_settings(self, settings: Settings, key: str) -> None:
         """Applies a setting of the panes that has changed."""
@@ -134,11 +137,6 @@ class WorkbenchView:
         """
         run = self._session.current
         settings = self._run_params.settings
-        for event in news:
-            if isinstance(event, Started):
-                self.tour.done("run")
-                if event.strategy != settings.strategy:
-                    self.tour.done("strategy")
         stream = settings.stream
         if run is not None and (news or run.active) and (stream or not run.active):
             self._paint_tokens(run)
@@ -336,6 +334,17 @@ class WorkbenchView:
         """Returns the title of a strategy; its name where it is not listed."""
         titles = {decoder.name: decoder.title for decoder in self.strategy_list.decoders}
         return one_line(titles.get(strategy, strategy))
+
+    @property
+    def scene(self) -> Scene:
+        """What is on the screen, as lessons ask about it."""
+        top = type(self.pane.app.screen).__name__.removesuffix("Screen").lower()
+        return Scene(top, self.inspector.display, self.curve.quantity, self.pane.cursor)
+
+    def show_lesson(self, card: Card | None) -> None:
+        """Shows a lesson, or none."""
+        for each in self.lesson_cards:
+            each.show(card)
 
     # Prompt and conversation.
 
