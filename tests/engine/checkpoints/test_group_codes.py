@@ -65,6 +65,36 @@ def test_every_weight_is_what_its_definition_says(case: str, tmp_path: Path) -> 
             assert torch.equal(reader.read(name).float(), tensor), name
 
 
+@pytest.mark.parametrize("case", CODINGS)
+def test_codes_stand_for_the_same_weights(case: str, tmp_path: Path) -> None:
+    stored, _ = make_coded(tmp_path, CODINGS[case], **SHAPE)
+    checkpoint = open_checkpoint(str(stored))
+    kept = 0
+    with closing(checkpoint.open_tensors()) as reader:
+        for name in reader.names():
+            codes = reader.read_codes(name, "cpu")
+            assert (codes.form if codes else None) == checkpoint.form_of(name)
+            if codes is not None:
+                kept += 1
+                assert torch.equal(codes.dequantise(), reader.read(name)), name
+    # The last group of 128 inputs is not whole where there are 64.
+    assert kept == (0 if CODINGS[case].act_order else 1 if CODINGS[case].group == 128 else 7)
+
+
+def test_groups_out_of_order_and_wide_scales_are_no_codes_to_keep(tmp_path: Path) -> None:
+    stored, _ = make_coded(tmp_path, CODINGS["gptq"], **SHAPE)
+    groups = load_file(stored / "model.safetensors")[f"{DOWN}.g_idx"]
+    change(stored, g_idx=groups.flip(0))
+    with closing(open_checkpoint(str(stored)).open_tensors()) as reader:
+        assert reader.read_codes(f"{DOWN}.weight", "cpu") is None
+    scales = load_file(stored / "model.safetensors")[f"{DOWN}.scales"]
+    change(stored, g_idx=groups, scales=scales.bfloat16())
+    checkpoint = open_checkpoint(str(stored))
+    assert checkpoint.form_of(f"{DOWN}.weight") is None
+    with closing(checkpoint.open_tensors()) as reader:
+        assert reader.read_codes(f"{DOWN}.weight", "cpu") is None
+
+
 @pytest.mark.parametrize("case", ["awq", "gptq act-order", "gptq v2 8 bit act-order"])
 def test_logits_are_those_of_the_dequantised_twin(case: str, tmp_path: Path) -> None:
     stored, twin = make_coded(tmp_path, CODINGS[case])

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.flat import FlatModel
 
 launch = pytest.importorskip("edge_tui.engine.ops.triton.launch")
+widen_groups = pytest.importorskip("edge_tui.engine.ops.triton.widen_groups")
 project_triton = pytest.importorskip("edge_tui.engine.ops.triton.project")
 Config = pytest.importorskip("edge_tui.engine.ops.triton.project_configs").Config
 DEVICE = "cpu" if launch.INTERPRETED else "cuda:0"
@@ -164,18 +165,22 @@ def fail(*_: Any) -> torch.Tensor:
 
 @pytest.mark.usefixtures("on_this_device")
 @pytest.mark.parametrize(
-    ("widen", "words"),
+    ("module", "kernel", "words"),
     [
-        (lambda packed, dtype: torch.zeros(packed.rows, packed.columns, dtype=dtype), "wrong results"),
-        (fail, r"could not build .* \(ptxas: unknown instruction\)"),
+        (
+            widen_groups,
+            lambda packed, dtype: torch.zeros(packed.rows, packed.columns).to(dtype),
+            "wrong results",
+        ),
+        (widen_groups, fail, r"could not build .* \(ptxas: unknown instruction\)"),
+        (project_triton, lambda _x, _packed, out, **_: out.fill_(1.0), "wrong results"),
     ],
 )
 def test_a_kernel_that_is_wrong_here_means_dequantised_weights_and_a_notice(
-    widen: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: Any, kernel: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_tui.engine.ops.triton import widen_groups
-
-    monkeypatch.setattr(widen_groups, "widen", widen)
+    name = {widen_groups: "widen", project_triton: "project"}[module]
+    monkeypatch.setattr(module, name, kernel)
     monkeypatch.setattr(code_check, "_results", {})
     loaded = loader.load(ModelSpec(make("awq", tmp_path), device=DEVICE, context=64))
     (notice,) = (notice for notice in loaded.notices if "dequantised to float16" in notice)

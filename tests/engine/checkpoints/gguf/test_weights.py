@@ -68,6 +68,12 @@ def test_a_kind_reads_as_ggufs_own_reader_has_it(kind: Type, tmp_path: Path) -> 
         assert tensor.tensor_type == kind
         expected = torch.tensor(gguf.dequantize(tensor.data, kind))
         assert torch.equal(reader.read(f"model.layers.0.{name}.weight").float(), expected)
+    checkpoint = open_checkpoint(str(file))
+    for name in ("model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.down_proj.weight"):
+        codes = reader.read_codes(name, "cpu")
+        assert (codes.form if codes else None) == checkpoint.form_of(name) == FORMS.get(kind.name)
+        assert codes is None or torch.equal(codes.dequantise(), reader.read(name))
+    assert reader.read_codes("model.norm.weight", "cpu") is None
     tensor = stored["blk.0.attn_q.weight"]
     read = reader.read("model.layers.0.self_attn.q_proj.weight").float().numpy()
     assert np.array_equal(interleave(read, WIDE["heads"]), gguf.dequantize(tensor.data, kind))
