@@ -90,8 +90,8 @@ class FlatConfig:
 
     @property
     def is_fusible(self) -> bool:
-        """True if a GPU's fused step computes all of it; a CPU's leaves mixtures of experts out."""
-        return replace(self.features, mixture=None) == LLAMA and self.qk_norm != "width"
+        """True if a GPU's fused step computes all of it; a CPU's leaves out mixtures of experts and sinks."""
+        return replace(self.features, mixture=None, sinks=False) == LLAMA and self.qk_norm != "width"
 
 
 def supports(config: Config) -> str | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edge_tui.engine.models.features import LLAMA
 from edge_tui.engine.ops.cpu.fbgemm import Opaque
 from edge_tui.engine.ops.cpu.project import project
 from edge_tui.engine.ops.cpu.torchscript import as_written, own_in_cpp, script
@@ -71,7 +72,7 @@ def fuse(config: FlatConfig, w: DecoderWeights) -> FusedStep | None:
     Returns:
         None off the CPU, with matrices in bitsandbytes' format, or for features that are not Llama's.
     """
-    if not config.is_fusible or config.features.mixture is not None:
+    if config.features != LLAMA or not config.is_fusible:
         return None
     layers, matrices = w.layers, [m for m in w.matrices if isinstance(m, PlainLinear | CpuLinear)]
     run = compiled_step()

@@ -90,6 +90,7 @@ class FusedStep:
                 kv_heads=c.kv_heads,
                 k=k,
                 qk_norm=layer.qk_norm,
+                sinks=layer.sinks,
                 eps=c.eps,
                 window=layer.window,
             )

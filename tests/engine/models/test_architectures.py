@@ -170,7 +170,7 @@ def test_the_fused_steps_take_what_only_the_file_tells_from_llama(case: str, tmp
     assert flat(path).fused is not None
 
 
-FUSED_MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
+FUSED_MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss")
 
 
 @pytest.mark.parametrize("family", FUSED_MIXTURES)

@@ -61,6 +61,7 @@ def pair(
         pytest.param("qwen2", Needs(hidden=(2, 0, 1), early=(1,), past=True), id="all"),
         pytest.param("qwen2_moe", Needs(), id="a mixture with a shared expert, and a dense layer"),
         pytest.param("qwen3_moe", Needs(hidden=(1,)), id="mixtures"),
+        pytest.param("gpt_oss", Needs(), id="sinks, biases and a clamp"),
     ],
     indirect=["pair"],
 )

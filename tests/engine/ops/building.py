@@ -122,7 +122,8 @@ def attention() -> None:
         qkv = torch.zeros(rows * k, (heads + 2 * kv_heads) * d, dtype=torch.bfloat16)
         out = torch.zeros(rows * k, heads * d, dtype=torch.bfloat16)
         scratch = attend_triton.Scratch(rows, k, heads, d, qkv.device, 132)
-        how = {"heads": heads, "kv_heads": kv_heads, "k": k}
+        how: dict[str, Any] = {"heads": heads, "kv_heads": kv_heads, "k": k}
+        how["sinks"] = out[0] if k == 5 else None
         attend_triton.attend(qkv, cache, *given, length, angles, angles, out, scratch, **how)
     attend_triton.follow(owner, length)
 

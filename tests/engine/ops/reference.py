@@ -27,6 +27,7 @@ def attend(
     kv_heads: int,
     k: int,
     qk_norm: Tensor | None = None,
+    sinks: Tensor | None = None,
     eps: float = 0.0,
     window: int = 0,
 ) -> None:
@@ -62,7 +63,10 @@ def attend(
         qk[:, :, :heads].view(rows, k, kv_heads, heads // kv_heads, d).float(),
         keys_values[:, :kv_heads].float(),
     )
-    shares = (scores * d**-0.5).masked_fill(~visible[:, None, None], -torch.inf).softmax(-1)
+    scores = (scores * d**-0.5).masked_fill(~visible[:, None, None], -torch.inf)
+    if sinks is not None:
+        scores = torch.cat((scores, sinks.float().view(kv_heads, -1, 1, 1).expand_as(scores[..., :1])), -1)
+    shares = scores.softmax(-1)[..., :capacity]
     mixed = torch.einsum("rhgkt,rhtd->rkhgd", shares, keys_values[:, kv_heads:].float())
     out.copy_(mixed.reshape(out.shape))
 

@@ -33,6 +33,7 @@ class Case:
     rotary: int = 0
     window: int = 0
     norm: bool = False
+    sinks: bool = False
     capacity: int = 80
     base: int | tuple[int, ...] = -1
     """Of a forked context, one for each row that prompts lie in; −1 makes a plain one."""
@@ -85,6 +86,7 @@ def inputs(case: Case, device: str = DEVICE) -> dict[str, Any]:
         "kv_heads": case.kv_heads,
         "k": case.k,
         "qk_norm": random(case.heads + case.kv_heads, case.d) if case.norm else None,
+        "sinks": 3 * random(case.heads) if case.sinks else None,
         "eps": 1e-6,
         "window": case.window,
     }
@@ -133,6 +135,9 @@ TINY_CASES = {
     "window": Case((50, 7), window=20, heads=2),
     "window, several positions": Case((50, 18), k=4, window=17),
     "window shorter than the call": Case((33,), k=5, window=2),
+    "sinks": Case((50, 7), window=20, sinks=True, programs=16),
+    "sinks, several positions": Case((50, 0), k=3, heads=6, sinks=True),
+    "sinks, a fork": Case((45, 45), base=20, sinks=True, programs=12),
     "fork": Case((30, 30), base=13),
     "fork, nothing grown": Case((13, 13), base=13, k=2),
     "fork, no prompt": Case((20, 20), base=0),
@@ -147,7 +152,7 @@ TINY_CASES = {
 
 FEW = (
     *("ragged, off the block", "several positions", "window, several positions", "partial rotary"),
-    *("fork, on the block", "fork, window", "two prompts of two rows", "float16"),
+    *("sinks", "fork, on the block", "fork, window", "two prompts of two rows", "float16"),
 )
 """One case of each part of the kernel; the others, whose shapes lie on its edges, in the long tests."""
 

@@ -86,6 +86,7 @@ def attend(
     kv_heads: int,
     k: int,
     qk_norm: Tensor | None = None,
+    sinks: Tensor | None = None,
     eps: float = 0.0,
     window: int = 0,
     tuning: Tuning | None = None,
@@ -114,7 +115,8 @@ def attend(
         kv_heads: `Hkv`.
         k: `K`, at most 8.
         qk_norm: `[H + Hkv, D]`, norms of each head's query and key.
-        eps: Their epsilon.
+        sinks: `[H]`, for each query head a score more in the softmax, of a key that has no value.
+        eps: The norms' epsilon.
         window: Positions that a query sees, its own included; 0 means all.
         tuning: Overrides the choice by shape.
     """
@@ -131,6 +133,7 @@ def attend(
         length,
         (cos, sin),
         qk_norm,
+        sinks,
         out,
         (scratch.partial, scratch.weight, scratch.arrived),
         capacity,

@@ -169,6 +169,7 @@ def attend_kernel(
     length,
     angles,
     norm,
+    sinks,
     out,
     scratch,
     capacity,
@@ -269,6 +270,11 @@ def attend_kernel(
     top = tl.full([MP], NEVER, tl.float32)
     total = tl.zeros([MP], tl.float32)
     mixed = tl.zeros([MP, DP], tl.float32)
+    if sinks is not None:
+        # A key without a value, which one of the pieces has seen before all others.
+        sink = tl.load(sinks + query, mask=real, other=0.0).to(tl.float32) * 1.4426950408889634
+        top = tl.where(split == pieces - 1, sink, top)
+        total = tl.where(split == pieces - 1, total + 1.0, total)
 
     if split == pieces - 1:
         put = new & (now >= origin) & (now < limit)
