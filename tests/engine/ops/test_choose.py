@@ -25,6 +25,7 @@ from tests.decoders.driver import numbers
 from tests.engine.ops.fused_pair import DEVICE, PENALTIES, Pair, random
 
 triton = pytest.importorskip("triton")
+choose_kernels = pytest.importorskip("edge_tui.engine.ops.triton.choose_kernels")
 choose_search = pytest.importorskip("edge_tui.engine.ops.triton.choose_search")
 choose_parts = pytest.importorskip("edge_tui.engine.ops.triton.choose_parts")
 tl = triton.language
@@ -177,6 +178,26 @@ def test_what_stays_is_what_the_edge_says(
     assert torch.equal(final[kept], z[:, 0][kept])
     noisy = found.final + rng.gumbel(torch.arange(vocab, device=DEVICE)[None])
     assert noisy[0, found.chosen] >= noisy.max() - 1e-5
+
+
+@triton.jit
+def _finish(scores, winner, logits, final, V, BLOCK: tl.constexpr, PARTS: tl.constexpr):
+    ids = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    score = tl.load(scores + ids, mask=ids < V, other=float("nan"))
+    alone = tl.full((), 0, tl.int1)
+    choose_kernels.finish_choice(score, ids, winner, logits, final, None, V, 0, alone, BLOCK, PARTS)
+
+
+@pytest.mark.parametrize("best", [math.nan, math.inf, -math.inf])
+def test_scores_without_a_best_give_a_token_that_there_is(best: float) -> None:
+    """Three programs fill three of four lanes; what lies behind them is no id."""
+    chosen = torch.full((1,), -1, device=DEVICE)
+    step = choose_parts.FusedStep(70, chosen, 32)
+    scores, final = torch.full((70,), best, device=DEVICE), torch.zeros(1, 70, device=DEVICE)
+    winner, logits = step.winner(), choose_parts.Logits(scores, 70)
+    _finish[step.grid](scores, winner, logits, final, 70, BLOCK=step.block, **step.shape)
+    assert step.shape["PARTS"] > step.blocks
+    assert 0 <= int(chosen) < 70
 
 
 @triton.jit

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edge_tui import decoders
-from edge_tui.decoders.base import Filter, Link, Output, Param, Params, Rng, State
+from edge_tui.decoders.base import Env, Filter, Link, Output, Param, Params, Rng, State
 from edge_tui.decoders.base import numbers as numbers_of
 from edge_tui.decoders.core.chain import is_idle
 from edge_tui.decoders.core.random import key_of
@@ -24,7 +24,7 @@ from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.decoders.temperature import Temperature
 from edge_tui.engine.ops import stats
 from edge_tui.engine.ops.choose_plan import Pass, idle_links, plan
-from tests.decoders.driver import numbers
+from tests.decoders.driver import begin, numbers, table
 from tests.engine.ops.fused_pair import DEVICE, Pair, random
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
@@ -139,6 +139,7 @@ def test_a_stage_that_is_left_out_changes_no_bit(name: str) -> None:
     decoder = ChainStrategy((link := Link(stage),))
     z = random(2, 40, 7)[:, 0]
     z[0, ::3] = -math.inf
+    prompt = torch.tensor([[3, 4, 5, 3, 4, 5, 3, 4], [7] * 8])
     for share in (0.55, 0.95):
         values = {
             param.name: value_of(param, share) if param.neutral is None else param.neutral
@@ -147,10 +148,11 @@ def test_a_stage_that_is_left_out_changes_no_bit(name: str) -> None:
         if not is_idle(stage, link.params, lambda param, values=values: values[param.name] == param.neutral):
             assert all(param.neutral is None for param in numbers_of(link.params))
             return
-        pair = Pair.of(decoder, 2, 40, "cpu", TEXTS, **values)
-        own = {key.partition(".0")[2][1:] or key: tensor for key, tensor in pair.states[0].items()}
+        env = Env(2, 40, "cpu", prompt, torch.tensor([1]), values, 9, texts=TEXTS)
+        # A chain's state has the names of a stage behind "before.0." and "before.0:".
+        own = {key.partition(".0")[2][1:] or key: tensor for key, tensor in begin(decoder, env).items()}
         before = {key: tensor.clone() for key, tensor in own.items()}
-        assert torch.equal(stage.apply(z, pair.params, own, numbers(2).link(link.name)), z)
+        assert torch.equal(stage.apply(z, table(decoder, 2, **values), own, numbers(2).link(link.name)), z)
         assert all(torch.equal(before[key], tensor) for key, tensor in own.items())
 
 
