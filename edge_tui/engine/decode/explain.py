@@ -134,4 +134,4 @@ def _explain(
         exactness="own" if is_own or is_same else "near",
         epsilon=0.0 if is_own else EPSILON.get(precision, COARSE_EPSILON),
     )
-    return replace(explanation, sentence=sentence_of(explanation, choice), note=note_of(explanation, decoder))
+    return replace(explanation, sentence=sentence_of(explanation, choice), note=note_of(explanation, choice))

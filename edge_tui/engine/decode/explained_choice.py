@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import names_of
 from edge_tui.engine.decode.choice_numbers import gather
+from edge_tui.engine.decode.cut_edges import edge_gaps
 from edge_tui.engine.explanation import Candidate, Explanation, StageView
 
 if TYPE_CHECKING:
@@ -86,6 +87,12 @@ class ExplainedChoice:
         if self.is_by_ratio and self.proposal is not None:
             return self.proposal.token
         return self.numbers.chosen
+
+    @cached_property
+    def edge_gaps(self) -> dict[int, tuple[float, ...]]:
+        """How near the tokens with the best sums lie to the edges of stages; read where that is asked for."""
+        changes = [self.trace.changes[i] for i in self.numbers.changes]
+        return edge_gaps(changes, list(dict.fromkeys((self.question.token, *self.numbers.best))))
 
     def explanation(self) -> Explanation:
         """Builds the explanation; sentence, others and exactness are for the caller to add."""

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from edge_tui.engine.decode.explained_choice import ExplainedChoice
     from edge_tui.engine.explanation import Candidate, Explanation, StageView
 
+ROUNDING = 1e-4
+"""Nats that a sum of a run's own numbers may be off, where fused kernels added it up."""
+
 
 def sentence_of(explanation: Explanation, choice: ExplainedChoice) -> str:
     """Writes the reason.
@@ -30,7 +33,7 @@ def sentence_of(explanation: Explanation, choice: ExplainedChoice) -> str:
     if decoder.owns_eos:
         return f"{quoted} continues a hypothesis that was among the best: a search compares whole texts."
     if token is not winner:
-        return _other_winner(explanation, token, winner)
+        return _other_winner(explanation, choice, token, winner)
     often = f"{_often(explanation.chance)} it here."
     if verdict == "accepted":
         return f"The draft proposed {quoted}, and the model accepted it: {often}"
@@ -44,8 +47,14 @@ def sentence_of(explanation: Explanation, choice: ExplainedChoice) -> str:
     return _only(quoted, cuts)
 
 
-def note_of(explanation: Explanation, decoder: Decoder) -> str:
-    """Writes what a reader must know about the numbers; "" where there is nothing."""
+def note_of(explanation: Explanation, choice: ExplainedChoice) -> str:
+    """Writes what a reader must know about the numbers; "" where there is nothing.
+
+    Args:
+        explanation: All but the note.
+        choice: What decided.
+    """
+    decoder = choice.plan.decoder
     if decoder.lag:
         return "The weighing reads what follows each candidate and is not computed again: see the record."
     if decoder.owns_eos:
@@ -56,8 +65,8 @@ def note_of(explanation: Explanation, decoder: Decoder) -> str:
     near = explanation.exactness == "near"
     if explanation.token == explanation.winner:
         return f"Computed again: each sum is within {explanation.epsilon:g} of the draw's." if near else ""
-    if _is_tie(explanation):
-        return f"Computed again: each sum is within {explanation.epsilon:g}; the run's token stands."
+    if _is_tie(explanation, choice) or _edge(explanation, choice) is not None:
+        return f"Computed again: each sum is within {_bound(explanation):g}; the run's token stands."
     return "The model, the strategy or a value is another than in the run, or the token was put there."
 
 
@@ -90,23 +99,71 @@ def _often(chance: float) -> str:
     return f"one run in {1 / max(chance, 1e-12):,.0f} takes"
 
 
-def _is_tie(explanation: Explanation) -> bool:
-    """Tells whether the sums of the token and of the winner differ by less than both may be off."""
+def _bound(explanation: Explanation) -> float:
+    """Bounds the error of a sum; the draw's own are added up by other kernels than a run's on a GPU."""
+    return max(explanation.epsilon, ROUNDING)
+
+
+def _is_tie(explanation: Explanation, choice: ExplainedChoice) -> bool:
+    """Tells whether the sums of the token and of the winner differ by less than both may be off.
+
+    Where the best is taken without luck, nothing else is left to compare: the margin tells.
+    """
+    if choice.numbers.took_best:
+        return explanation.margin <= 2 * _bound(explanation)
     token, winner = (_find(explanation, each) for each in (explanation.token, explanation.winner))
-    behind = winner.sum - token.sum if not isnan(token.sum) else _final(winner) - _final(token)
-    return behind <= 2 * explanation.epsilon
+    return _total(winner) - _total(token) <= 2 * _bound(explanation)
 
 
-def _other_winner(explanation: Explanation, token: Candidate, winner: Candidate) -> str:
-    """Says that the numbers of here and now would take another token than the run did."""
+def _edge(explanation: Explanation, choice: ExplainedChoice) -> tuple[Candidate, StageView] | None:
+    """Finds the cut at whose edge the numbers of here and now and those of the run part.
+
+    Either the token is cut here by a stage whose edge it lies at, or all tokens with better sums lie at
+    edges, so that the run may have cut them.
+
+    Returns:
+        The token at the edge, that of the run or the winner, and the stage; None where there is no such cut.
+    """
+    token, winner = (_find(explanation, each) for each in (explanation.token, explanation.winner))
+
+    def edge_of(candidate: Candidate) -> int | None:
+        gaps = choice.edge_gaps.get(candidate.id, ())
+        return next((i for i, gap in enumerate(gaps) if gap <= 2 * _bound(explanation)), None)
+
+    if token.removing_stage >= 0:
+        at = token.removing_stage
+        is_near = choice.edge_gaps[token.id][at] <= 2 * _bound(explanation)
+        return (token, explanation.stages[at]) if is_near else None
+    least = _total(token) + 2 * _bound(explanation)
+    edges = {each.id: edge_of(each) for each in explanation.candidates if _total(each) > least}
+    of_winner = edges.get(winner.id)
+    if of_winner is None or None in edges.values():
+        return None
+    return winner, explanation.stages[of_winner]
+
+
+def _other_winner(
+    explanation: Explanation, choice: ExplainedChoice, token: Candidate, winner: Candidate
+) -> str:
+    """Says that the numbers of here and now would take another token than the run did, and why."""
     taken, other = visible(token.text), visible(winner.text)
-    if _is_tie(explanation):
+    if _is_tie(explanation, choice):
         return f"{taken} and {other} tie within rounding; the run took {taken}."
-    return f"The run took {taken}; computed again, {other} is taken."
+    if (edge := _edge(explanation, choice)) is None:
+        return f"The run took {taken}; computed again, {other} is taken."
+    at_edge, stage = edge
+    if at_edge is token:
+        return f"{taken} lies at the edge of {stage.title}: the run kept it, computed again it is cut."
+    return f"{other} lies at the edge of {stage.title}: the run cut it and took {taken}, here it stays."
 
 
 def _find(explanation: Explanation, token: int) -> Candidate:
     return next(each for each in explanation.candidates if each.id == token)
+
+
+def _total(candidate: Candidate) -> float:
+    """Reads the sum by which it was taken: without luck the log-probability that the last stage left."""
+    return _final(candidate) if isnan(candidate.sum) else candidate.sum
 
 
 def _final(candidate: Candidate) -> float:
