@@ -39,6 +39,7 @@ from edge_tui.decoders.base import (
     argmax,
     best,
     last_logits,
+    rows,
 )
 from edge_tui.decoders.penalties import penalties
 
@@ -156,14 +157,14 @@ class Beam(Decoder):
         count = continuation_count(s, vocab)
         if len(z) == 1:
             penalised = self.apply_chains(z, s, p, rng)
-            logp = penalised.log_softmax(-1)
+            logp = rows.log_softmax(penalised)
             # By logits, first of equals first: the rounded sum of a long answer would hide small differences.
             first = argmax(penalised)
             rest = best(penalised.scatter(-1, first, -torch.inf), count - 1)[1]
             flat = torch.cat((first, rest), -1)[0]
             totals = s["score"] + logp[0, flat]
         else:
-            logp = self.apply_chains(z.log_softmax(-1), s, p, rng)
+            logp = self.apply_chains(rows.log_softmax(z), s, p, rng)
             totals, flat = (row[0] for row in best((s["score"][:, None] + logp).view(1, -1), count))
         return logp, Continuations(totals, flat // vocab, flat % vocab)
 

@@ -15,7 +15,7 @@ stages around the strategy (`beam_sample:top_k`) act before it. Its one beam pen
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Params, Rng, State, Tensor, best, noise_of_hypotheses
+from edge_tui.decoders.base import Params, Rng, State, Tensor, best, noise_of_hypotheses, rows
 from edge_tui.decoders.beam import (
     EARLY_STOPPING,
     LENGTH_PENALTY,
@@ -44,9 +44,9 @@ class BeamSample(Beam):
         """Computes log-probabilities `[R, V]` of logits `[R, V]`, and draws continuations."""
         vocab = z.shape[-1]
         if len(z) == 1:
-            logp = self.apply_chains(z, s, p, rng).log_softmax(-1)
+            logp = rows.log_softmax(self.apply_chains(z, s, p, rng))
         else:
-            logp = self.apply_chains(z.log_softmax(-1), s, p, rng)
+            logp = self.apply_chains(rows.log_softmax(z), s, p, rng)
         totals = s["score"][:, None] + logp
         luck = p["temperature"] * noise_of_hypotheses(logp, rng)
         flat = best((totals + luck).view(1, -1), continuation_count(s, vocab))[1][0]

@@ -35,6 +35,7 @@ from edge_tui.decoders.base import (
     best,
     difference,
     last_logits,
+    rows,
 )
 from edge_tui.decoders.core.random import draw_and_margin
 from edge_tui.decoders.core.step_log import take_best
@@ -170,8 +171,8 @@ def contrast(expert: Tensor, amateur: Tensor, p: Mapping[str, Tensor]) -> dict[s
 
     is_li, is_obrien = p["formula"] == LI2022, p["formula"] == OBRIEN2023
     tempered = amateur / p["amateur_temperature"].where(is_li, 1.0)
-    strong = expert.where(is_obrien, expert.log_softmax(-1))
-    weak = amateur.where(is_obrien, tempered.log_softmax(-1))
+    strong = expert.where(is_obrien, rows.log_softmax(expert))
+    weak = amateur.where(is_obrien, rows.log_softmax(tempered))
     weak = weak.where(weak > -torch.inf, strong - difference(strong, weak))
     li = strong - p["strength"] * weak
     obrien = (1 + p["beta"]) * strong - p["beta"] * weak
@@ -187,7 +188,7 @@ def head(expert: Tensor, p: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """
     import torch
 
-    below = expert.amax(-1, keepdim=True) - expert
+    below = rows.greatest(expert) - expert
     nearest = best(-below, min(SEED_HEAD, below.shape[-1]))[0]
     tenth = -nearest.masked_fill(nearest == -torch.inf, 0.0).amin(-1, keepdim=True)
     return below, (-p["alpha"].log()).where(p["formula"] != SEED, tenth)

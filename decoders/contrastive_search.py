@@ -31,6 +31,7 @@ from edge_tui.decoders.base import (
     Tensor,
     best,
     last_logits,
+    rows,
 )
 from edge_tui.decoders.penalties import penalties
 
@@ -129,7 +130,7 @@ def propose(final: Tensor, s: State) -> Tensor:
 
     count = len(s["proposed"])
     top, ids = best(final, min(count, final.shape[-1]))
-    logp = top - final.logsumexp(-1, keepdim=True)
+    logp = top - rows.log_sum_exp(final)
     missing = count - ids.shape[-1]  # of a vocabulary with fewer tokens than rows
     s["logp"].copy_(pad(logp[0], (0, missing), value=-inf))
     s["proposed"].copy_(pad(ids[0], (0, missing)))

@@ -31,6 +31,7 @@ from edge_tui.decoders.base import (
     Tensor,
     best,
     last_logits,
+    rows,
 )
 from edge_tui.decoders.beam import (
     DEAD,
@@ -103,7 +104,7 @@ class DiverseBeam(Beam):
         import torch
 
         z = last_logits(outs["model"], s)
-        logp = self.apply_chains(z.log_softmax(-1), s, p, rng)
+        logp = self.apply_chains(rows.log_softmax(z), s, p, rng)
         size, said = s["group"].shape[1], torch.zeros_like(logp[0])
         parts = []
         for first in range(0, len(z), size):

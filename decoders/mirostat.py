@@ -54,7 +54,7 @@ class Mirostat(Filter):
     def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
         """Compares the surprise of tokens with μ, or with that of the likeliest."""
         bits = -rows.log_softmax(z) / log(2)
-        bound = (2 * p["mirostat_tau"] + s["drift"]).maximum(bits.amin(-1, keepdim=True))
+        bound = (2 * p["mirostat_tau"] + s["drift"]).maximum(rows.least(bits))
         return Criterion("bits", bits, bound, is_most=True)
 
     def observe(self, s: State, p: Params, token: Token) -> None:

@@ -35,6 +35,7 @@ from edge_tui.decoders.base import (
     Tensor,
     best,
     noise_of_hypotheses,
+    rows,
 )
 from edge_tui.decoders.beam import NUM_BEAMS, Beam, Continuations, continuation_count
 from edge_tui.decoders.penalties import penalties
@@ -77,7 +78,7 @@ class StochasticBeam(Beam):
     def extend(self, z: Tensor, s: State, p: Params, rng: Rng) -> tuple[Tensor, Continuations]:
         """Computes log-probabilities `[R, V]` of logits `[R, V]`, and the continuations of greatest G."""
         vocab = z.shape[-1]
-        logp = self.apply_chains(z, s, p, rng).log_softmax(-1)
+        logp = rows.log_softmax(self.apply_chains(z, s, p, rng))
         perturbed = s["logp"][:, None] + logp + noise_of_hypotheses(logp, rng)
         scores = given_maximum(perturbed, s["score"][:, None])
         totals, flat = (row[0] for row in best(scores.view(1, -1), continuation_count(s, vocab)))
@@ -100,5 +101,5 @@ class StochasticBeam(Beam):
 
 def given_maximum(g: Tensor, maximum: Tensor) -> Tensor:
     """Moves perturbed log-probabilities `[R, V]` so that the greatest of each row is `maximum [R, 1]`."""
-    v = maximum - g + (-(g - g.amax(-1, keepdim=True)).expm1()).log()
+    v = maximum - g + (-(g - rows.greatest(g)).expm1()).log()
     return maximum - v.clamp_min(0) - (-v.abs()).exp().log1p()

@@ -32,6 +32,6 @@ class Xtc(Filter):
 
         prob = rows.softmax(z)
         threshold = p["xtc_threshold"].clamp(min=1e-30)  # a removed token, of probability 0, is below any
-        least = prob.masked_fill(prob < threshold, torch.inf).amin(-1, keepdim=True)
+        least = rows.least(prob.masked_fill(prob < threshold, torch.inf))
         acts = rng.lane(0)[:, None] < p["xtc_probability"]
         return Criterion("p", prob, least.where(acts, torch.inf), is_most=True)

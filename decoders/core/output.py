@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields, replace
 from math import inf
 from typing import TYPE_CHECKING
 
+from edge_tui.decoders.core import rows
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -67,5 +69,5 @@ def difference(z: Tensor, other: Tensor) -> Tensor:
     Returns:
         float32 `[R, V]`; 0 for a removed token of a row that has no best.
     """
-    of_best = z.amax(-1, keepdim=True) - other.amax(-1, keepdim=True)
+    of_best = rows.greatest(z) - rows.greatest(other)
     return (z - other).where((z > -inf) & (other > -inf), of_best.nan_to_num(0.0, 0.0, 0.0))

@@ -37,6 +37,11 @@ def greatest(x: Tensor) -> Tensor:
     return x.amax(-1, keepdim=True) if kernels is None else kernels.statistic(x, "greatest")
 
 
+def least(x: Tensor) -> Tensor:
+    """Finds the least number of each row, float32 `[…, 1]`; NaN where one is NaN."""
+    return x.amin(-1, keepdim=True) if for_rows(x) is None else -greatest(-x)
+
+
 def total(x: Tensor) -> Tensor:
     """Adds up each row, float32 `[…, 1]`."""
     kernels = for_rows(x)

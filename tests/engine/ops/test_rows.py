@@ -29,6 +29,7 @@ FUNCTIONS = [
     rows.log_softmax,
     rows.log_sum_exp,
     rows.greatest,
+    rows.least,
     rows.total,
     rows.count,
     rows.entropy,
