@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from edge_tui.machine.nvml import Gpu, GpuSample
 
@@ -22,6 +24,7 @@ class Sample:
     Attributes:
         time: `time.monotonic()` seconds.
         gpu: The sampled GPU; None where none was ever seen, every field None once it can no longer be read.
+        others: The GPUs that are watched beside it.
         process_rss: Bytes of this process in memory.
         cpu_percent: Of all cores together, 0–100.
         ram_used: Bytes that are not available to a new process.
@@ -34,6 +37,52 @@ class Sample:
     cpu_percent: float
     ram_used: int
     ram_total: int
+    others: tuple[GpuSample, ...] = ()
+
+
+class OnDevice(Protocol):
+    """Lies on a device, as a model in memory does."""
+
+    @property
+    def device(self) -> str:
+        """Its name: "cuda:0", "cpu"."""
+
+
+def gpus_of(models: Iterable[OnDevice]) -> tuple[str, ...]:
+    """Lists the GPUs that models lie on, each once."""
+    return tuple(dict.fromkeys(model.device for model in models if model.device.startswith("cuda")))
+
+
+class _WatchedGpu:
+    """Samples one GPU, and tries again after a while where it cannot be read."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._gpu: Gpu | None = None
+        self._retry_at = 0.0
+        self._absent: GpuSample | None = None
+
+    def sample(self) -> GpuSample | None:
+        """Returns None where the GPU was never seen, and empty fields once it can no longer be read."""
+        if self._gpu is None and time.monotonic() >= self._retry_at:
+            try:
+                self._gpu, self._absent = Gpu(self.device), GpuSample()
+            except OSError:
+                self._retry_at = time.monotonic() + RETRY_SECONDS
+        if self._gpu is None:
+            return self._absent
+        sample = self._gpu.sample()
+        if sample == GpuSample():
+            # Nothing at all was readable: the driver went away. A fresh connection may find it again.
+            self.close()
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+        return sample
+
+    def close(self) -> None:
+        """Leaves the driver."""
+        if self._gpu is not None:
+            self._gpu.close()
+            self._gpu = None
 
 
 class Telemetry:
@@ -45,7 +94,7 @@ class Telemetry:
     """
 
     def __init__(self, device: str = "cuda:0", interval: float = 1.0) -> None:
-        self._device = device if device.startswith("cuda:") else "cuda:0"
+        self._devices: tuple[str, ...] = (device if device.startswith("cuda:") else "cuda:0",)
         self._interval = interval
         self._latest: Sample | None = None
         self._stop = threading.Event()
@@ -65,9 +114,9 @@ class Telemetry:
         """Signals the thread to end; it may still be waiting for the driver."""
         self._stop.set()
 
-    def watch(self, device: str) -> None:
-        """Samples another GPU from the next time on."""
-        self._device = device
+    def watch(self, device: str, *others: str) -> None:
+        """Samples another GPU from the next time on, and further ones beside it."""
+        self._devices = (device, *others)
 
     def latest(self) -> Sample | None:
         """Returns the last sample; None before the first."""
@@ -87,22 +136,13 @@ class Telemetry:
 
         process = psutil.Process()
         psutil.cpu_percent()  # The first call has nothing to compare with.
-        gpu: Gpu | None = None
-        device, retry_at = "", 0.0
-        absent: GpuSample | None = None
+        gpus: list[_WatchedGpu] = []
         while True:
-            if device != self._device:
-                device, retry_at, absent = self._device, 0.0, None
-                if gpu is not None:
+            if (devices := self._devices) != tuple(gpu.device for gpu in gpus):
+                for gpu in gpus:
                     gpu.close()
-                    gpu = None
-            if gpu is None and time.monotonic() >= retry_at:
-                try:
-                    gpu = Gpu(device)
-                    absent = GpuSample()
-                except OSError:
-                    retry_at = time.monotonic() + RETRY_SECONDS
-            sample = absent if gpu is None else gpu.sample()
+                gpus = [_WatchedGpu(device) for device in devices]
+            sample, *others = [gpu.sample() for gpu in gpus]
             memory = psutil.virtual_memory()
             self._latest = Sample(
                 time=time.monotonic(),
@@ -111,12 +151,9 @@ class Telemetry:
                 cpu_percent=psutil.cpu_percent(),
                 ram_used=memory.total - memory.available,
                 ram_total=memory.total,
+                others=tuple(other or GpuSample() for other in others),
             )
-            if gpu is not None and sample == GpuSample():
-                # Nothing at all was readable: the driver went away. A fresh connection may find it again.
-                gpu.close()
-                gpu, retry_at = None, time.monotonic() + RETRY_SECONDS
             if self._stop.wait(self._interval):
                 break
-        if gpu is not None:
+        for gpu in gpus:
             gpu.close()

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from edge_tui import __version__, decoders
-from edge_tui.machine.telemetry import Telemetry
+from edge_tui.machine.telemetry import Telemetry, gpus_of
 from edge_tui.serve import errors, explain, infer, manage, openai, openapi
 from edge_tui.serve.dispatcher import Dispatcher, LoopNotifier
 from edge_tui.serve.request_builder import RequestBuilder
@@ -113,9 +113,9 @@ class ServerApp(FastAPI):
 
     async def machine(self) -> dict[str, Any]:
         """Returns a sample of the machine's load, at most 4 s old; the first request starts sampling."""
-        main = self.dispatcher.roles.loaded.get("model")
-        if main is not None and main.device.startswith("cuda"):
-            self.sampler.watch(main.device)
+        loaded = self.dispatcher.roles.loaded
+        if gpus := gpus_of(loaded[role] for role in ("model", *loaded) if role in loaded):
+            self.sampler.watch(*gpus)
         self.sampler.start()
         start = time.monotonic()
         while (sample := self.sampler.latest()) is None or start - sample.time > SAMPLE_SECONDS:

@@ -12,8 +12,9 @@ from textual import events, work
 
 from edge_tui import decoders
 from edge_tui.config import names
-from edge_tui.engine.events import Died, Failed, Loaded
+from edge_tui.engine.events import Died, Failed, Loaded, Unloaded
 from edge_tui.history.schema import HistoryError
+from edge_tui.machine.telemetry import gpus_of
 from edge_tui.tui import crash, lifecycle, pastes, theme
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.dialogs import Dialogs
@@ -321,8 +322,9 @@ class EdgeApp(TerminalApp):
                 from edge_tui.hub import recent_models
 
                 recent_models.remember(event.name)
-                if self.telemetry is not None and event.device.startswith("cuda"):
-                    self.telemetry.watch(event.device)
+                self._watch_gpus()
+            case Unloaded():
+                self._watch_gpus()
             case Failed():
                 self.notify(sanitise(event.message), severity="error", markup=False, timeout=8)
                 if event.detail:
@@ -331,6 +333,11 @@ class EdgeApp(TerminalApp):
                 logs.write_detail(event.detail)
                 self.say(event.message, "error")
                 self._dialogs.offer_restart(event, partial(self.session.launch, self._factory))
+
+    def _watch_gpus(self) -> None:
+        """Lets the gauge show the GPUs of the models in memory; the last ones where none is left."""
+        if self.telemetry is not None and (gpus := gpus_of(self.session.loaded.values())):
+            self.telemetry.watch(*gpus)
 
     # Leaving.
 

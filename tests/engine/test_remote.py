@@ -599,6 +599,7 @@ LONG = b"9" * 400
         MACHINE % (b"null", b"1", b"NaN"),
         MACHINE % (b"null", b"1", b'"nan"'),
         MACHINE % (b'{"used": %s}' % LONG, b"1", b"2"),
+        b'{"others": [{"used": -1}], ' + MACHINE[1:] % (b"null", b"1", b"2"),
     ],
 )
 def test_a_server_that_tells_nothing_of_its_machine_is_asked_once(machine: bytes) -> None:
@@ -633,17 +634,20 @@ def test_a_server_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_name_from_outside_is_made_harmless() -> None:
     gpu = b'{"name": "H200\\u001b[2J%s"}' % (b"x" * 500)
-    with odd_server(b"", MACHINE % (gpu, b"1", b"2")) as url:
+    several = b'{"others": [%s], %s' % (b", ".join([gpu] * 99), MACHINE[1:])
+    with odd_server(b"", several.replace(b"%s", gpu, 1) % (b"1", b"2")) as url:
         watched = RemoteTelemetry(base_url(url), interval=0.0)
         watched.start()
         until(watched.latest)
         sample = watched.latest()
         watched.stop()
     assert sample is not None
-    assert sample.gpu is not None
-    assert sample.gpu.name is not None
-    assert "\x1b" not in sample.gpu.name
-    assert len(sample.gpu.name) <= 60
+    assert len(sample.others) == 16
+    for each in (sample.gpu, *sample.others):
+        assert each is not None
+        assert each.name is not None
+        assert "\x1b" not in each.name
+        assert len(each.name) <= 60
 
 
 def test_the_key_is_shown_and_a_wrong_one_is_said(connect: Callable[..., RemoteEngine]) -> None:

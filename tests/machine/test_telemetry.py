@@ -14,7 +14,7 @@ import pytest
 
 from edge_tui.machine import telemetry
 from edge_tui.machine.nvml import Gpu, GpuSample, gpu_processes, visible_devices
-from edge_tui.machine.telemetry import Sample, Telemetry
+from edge_tui.machine.telemetry import Sample, Telemetry, gpus_of
 
 UUIDS = ["GPU-aaaa1111-0000", "GPU-bbbb2222-0000", "GPU-cccc3333-0000"]
 SLICES = {1: ["MIG-dddd4444-0000", "MIG-eeee5555-0000"]}
@@ -262,6 +262,31 @@ def test_another_gpu_can_be_watched(nvml: FakeNvml) -> None:
         wait_for(lambda: watcher.latest() and watcher.latest().gpu.name == f"name of {UUIDS[2]}")  # type: ignore[union-attr]
     finally:
         watcher.stop()
+
+
+def test_several_gpus_can_be_watched(nvml: FakeNvml) -> None:
+    watcher = Telemetry(interval=0.01)
+    watcher.start()
+
+    def names() -> list[str | None]:
+        sample = watcher.latest()
+        if sample is None or sample.gpu is None:
+            return []
+        return [gpu.name for gpu in (sample.gpu, *sample.others)]
+
+    try:
+        watcher.watch("cuda:2", "cuda:0", "cuda:9")
+        wait_for(lambda: names() == [f"name of {UUIDS[2]}", f"name of {UUIDS[0]}", None])
+        watcher.watch("cuda:0")
+        wait_for(lambda: names() == [f"name of {UUIDS[0]}"])
+    finally:
+        watcher.stop()
+    wait_for(lambda: nvml.stopped == nvml.started)
+
+
+def test_gpus_of_models_are_listed_once() -> None:
+    models = [SimpleNamespace(device=name) for name in ("cuda:1", "cpu", "cuda:0", "cuda:1")]
+    assert gpus_of(models) == ("cuda:1", "cuda:0")
 
 
 def test_a_driver_that_hangs_blocks_nobody(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:

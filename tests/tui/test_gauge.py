@@ -22,12 +22,14 @@ class Bench(App[None]):
         yield Gauge()
 
 
-async def lines(gpu: GpuSample | None, speed: Speed | None = None) -> list[str]:
+async def lines(
+    gpu: GpuSample | None, speed: Speed | None = None, others: tuple[GpuSample, ...] = ()
+) -> list[str]:
     app = Bench()
     async with app.run_test(size=(120, 10)):
         gauge = app.query_one(Gauge)
         gauge.on_gpu = gpu is not None
-        gauge.sample = replace(FixedTelemetry().sample, gpu=gpu)
+        gauge.sample = replace(FixedTelemetry().sample, gpu=gpu, others=others)
         gauge.speed = speed or Speed()
         return gauge.render().plain.split("\n")
 
@@ -37,6 +39,15 @@ async def test_a_gpu_that_tells_nothing_is_not_available() -> None:
     assert "GPU   n/a/n/a GB" in first
     assert first.count("n/a") >= 4
     assert "tok/s" in second
+
+
+async def test_each_gpu_has_its_memory() -> None:
+    gpus = [GpuSample("card", used * 10**9, (80 - used) * 10**9, 80 * 10**9) for used in (12, 7, 79)]
+    first, _ = await lines(gpus[0], others=tuple(gpus[1:]))
+    shown = "GPU  12.0/80.0 GB", "GPU 2   7.0/80.0 GB", "GPU 3  79.0/80.0 GB"
+    places = [first.index(text) for text in shown]
+    assert places == sorted(places)
+    assert len(first) <= 120
 
 
 async def test_without_a_gpu_the_machine_is_shown() -> None:

@@ -18,6 +18,8 @@ ANSWER_SECONDS = 5.0
 """Longest wait for a sample; after it the next one is requested."""
 _NAME_LENGTH = 60
 """Most characters of a GPU's name."""
+_MOST_GPUS = 16
+"""Most GPUs beside the first."""
 _MAX_NUMBER = 2.0**60
 """Bound on every number of a sample."""
 
@@ -36,8 +38,8 @@ class RemoteTelemetry(Telemetry):
         self._base, self._key = base, key
         self.host = urlsplit(base).netloc
 
-    def watch(self, device: str) -> None:
-        """Does nothing: the server watches the device of its model."""
+    def watch(self, device: str, *others: str) -> None:
+        """Does nothing: the server watches the devices of its models."""
 
     def _measure(self) -> None:
         asyncio.run(self._sample_until_stopped())
@@ -72,11 +74,22 @@ def _read_sample(data: Any) -> Sample:
         LookupError, TypeError, ValueError, AttributeError, ArithmeticError: it is no sample.
     """
     sample = build(Sample, {**data, "time": time.monotonic()})
-    gpu = sample.gpu or GpuSample()
-    for number in (*astuple(sample), *astuple(gpu)):
+    _check_numbers(astuple(replace(sample, gpu=None, others=())))
+    others = tuple(map(_read_gpu, sample.others[:_MOST_GPUS]))
+    return replace(sample, gpu=sample.gpu and _read_gpu(sample.gpu), others=others)
+
+
+def _read_gpu(gpu: GpuSample) -> GpuSample:
+    """Checks the numbers of a GPU, and makes its name harmless.
+
+    Raises:
+        ValueError: a number is none.
+    """
+    _check_numbers(astuple(gpu))
+    return replace(gpu, name=gpu.name and sanitise(gpu.name[:_NAME_LENGTH], keep_newlines=False))
+
+
+def _check_numbers(fields: tuple[Any, ...]) -> None:
+    for number in fields:
         if isinstance(number, int | float) and not 0 <= number < _MAX_NUMBER:  # NaN compares false
             raise ValueError(f"{number!r} is no such number")
-    if gpu.name:
-        name = sanitise(gpu.name[:_NAME_LENGTH], keep_newlines=False)
-        return replace(sample, gpu=replace(gpu, name=name))
-    return sample

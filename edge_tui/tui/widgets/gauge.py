@@ -87,7 +87,7 @@ class Gauge(Widget):
             return [[(self.absent, "$text-muted")]]
         long = 20 if width > 110 else 10
         if sample.gpu is not None and self.on_gpu:
-            return self._gpu(sample.gpu, long)
+            return self._gpu(sample.gpu, sample.others, long)
         share = sample.ram_used / sample.ram_total if sample.ram_total else 0.0
         used, total = size(sample.ram_used, "GB"), size(sample.ram_total, "GB")
         cpu = [("CPU ", "$primary bold"), (f"{sample.cpu_percent:>3.0f} % ", "")]
@@ -98,17 +98,22 @@ class Gauge(Widget):
             _field("free", size(sample.ram_total - sample.ram_used)),
         ]
 
-    def _gpu(self, gpu: GpuSample, long: int) -> list[Parts]:
-        share = gpu.used / gpu.total if gpu.used is not None and gpu.total else None
-        memory = f"{size(gpu.used, 'GB'):>5}/{size(gpu.total, 'GB')} GB "
+    def _gpu(self, gpu: GpuSample, others: tuple[GpuSample, ...], long: int) -> list[Parts]:
+        """Lists the fields of a GPU, the memory of further ones behind its own."""
         return [
-            [("GPU ", "$primary bold"), (memory, ""), *self._bar(share, long)],
+            self._gpu_memory("GPU ", gpu, long),
+            *(self._gpu_memory(f"GPU {n} ", other, 5) for n, other in enumerate(others, 2)),
             _field("load", f"{gpu.utilisation:>3.0f} %" if gpu.utilisation is not None else f"{NA:>5}"),
             _field("free", size(gpu.free, "GB")),
             _field("peak", size(self.speed.peak, "GB") if self.speed.peak is not None else "–"),
             [(f"{gpu.power_watts:>3.0f} W" if gpu.power_watts is not None else NA, "")],
             [(gpu.name or "", "$text-muted")],
         ]
+
+    def _gpu_memory(self, label: str, gpu: GpuSample, long: int) -> Parts:
+        share = gpu.used / gpu.total if gpu.used is not None and gpu.total else None
+        memory = f"{size(gpu.used, 'GB'):>5}/{size(gpu.total, 'GB')} GB "
+        return [(label, "$primary bold"), (memory, ""), *self._bar(share, long)]
 
     def _run(self, width: int) -> list[Parts]:
         speed = self.speed
