@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from edge_tui.engine.decode.step_runner import StepRunner
 from edge_tui.engine.decode.stream_groups import StreamGroup
 from edge_tui.engine.events import TokenBatch
 from edge_tui.engine.local import LocalEngine
-from edge_tui.engine.models.loader import load
+from edge_tui.engine.models.loader import LoadedModel, load
 from edge_tui.engine.ops.choose_plan import idle_links, plan
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.watch import Watched, watch
@@ -142,7 +142,7 @@ def test_kernels_take_the_place_of_a_step_whatever_is_left_out(
     monkeypatch.setattr(cpu_trace, "why_unsteady", lambda *given: "as on a GPU")
     values = {name: value for name, value in NEUTRAL.items() if name != "top_n_sigma"}
     name = "xtc+dry+penalties+temperature+min_p+mirostat"
-    request = Request(PROMPT, name, values, seed=9, max_length=8)
+    request = Request(PROMPT, name, values, seed=9, max_length=5)
     plain = watch(engine, request)
     monkeypatch.setattr("edge_tui.engine.decode.step_runner.fused_step", fused_step)
     engine.unload("model")
@@ -159,27 +159,96 @@ def bounds(seen: Watched) -> list[float]:
     return [float(value) for batch in seen.all(TokenBatch) for value in batch.extras[:, 0]]
 
 
-def test_a_kept_graph_gets_the_logits_that_its_choice_reads(checkpoint: Path) -> None:
+def test_a_kept_graph_gets_the_logits_that_its_choice_reads(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They lie where it was captured, and the steps since then wrote theirs elsewhere."""
     model = load(ModelSpec(str(checkpoint), device="cpu")).model
     decoder = decoders.find(CHAIN)
     values = {param.name: NEUTRAL.get(param.name, param.default) for param in numbers(decoder.params)}
     group = StreamGroup(("model",), model, model.open(1, 16, 16), 1)
     runner = StepRunner(decoder, [group], values, 1, (), 64)
-    own, latest = (Output(torch.full((1, 1, 64), value)) for value in (1.0, 2.0))
-    runner.graphs = Replayed({"model": own})
-    runner.outputs = {"model": latest}
+    runner.outputs = {"model": Output(torch.full((1, 1, 64), 1.0))}
+    monkeypatch.setattr(Replays, "made", [], raising=False)
+    runner.graphs = graphs = Replays(runner)
+    runner.outputs = {"model": Output(torch.full((1, 1, 64), 2.0))}
     runner.publish()
-    assert runner.outputs["model"] is own
-    assert torch.equal(own.logits, latest.logits)
+    assert runner.outputs == graphs.outputs
+    assert set(graphs.outputs["model"].logits.flatten().tolist()) == {2.0}
 
 
-@dataclass
-class Replayed:
-    """Stands for graphs whose choice reads logits of its own."""
+class Replays:
+    """Stands for graphs on a CPU: their choice reads logits of their own, which their forward writes."""
 
-    outputs: dict[str, Output]
+    made: list[frozenset[int]]
 
-    def replay(self, alone: bool) -> None: ...
+    def __init__(self, runner: StepRunner) -> None:
+        self._runner, self._left_out = runner, runner.table.params.left_out
+        self.made.append(self._left_out)
+        self.outputs = {name: Output(out.logits.clone()) for name, out in runner.outputs.items()}
+        runner.outputs = dict(self.outputs)
 
-    def forward(self) -> None: ...
+    def replay(self, alone: bool) -> None:
+        """Issues one step, as `Graphs` does: with the parameters that were refreshed behind the last one."""
+        runner = self._runner
+        assert runner.table.params.left_out == self._left_out
+        if not runner.logits_current:
+            self.forward()
+        runner.logits_current = not alone
+        runner.sample(keep_logits=True)
+        if not alone:
+            self.forward()
+        runner.ring.write(*runner.build_record())
+        runner.table.refresh()
+
+    def forward(self) -> None:
+        """Writes the next logits where its choice reads them, whatever other steps did meanwhile."""
+        for group in self._runner.groups:
+            output = group.model.forward(group.context, group.spread(self._runner.tokens))
+            for name, part in group.split(output).items():
+                self.outputs[name].logits.copy_(part.logits)
+
+
+def capturable(spec: ModelSpec, *rest: Any) -> LoadedModel:
+    loaded = load(spec, *rest)
+    loaded.model.caps = replace(loaded.model.caps, capture=True)
+    return loaded
+
+
+TURNS = {
+    8: ("min_p", 0.3),
+    14: ("top_n_sigma", 0.5),
+    20: ("min_p", 0.0),
+    27: ("top_n_sigma", 0.0),
+    33: ("min_p", 0.3),
+}
+
+
+@pytest.mark.parametrize("seed", [1, 9])
+def test_graphs_of_several_sets_of_links_take_turns(
+    seed: int, checkpoint: Path, everywhere: list[frozenset[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokens of steps that were never captured, in a run and in those after it, which find graphs."""
+    launch = Generation.launch
+
+    def turned(generation: Generation) -> None:
+        if generation.launched in TURNS:
+            generation.runner.table.set(*TURNS[generation.launched])
+        launch(generation)
+
+    monkeypatch.setattr(Generation, "launch", turned)
+    monkeypatch.setattr(cpu_trace, "why_unsteady", lambda *given: "as on a GPU")
+    monkeypatch.setattr("edge_tui.engine.decode.cuda_graphs.Graphs", Replays)
+    monkeypatch.setattr(Replays, "made", [], raising=False)
+    spec = ModelSpec(str(checkpoint), precision="float32", device="cpu")
+    request = Request(PROMPT, CHAIN, NEUTRAL, seed=seed, max_length=50)
+    runs: list[list[Watched]] = []
+    for loader in (load, capturable):
+        engine = LocalEngine({"model": spec}, loader)
+        runs.append([watch(engine, replace(request, seed=each)) for each in (seed, seed, seed + 1)])
+        assert engine.close(10.0)
+    for plain, captured in zip(*runs, strict=True):
+        assert captured.ids == plain.ids
+        assert [each.index for each in captured.changes] == [each.index for each in plain.changes]
+        assert captured.column("margin") == pytest.approx(plain.column("margin"), nan_ok=True)
+    assert len(Replays.made) == len(set(Replays.made)) == 4, "each was captured once"
