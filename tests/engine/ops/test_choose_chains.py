@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edge_tui import decoders
-from edge_tui.decoders.base import Env, Filter, Link, Output, Param, Params, Rng, State
+from edge_tui.decoders.base import Env, Filter, Link, Output, Param, Params, Rng, Stage, State
 from edge_tui.decoders.base import numbers as numbers_of
 from edge_tui.decoders.core.chain import is_idle
 from edge_tui.decoders.core.random import key_of
@@ -154,6 +154,14 @@ def test_a_stage_that_is_left_out_changes_no_bit(name: str) -> None:
         before = {key: tensor.clone() for key, tensor in own.items()}
         assert torch.equal(stage.apply(z, table(decoder, 2, **values), own, numbers(2).link(link.name)), z)
         assert all(torch.equal(before[key], tensor) for key, tensor in own.items())
+
+
+@pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+def test_a_stage_is_left_out_only_while_none_of_its_parameters_acts(stage: Stage) -> None:
+    for param in numbers_of(stage.params):
+        assert param.neutral is None or not is_idle(
+            stage, stage.params, lambda each, acts=param: each != acts
+        )
 
 
 class Breaks(Filter):
