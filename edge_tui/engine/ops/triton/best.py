@@ -19,7 +19,7 @@ import triton.language as tl
 
 from edge_tui.engine.ops.triton.choose_parts import INF, append_best, is_last, take_best
 from edge_tui.engine.ops.triton.launch import after_others
-from edge_tui.engine.ops.triton.noise import gumbel
+from edge_tui.engine.ops.triton.noise import gumbel, row_stride
 from edge_tui.engine.ops.triton.rows import Cut, load_block
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def _first_two_kernel(
     z,
     stride,
     key,
+    key_stride,
     step,
     step_stride,
     offset,
@@ -124,7 +125,7 @@ def _first_two_kernel(
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = load_valid(z, stride, V, BLOCK)
     if NOISY:
-        x = x + gumbel(ids + offset, tl.load(key + row), tl.load(step + row * step_stride))
+        x = x + gumbel(ids + offset, tl.load(key + row * key_stride), tl.load(step + row * step_stride))
     top, index = tl.max(x, 0, return_indices=True)
     place = row * tl.num_programs(0) + block
     tl.store(tops + place, top)
@@ -175,26 +176,22 @@ def best(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def argmax_and_lead(z: Tensor) -> tuple[Tensor, Tensor]:
     """Finds the greatest of each row float32 `[R, V]`: ids int64 `[R, 1]`, and leads float32 `[R]`."""
-    chosen, lead = _first(z, None, None, 0)
+    chosen, lead = _first(z, None, 0, None, 0, 0)
     return chosen[:, None], lead
 
 
 def draw(z: Tensor, key: Tensor, step: Tensor, offset: int) -> tuple[Tensor, Tensor]:
     """Draws a token of each row float32 `[R, V]`: ids int64 `[R]`, and margins float32 `[R]`."""
-    return _first(z, key, step, offset)
+    return _first(z, key, row_stride(key), step, row_stride(step), offset)
 
 
-def _first(z: Tensor, key: Tensor | None, step: Tensor | None, offset: int) -> tuple[Tensor, Tensor]:
-    """Finds the greatest number of each row, or of its sums with noise where there is a key."""
+def _first(z: Tensor, *noise: Tensor | int | None) -> tuple[Tensor, Tensor]:
+    """Finds the greatest of each row, or of its sums with noise where the first of `noise` is a key."""
     cut, rows = Cut(z), len(z)
     tops, seconds = cut.empty(2, rows, cut.blocks)
-    places = cut.empty(rows, cut.blocks, dtype=torch.int32)
+    parts = tops, seconds, cut.empty(rows, cut.blocks, dtype=torch.int32)
     chosen, lead = cut.empty(rows, dtype=torch.int64), cut.empty(rows)
-    parts = tops, seconds, places
-    step_stride = 0 if step is None or len(step) == 1 else step.stride(0)
-    noise = key if key is None else key.contiguous(), step, step_stride, offset
-    _first_two_kernel[cut.grid](
-        cut.flat, cut.stride, *noise, *parts, cut.width, NOISY=key is not None, **cut.first
-    )
+    row = cut.flat, cut.stride, *noise, *parts, cut.width
+    _first_two_kernel[cut.grid](*row, NOISY=noise[0] is not None, **cut.first)
     _first_kernel[(rows,)](*parts, chosen, lead, cut.blocks, PARTS=cut.room, **cut.joined)
     return chosen, lead

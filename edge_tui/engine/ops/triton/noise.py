@@ -62,14 +62,25 @@ def gumbel(ids, key, step):
 
 @triton.jit
 def _noise_kernel(
-    ids, row_stride, stride, key, step, step_stride, offset, out, N, KIND: tl.constexpr, BLOCK: tl.constexpr
+    ids,
+    row_stride,
+    stride,
+    key,
+    key_stride,
+    step,
+    step_stride,
+    offset,
+    out,
+    N,
+    KIND: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Computes numbers of a block of a row's ids."""
     row = tl.program_id(1).to(tl.int64)
     spots = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = spots < N
     id = tl.load(ids + row * row_stride + spots * stride, mask=inside, other=0) + offset
-    own, at = tl.load(key + row), tl.load(step + row * step_stride)
+    own, at = tl.load(key + row * key_stride), tl.load(step + row * step_stride)
     if KIND == _BITS:
         number = bits(id, own, at)
     elif KIND == _UNIFORM:
@@ -84,15 +95,19 @@ def noise(kind: Noise, ids: Tensor, key: Tensor, step: Tensor, offset: int) -> T
 
     Args:
         kind: The method of `Rng`.
-        ids: int64 `[R, N]`, in any strides.
-        key: int64 `[R]`.
+        ids: int64 `[R, N]` or `[1, N]`, in any strides.
+        key: int64 `[R]` or `[1]`.
         step: int64 `[R]` or `[1]`.
         offset: Added to each id.
     """
-    rows, count = ids.shape
+    rows, count = max(len(ids), len(key)), ids.shape[1]
     out = torch.empty(rows, count, dtype=torch.int64 if kind == "bits" else torch.float32, device=ids.device)
-    step_stride = 0 if len(step) == 1 else step.stride(0)
     grid = triton.cdiv(count, _BLOCK), rows
-    numbers = ids, *ids.stride(), key.contiguous(), step, step_stride, offset, out, count
-    _noise_kernel[grid](*numbers, KIND=_KINDS[kind], BLOCK=_BLOCK)
+    numbers = ids, row_stride(ids), ids.stride(1), key, row_stride(key), step, row_stride(step), offset
+    _noise_kernel[grid](*numbers, out, count, KIND=_KINDS[kind], BLOCK=_BLOCK)
     return out
+
+
+def row_stride(x: Tensor) -> int:
+    """Returns the distance from a row's numbers to the next one's; 0 where one row holds for all."""
+    return 0 if len(x) == 1 else x.stride(0)
