@@ -177,8 +177,6 @@ def build_record(
     """
     step = sampled.step
     done = buffers.never if step.done is None else step.done
-    if not decoder.owns_eos and buffers.eos.numel():
-        done = done | (step.chosen[:, None] == buffers.eos).any(-1)
     parent = buffers.rows if step.parent is None else step.parent
     names = names_of(decoder.columns)
     of_stages = decoder.stage_columns(state)
@@ -191,5 +189,6 @@ def build_record(
     buffers.step.add_(1)
     rows_permuted = step.parent is not None
     decision = step.final, step.chosen, parent, done, buffers.block[-1], extras
-    choice = step.margin, sampled.removals, step.removing_stage
+    ends = None if decoder.owns_eos else buffers.eos
+    choice = step.margin, sampled.removals, step.removing_stage, ends
     return record(sampled.raw, *decision, rows_permuted, candidates, *choice)

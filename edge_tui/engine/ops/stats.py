@@ -86,6 +86,7 @@ def record(
     margin: Tensor | None = None,
     removals: Sequence[Removals | None] = ((),),
     removing_stage: Tensor | None = None,
+    ends: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Records one step.
 
@@ -106,6 +107,7 @@ def record(
         removals: What the step's links left, of all rows together or of each row, which is a position then.
         removing_stage: int8 `[R, V]`, the link that removed each token, `UNKNOWN` where `removals` tell; None
             where they tell all.
+        ends: int64 `[E]`, tokens that end the row that takes them; None where `done` says all.
 
     Returns:
         int32 `[R, len(INTS) + 3·TOP]` and float32
@@ -115,15 +117,18 @@ def record(
 
     from edge_tui.engine.ops.triton.availability import available
 
-    decision = (final, chosen, parent, done, version, extras)
     if z.is_cuda and available() is None:
         from edge_tui.engine.ops.triton import stats as stats_triton
 
-        ints, floats = stats_triton.record(z, *decision, moved, candidates, margin, removing_stage)
+        decision = (final, chosen, parent, done, version, extras)
+        ints, floats = stats_triton.record(z, *decision, moved, candidates, margin, removing_stage, ends)
         if any(each is None or each for each in removals):  # else the kernels have found what there is
             origin, ids = parent if moved else None, ints[:, ALTERNATIVES][:, :TOP]
             ints[:, STAGES] = _stages(final, removals, origin, removing_stage, ids).int()
         return ints, floats
+    if ends is not None and len(ends):
+        done = done | (chosen[:, None] == ends).any(-1)
+    decision = (final, chosen, parent, done, version, extras)
     found = partial(_stages, final, removals, parent if moved else None, removing_stage)
     ints, floats = reference(z.index_select(0, parent) if moved else z, *decision, margin, found)
     if candidates:

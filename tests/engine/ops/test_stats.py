@@ -90,6 +90,26 @@ def test_broken_choices_show_in_what_kernels_record(kind: str) -> None:
     _broken(lambda *given: stats_triton.record(*given, moved=False), kind, DEVICE)
 
 
+def _ending(record: Callable[..., tuple[Tensor, Tensor]], device: str, **more: object) -> None:
+    """Tokens that end a row mark it, beside what its strategy says."""
+    z, chosen = torch.randn(4, 70, device=device), torch.tensor([3, 9, 9, 4], device=device)
+    done = torch.tensor([0, 0, OUT_OF_RANGE, OUT_OF_RANGE], device=device)
+    given = z, z, chosen, torch.arange(4, device=device), done, torch.ones(4, device=device), []
+    for ends, expected in (((50, 9), [0, 1, 3, 2]), ((3,), [1, 0, 2, 2]), ((), [0, 0, 2, 2])):
+        ids = torch.tensor(ends, dtype=torch.int64, device=device)
+        assert record(*given, ends=ids, **more)[0][:, INTS.index("done")].tolist() == expected
+    assert record(*given, **more)[0][:, INTS.index("done")].tolist() == [0, 0, 2, 2]
+
+
+def test_a_token_that_ends_a_row_marks_it() -> None:
+    _ending(record, "cpu")
+
+
+@interpreted
+def test_a_token_that_ends_a_row_marks_it_in_what_kernels_record() -> None:
+    _ending(stats_triton.record, DEVICE, moved=False)
+
+
 def test_small_vocabularies_are_padded() -> None:
     values, ids = top(torch.tensor([[0.1, 0.9]]).log())
     assert ids[0].tolist() == [1, 0] + [-1] * (TOP - 2)

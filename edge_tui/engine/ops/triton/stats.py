@@ -52,8 +52,8 @@ class Sides(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Holds the arguments of `stats.record` with a number for each row, and the link that removed each token
-    int8 `[R, V]`; this and the margin may be None.
+    """Holds the arguments of `stats.record` with a number for each row, the link that removed each token int8
+    `[R, V]`, and the tokens that end a row; these two and the margin may be None.
     """
 
     chosen: Any
@@ -62,6 +62,7 @@ class Decision(NamedTuple):
     version: Any
     margin: Any
     removing: Any
+    ends: Any
 
 
 class Scratch(NamedTuple):
@@ -163,7 +164,7 @@ def _find_removals(sides, ids, removing, stages, row, V):
 
 
 @triton.jit
-def _pack(sides, decision, scratch, ints, floats, V, floats_stride, BLOCK: tl.constexpr):
+def _pack(sides, decision, scratch, ints, floats, V, floats_stride, BLOCK: tl.constexpr, ENDS: tl.constexpr):
     """Lists candidates that reach the bound, sorts them, and writes the record."""
     block, row, side = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     count, rows = tl.num_programs(0), tl.num_programs(1)
@@ -193,10 +194,14 @@ def _pack(sides, decision, scratch, ints, floats, V, floats_stride, BLOCK: tl.co
             if decision.margin is not None:
                 margin = tl.load(decision.margin + row)
             tl.store(floats + row * floats_stride + 3, margin)
-            tl.store(head, tl.load(decision.chosen + row).to(tl.int32))
+            chosen = tl.load(decision.chosen + row)
+            done = tl.load(decision.done + row).to(tl.int32)
+            for each in tl.static_range(ENDS):
+                done |= (tl.load(decision.ends + each) == chosen).to(tl.int32)  # `ENDED` is 1
+            tl.store(head, chosen.to(tl.int32))
             tl.store(head + 1, tl.load(decision.parent + row).to(tl.int32))
             tl.store(head + 2, tl.load(scratch.ranks + line))
-            tl.store(head + 3, tl.load(decision.done + row).to(tl.int32))
+            tl.store(head + 3, done)
             tl.store(head + 4, tl.load(decision.version + row).to(tl.int32))
             tl.store(head + 5, tl.load(scratch.counts + rows + row))
 
@@ -253,6 +258,7 @@ def record(
     candidates: Sequence[Tensor] = (),
     margin: Tensor | None = None,
     removing_stage: Tensor | None = None,
+    ends: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Launches `stats.record`. Records of one shape share scratch, so they must follow one another."""
     rows, width = final.shape
@@ -264,7 +270,8 @@ def record(
     block, blocks = cut(width)
     sides = Sides(z, z.stride(0), final, final.stride(0), parent if moved else None)
     margin = None if margin is None else margin.contiguous()
-    decision = Decision(chosen, parent, done, version, margin, removing_stage)
+    count = 0 if ends is None else len(ends)
+    decision = Decision(chosen, parent, done, version, margin, removing_stage, ends if count else None)
     ints = torch.empty(rows, _WIDTH.value, dtype=torch.int32, device=z.device)
     columns = _LEAD_FLOATS.value + 2 * TOP
     extras_end = columns + len(extras)
@@ -273,7 +280,7 @@ def record(
         floats[:, column].copy_(extra)
     grid = (blocks, rows, 2)
     _scan[grid](sides, decision, scratch, width, BLOCK=block, PARTS=triton.next_power_of_2(blocks))
-    _pack[grid](sides, decision, scratch, ints, floats, width, floats.stride(0), BLOCK=block)
+    _pack[grid](sides, decision, scratch, ints, floats, width, floats.stride(0), BLOCK=block, ENDS=count)
     for index, candidate in enumerate(candidates):
         _look_up[(rows,)](candidate, ints, floats, width, floats.stride(0), extras_end + 2 * TOP * index)
     return ints, floats
