@@ -117,14 +117,14 @@ def attention() -> None:
     cache = torch.zeros(rows, 2 * kv_heads, room, d, dtype=torch.bfloat16)
     owner, length = torch.zeros(rows, room, dtype=torch.int32), torch.zeros(rows, dtype=torch.int64)
     angles = torch.zeros(room, d, dtype=torch.bfloat16)
-    plain, fork = (None, None, None), (cache, length[:1], owner)
+    plain, fork = (cache, None, None, None), (cache[:2], cache, length, owner)
     for k, given in ((1, fork), (5, plain)):
         qkv = torch.zeros(rows * k, (heads + 2 * kv_heads) * d, dtype=torch.bfloat16)
         out = torch.zeros(rows * k, heads * d, dtype=torch.bfloat16)
         scratch = attend_triton.Scratch(rows, k, heads, d, qkv.device, 132)
         how: dict[str, Any] = {"heads": heads, "kv_heads": kv_heads, "k": k}
         how["sinks"] = out[0] if k == 5 else None
-        attend_triton.attend(qkv, cache, *given, length, angles, angles, out, scratch, **how)
+        attend_triton.attend(qkv, *given, length, angles, angles, out, scratch, **how)
     attend_triton.follow(owner, length)
 
 
