@@ -53,7 +53,10 @@ class Graphs:
         try:
             with self._logits_out():
                 self._forwards = [capture(forward) for forward in runner.forwards()]
-            in_place = all(out.logits is outputs[name].logits for name, out in runner.outputs.items())
+            in_place = all(
+                out.logits.data_ptr() == outputs[name].logits.data_ptr()
+                for name, out in runner.outputs.items()
+            )
             self._choose = capture(self._choose_alone)
             if runner.is_one_graph and in_place:
                 self._step = capture(self._choose_and_forward)

@@ -67,8 +67,6 @@ class StreamGroup:
         self.root = root
         self.context = root
         self._rows = rows
-        self._logits: Tensor | None = None
-        self._outputs: dict[str, Output] = {}
 
     def spread(self, tokens: Tensor) -> Tensor:
         """Repeats the tokens `[R, 1]` chosen last for each stream: `[S * R, 1]` on the model's device."""
@@ -86,18 +84,16 @@ class StreamGroup:
         self.context.reorder(parent)
 
     def split(self, output: Output) -> dict[str, Output]:
-        """Takes a forward's output apart by stream; of the same tensor it gives the same ones."""
+        """Takes a forward's output apart by stream, in the same memory."""
         if len(self.names) == 1:
             return {self.names[0]: output}
-        if self._logits is not output.logits:
-            self._logits = output.logits
-            parts = output.logits.chunk(len(self.names))
-            self._outputs = {name: Output(part) for name, part in zip(self.names, parts, strict=True)}
-        return self._outputs
+        parts = output.logits.chunk(len(self.names))
+        return {name: Output(part) for name, part in zip(self.names, parts, strict=True)}
 
     def logits(self, outputs: Mapping[str, Output]) -> Tensor:
-        """Returns the tensor `[S * R, K, V]` that outputs which `split` gave are parts of."""
-        if len(self.names) == 1:
-            return outputs[self.names[0]].logits
-        assert self._logits is not None, "no forward has been split"
-        return self._logits
+        """Puts together what `split` took apart: logits `[S * R, K, V]` in the memory of these outputs."""
+        first, *others = (outputs[name].logits for name in self.names)
+        step = first.numel() * first.element_size()
+        places = [other.data_ptr() - first.data_ptr() for other in others]
+        assert places == [step * at for at in range(1, len(self.names))], "outputs of several forwards"
+        return first.as_strided((len(self.names) * len(first), *first.shape[1:]), first.stride())

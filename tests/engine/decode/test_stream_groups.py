@@ -267,6 +267,25 @@ def test_rows_that_move_stay_with_their_prompt(share: bool, tmp_path: Path) -> N
     assert rows.lengths() == rows.length.tolist() == [23] * 3 + [7] * 3
 
 
+def test_each_forwards_logits_are_found_again_in_their_own_memory(folder: Path) -> None:
+    """Graphs of several ways to step are kept; each writes where its own choice reads."""
+    model = load(ModelSpec(str(folder), "float32", "cpu", context=1024)).model
+    for names in (("a",), ("a", "b", "c")):
+        root = model.open(len(names), 16)
+        group = StreamGroup(names, model, root, 2)
+        group.context = root.fork(2)
+        forwards = [model.forward(group.context, group.spread(torch.tensor([[7], [9]]))) for _ in range(2)]
+        outputs = [group.split(each) for each in forwards]
+        for forward, output in zip(forwards, outputs, strict=True):
+            whole = group.logits(output)
+            assert torch.equal(whole, forward.logits)
+            assert whole.data_ptr() == forward.logits.data_ptr()
+        if len(names) > 1:
+            mixed = {**outputs[0], "c": outputs[1]["c"]}
+            with pytest.raises(AssertionError, match="several forwards"):
+                group.logits(mixed)
+
+
 def test_the_other_tier_reads_streams_one_after_another_and_says_so(
     tmp_path: Path, opened: Callable[..., Engine]
 ) -> None:
