@@ -8,8 +8,6 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tools.stories.corpus import CORPUS, corpus, filter_stories, split_of
 from tools.stories.duplicates import Duplicates
@@ -60,6 +58,7 @@ def test_a_whole_story_is_kept() -> None:
         (STORY + " They ran up and up and up" + " and up" * 40 + ".", "loop"),
         (edited(4, "He had a ribbon that Obama gave him on Sunday."), "name"),
         (edited(4, "He had a ribbon that Emma Stone gave him on Sunday."), "name"),
+        (edited(4, "He had a ribbon that Emma Rose gave him on Sunday."), "name"),
         (edited(4, "He had seen it in Paris with his mother and his dog."), "name"),
     ],
 )
@@ -111,7 +110,7 @@ def test_repeats_and_near_repeats_are_found() -> None:
     )
 
 
-@given(st.integers(0, 10**6))
+@pytest.mark.parametrize("seed", range(5))
 def test_a_half_new_story_is_new(seed: int) -> None:
     words = [chr(97 + n % 26) + chr(97 + n // 26) for n in range(400)]
     rng = random.Random(seed)

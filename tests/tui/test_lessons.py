@@ -11,6 +11,7 @@ from edge_tui.tui.lessons.lesson import Step, lessons
 from edge_tui.tui.lessons.progress import Progress
 from edge_tui.tui.lessons.prompts import CODE, STORY, lesson_prompt
 from tests.tui.rendered import lines, until
+from tests.tui.test_workbench import ended
 
 
 def step_of(bench: Any) -> int:
@@ -158,6 +159,21 @@ async def test_a_lesson_is_left_and_comes_back_where_it_was(picture: Any) -> Non
         await until(pilot, lambda: pilot.app.screen is not pilot.app.workbench)
         await pilot.press("ctrl+x")
         await until(pilot, lambda: any("▸··" in line for line in lines(pilot.app)))
+
+
+async def test_a_run_from_before_ticks_nothing(picture: Any) -> None:
+    async with picture().run_test(size=(80, 24)) as pilot:
+        bench = pilot.app.workbench
+        await until(pilot, lambda: bench.session.engine is not None)
+        bench.prompt.put("Why?")
+        bench.pane.focus()
+        await pilot.press("1", "ctrl+j")
+        await until(pilot, lambda: ended(bench))
+        await pilot.press("f2", "enter")
+        await until(pilot, lambda: any("lesson 1 of 6" in line for line in lines(pilot.app)))
+        await pilot.pause(0.2)  # ticks that look at the run that is still there
+        assert step_of(bench) == 0
+        await run(pilot, 1, "ctrl+j")
 
 
 async def test_all_steps_stand_in_the_sidebar_where_there_is_room(picture: Any) -> None:

@@ -131,7 +131,7 @@ class BatchWriter:
         best, ids = logits.topk(min(_CHOICES, logits.shape[-1]), -1)
         best = best.float() - _AGAIN * self._would_repeat(ids)
         over = (self._position - self._given - _PATIENCE).clamp(min=0)
-        best = best + _HURRY * over.unsqueeze(1) * torch.isin(ids, self._ends)
+        best = best + _HURRY * over.unsqueeze(1) * self._is_end(ids)
         p = (best / self._temperature.unsqueeze(1)).softmax(-1)
         outside = p.cumsum(-1) - p >= self._top_p.unsqueeze(1)
         noise = -(-Rng(self._key, self._position).uniform(ids).log()).log()
@@ -142,8 +142,11 @@ class BatchWriter:
         token = torch.where(prompt, kept, ids.gather(1, choice).squeeze(1))
         self._ids[self._row, after] = token
         self._position.copy_(torch.where(self._done, self._position, after))
-        ended = torch.isin(token, self._ends) | (after == self.model.length - 1)
+        ended = self._is_end(token) | (after == self.model.length - 1)
         self._done |= ended & (after >= self._given)
+
+    def _is_end(self, ids: torch.Tensor) -> torch.Tensor:
+        return (ids.unsqueeze(-1) == self._ends).any(-1)
 
     def _would_repeat(self, candidates: torch.Tensor) -> torch.Tensor:
         """Tells which tokens once followed the tokens that stand last, in the text after the prompt.
