@@ -58,7 +58,7 @@ def agree(rows: int, vocab: int, width: int, capacity: int, steps: int) -> None:
     assert len(overs) == 2
 
 
-@pytest.mark.parametrize(("rows", "vocab", "width", "capacity"), [(1, 40, 6, 9), (4, 300, 300, 20)])
+@pytest.mark.parametrize(("rows", "vocab", "width", "capacity"), [(1, 40, 6, 9), (4, 300, 150, 12)])
 def test_steps_agree(rows: int, vocab: int, width: int, capacity: int) -> None:
     """With one position's states in a block, and with several; the past is empty once."""
     agree(rows, vocab, width, capacity, 4)

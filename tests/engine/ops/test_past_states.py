@@ -25,7 +25,7 @@ step = st.tuples(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(steps=st.lists(step, min_size=3, max_size=4), uneven=st.booleans())
 def test_rows_hold_the_states_of_their_parents(steps: list[tuple[int, object, int]], uneven: bool) -> None:
     """After any order of storing, following a winner, crossing over and forgetting."""
