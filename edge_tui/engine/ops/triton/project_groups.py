@@ -222,9 +222,11 @@ def project_groups_on_tensor_cores(
         value = value_ahead
         gain = gain_ahead
 
+    place, own = own_rows(width, GATE, BLOCK_N)
     finish(
         tl.sum(sums, axis=0),
-        *own_rows(width, GATE, BLOCK_N),
+        place,
+        own,
         squares,
         bias,
         norm,
