@@ -8,22 +8,28 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint, pair_refusal
 from edge_tui.engine.events import PromptRead
 from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.models.loading import load_flat
+from edge_tui.engine.ops import packed_linear
+from edge_tui.engine.ops.code_groups import unpack
 from edge_tui.engine.port import Message, ModelSpec, Request
 from tests.engine.checkpoints.gguf.test_tokenizer import strings
 from tests.engine.watch import Watched, watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from edge_tui.engine.ops.packed import PackedMatrix
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(1200)]
 
@@ -181,3 +187,32 @@ def test_a_second_turn_goes_on_from_the_first_and_is_that_of_generate(
     )
     expected = model.generate(**ids, max_new_tokens=30, do_sample=False)[0, ids.input_ids.shape[1] :]
     assert second.text == tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def test_codes_kept_for_a_gpu_are_as_good_as_dequantised_weights(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Perplexity of English text in float16, the product in plain operations: other tests hold it to them."""
+
+    def project(x: torch.Tensor, packed: PackedMatrix, out: torch.Tensor) -> None:
+        out.copy_(F.linear(x.float(), unpack(packed).dequantise()))
+
+    monkeypatch.setattr(packed_linear, "check", lambda *_: None)
+    monkeypatch.setattr(packed_linear, "_FEW", 256)
+    monkeypatch.setattr(pytest.importorskip("edge_tui.engine.ops.triton.project"), "project", project)
+    checkpoint = open_checkpoint(str(model / "model.gguf"))
+    text = Path("docs/how-the-engine-works.md").read_text(encoding="utf-8")
+    ids = torch.tensor(checkpoint.read_tokenizer().encode(text).ids[:768])[None]
+
+    def perplexity(codes: bool, dtype: torch.dtype) -> float:
+        flat = load_flat(
+            checkpoint, device="cpu", dtype=dtype, precision=str(dtype), context=1024, codes=codes
+        )
+        ctx = flat.open(1, 1024)
+        logits = torch.cat([flat.forward(ctx, piece).logits[0].float() for piece in ids.split(256, 1)])
+        losses = -logits[:-1].log_softmax(-1).gather(1, ids[0, 1:, None])
+        return float(losses.mean().exp())
+
+    kept = perplexity(True, torch.float16)
+    assert abs(kept / perplexity(False, torch.float16) - 1) < 1e-3
+    assert abs(kept / perplexity(False, torch.float32) - 1) < 1e-3
