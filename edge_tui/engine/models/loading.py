@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,13 @@ from edge_tui.engine.models.flat import FlatModel
 from edge_tui.engine.models.layers import DecoderWeights, Layer, Mlp, Norm
 from edge_tui.engine.models.weight_bytes import BUFFERS
 from edge_tui.engine.ops.cpu.packed_sizes import packers
-from edge_tui.engine.ops.linear import CpuLinear, Linear, PlainLinear, float32_on_cpu
+from edge_tui.engine.ops.linear import (
+    CpuLinear,
+    Linear,
+    PlainLinear,
+    codes_on_cpu,
+    float32_on_cpu,
+)
 from edge_tui.engine.ops.packed_linear import GroupLinear
 from edge_tui.engine.ops.quantisation import head_packer_of, packer_of
 from edge_tui.machine.devices import release_freed_memory
@@ -60,7 +67,8 @@ def load_flat(
             to the embedding there; anything else keeps `dtype`, except that large matrices which 16 bits hold
             are kept in 16 bits by a CPU that computes in float32.
         context: Most positions to promise in `info.context`; 0 means the model's own limit.
-        codes: True keeps the layers' matrices as codes in groups where they are stored so.
+        codes: True keeps the layers' matrices as codes in groups where they are stored so. On a CPU those of
+            more than four bits, the head and the embedding are rounded to float16 then.
         progress: Called with (bytes read, bytes in all).
         cancelled: Called before each tensor.
         weights_from: Makes the weights from the source's tensors; called as `Weights` is.
@@ -74,11 +82,15 @@ def load_flat(
     """
     flat = flat_config(source.config)
     pack, pack_head = packer_of(precision, device), head_packer_of(precision, device)
+    # A GPU's kernels compute in 16 bits, interpreted on a CPU too; its own ones do in float32.
+    rounds = codes and dtype == torch.float32
+    if rounds:
+        pack = pack_head = partial(float32_on_cpu, rounds=True)
     with closing(source.open_tensors()) as tensors:
         reader = weights_from(tensors, device, dtype, progress, cancelled)
         # Both before the layers, because no other matrix is as wide before it is packed.
         layout = flat.layout.found_in(reader)
-        embedding, head, tied = _pack_ends(reader, flat, layout, pack_head)
+        embedding, head, tied = _pack_ends(reader, flat, layout, pack_head, rounds)
         layers = _read_layers(reader, replace(flat, layout=layout), pack, codes)
         prefix, norm = layout.prefixes[0], None
         if flat.features.final_norm:
@@ -109,7 +121,7 @@ def load_flat(
 
 
 def _pack_ends(
-    reader: Weights, flat: FlatConfig, layout: TensorLayout, pack_head: Packer
+    reader: Weights, flat: FlatConfig, layout: TensorLayout, pack_head: Packer, rounds: bool
 ) -> tuple[Tensor, Linear, bool]:
     """Reads the embedding and packs the head; the flag says whether they are one matrix."""
     embedding, last = read_ends(reader, flat)
@@ -117,7 +129,9 @@ def _pack_ends(
     bias = reader.get(f"{layout.heads[0]}.bias", flat.vocab) if flat.head_bias else None
     head = pack_head(last, bias)
     del last  # before room is taken for a narrower embedding
-    if not isinstance(head, PlainLinear):
+    if rounds and not isinstance(head, PlainLinear):
+        embedding = embedding.half()
+    elif not isinstance(head, PlainLinear):
         embedding = _narrow(embedding, exactly=isinstance(head, CpuLinear) and head.kind == "half")
     return embedding, head, tied
 
@@ -260,7 +274,8 @@ def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Calla
         if groups is not None:
             if order is not None:
                 groups, vector = groups[order], None if vector is None else vector[order]
-            kept = GroupLinear(groups, vector, weights.dtype)
+            wide = weights.dtype == torch.float32
+            kept = codes_on_cpu(groups, vector) if wide else GroupLinear(groups, vector, weights.dtype)
             return lambda: kept
         weight = _stacked(weights, stored, rows, columns, layout.transposed)
         if order is not None:

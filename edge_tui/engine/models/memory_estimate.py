@@ -16,8 +16,9 @@ from edge_tui.engine.checkpoints.gguf.model import ENDS
 from edge_tui.engine.models.architectures import FlatConfig, flat_config, supports
 from edge_tui.engine.models.capacity import CHUNK, SLACK, SLICE, round_up
 from edge_tui.engine.models.weight_bytes import WIDTH, count_weights
+from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu.packed_sizes import packers
-from edge_tui.engine.ops.quantisation import INT8, QUANTISATIONS
+from edge_tui.engine.ops.quantisation import FOUR_BIT, INT8, QUANTISATIONS
 from edge_tui.machine.devices import cpu_has_bfloat16, free_memory
 from edge_tui.util.formatting import size
 
@@ -145,16 +146,21 @@ def context_to_reserve(checkpoint: Checkpoint, requested: int, precision: str, d
 def keeps_codes(checkpoint: Checkpoint, precision: str, device: str) -> bool:
     """Tells whether a load keeps the layers' matrices as the codes that are stored.
 
-    It does on an NVIDIA GPU in the flat tier, unless another precision is asked for. Both the loader and the
-    estimate go by this.
+    It does in the flat tier, on an NVIDIA GPU and, those of four bits, on a CPU, unless another precision is
+    asked for. Both the loader and the estimate go by this.
     """
-    if not device.startswith("cuda") or precision not in ("auto", packed_precision(checkpoint)):
+    if device == "mps" or precision not in ("auto", packed_precision(checkpoint)):
         return False
     flat = _flat(checkpoint)
     if flat is None or flat.layout.transposed:
         return False
     layout = flat.layout.found_in(checkpoint.tensors)
-    return any(layout.matrix_of(name) and checkpoint.form_of(name) for name in checkpoint.tensors)
+    forms = (
+        (form, tensor.shape)
+        for name, tensor in checkpoint.tensors.items()
+        if layout.matrix_of(name) and (form := checkpoint.form_of(name))
+    )
+    return any(device != "cpu" or packed_sizes.keeps_codes(form, *shape) for form, shape in forms)
 
 
 def packed_precision(checkpoint: Checkpoint) -> str:
@@ -184,7 +190,7 @@ def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tu
             return precision, half
         return precision, "float32" if _flat(checkpoint) else "bfloat16"
     if keeps_codes(checkpoint, precision, device):
-        return packed_precision(checkpoint), half
+        return packed_precision(checkpoint), "float32" if device == "cpu" else half
     if device != "cpu":
         return own, own
     if checkpoint.parameters <= SMALL:
@@ -226,6 +232,8 @@ class MemoryNeed:
         self._precision, dtype = resolve_precision(checkpoint, precision, device)
         self._kind, self._device = QUANTISATIONS.get(self._precision), device
         self._codes = keeps_codes(checkpoint, self._precision, device)
+        if self._codes and device == "cpu":
+            self._kind = FOUR_BIT
         self._number = WIDTH[dtype]
         self._rows, self._new, self._streams = rows, new, streams
         self._cuda = device.startswith("cuda")
@@ -356,7 +364,7 @@ class MemoryNeed:
     def _widened(self) -> int:
         """Counts what one matrix takes that is widened to 16 bit for a chunk, the largest of the layers."""
         if self._kind is None:
-            return 2 * self._inner if self._codes else 0
+            return 2 * self._inner if self._codes else 0  # of a GPU
         shapes: list[tuple[int, int]] = []
         if (f := self._flat) is not None:
             heads = f.heads * f.head_dim

@@ -7,7 +7,7 @@ from collections import defaultdict
 from math import prod
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.ops.cpu.packed_sizes import half_bytes, is_worth_packing
+from edge_tui.engine.ops.cpu.packed_sizes import code_bytes, half_bytes, is_worth_packing
 from edge_tui.engine.ops.group_form import GroupForm, merged
 from edge_tui.engine.ops.packed import NF4_BLOCK
 from edge_tui.engine.ops.quantisation import FOUR_BIT, INT8, QUANTISATIONS, is_scale
@@ -49,9 +49,11 @@ def count_weights(
         checkpoint.text_config.get("tie_word_embeddings", checkpoint.config.get("tie_word_embeddings"))
     )
     kind = None if checkpoint.quantization else QUANTISATIONS.get(precision)
-    halve = precision == "float32" and flat is not None and device == "cpu" and cpu_has_half()
+    codes_on_cpu = codes and device == "cpu"
+    wide = precision == "float32" or codes_on_cpu
+    halve = wide and flat is not None and device == "cpu" and cpu_has_half()
     quantised_on_cpu = kind is not None and flat is not None and device == "cpu"
-    narrow_head = bool(ends) and (quantised_on_cpu or (halve and _fits_half(ends[-1:])))
+    narrow_head = bool(ends) and (quantised_on_cpu or (halve and _fits_half(ends[-1:], codes_on_cpu)))
     total = first = 0
     if narrow_head:
         rows, *columns = ends[-1].shape
@@ -78,6 +80,10 @@ def count_weights(
     for name, parts in matrices.items():
         elements, outputs = sum(t.numel for t in parts), sum(t.shape[columns_first] for t in parts)
         form = merged(forms[name])
+        if codes_on_cpu:
+            inner = max(inner, elements)
+            total += code_bytes(form, outputs, elements // outputs)
+            continue
         if (halve and not _fits_half(parts)) or (codes and form is None):
             total += elements * WIDTH[dtype]
             continue
@@ -89,9 +95,9 @@ def count_weights(
     return total, inner, first
 
 
-def _fits_half(parts: Sequence[StoredTensor]) -> bool:
+def _fits_half(parts: Sequence[StoredTensor], rounds: bool = False) -> bool:
     """Tells whether a CPU that computes in float32 keeps the matrix of these parts as float16."""
-    exact = all(part.dtype in ("BF16", "F16") for part in parts)
+    exact = rounds or all(part.dtype in ("BF16", "F16") for part in parts)
     return exact and is_worth_packing(sum(part.numel for part in parts))
 
 

@@ -20,6 +20,8 @@ from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix, PrecisionError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edge_tui.engine.ops.code_groups import CodeGroups
+
 
 class Linear(Protocol):
     """Computes `y = x Wᵀ + b`. Called with `[N, in]`, returns `[N, out]` in the input's dtype."""
@@ -160,10 +162,10 @@ class Fp4(Nf4):
     levels = "fp4"
 
 
-def float32_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """Packs a matrix as float16 where that loses nothing and is read faster; else leaves it as it is."""
+def float32_on_cpu(weight: Tensor, bias: Tensor | None = None, *, rounds: bool = False) -> Linear:
+    """Packs a matrix as float16 where that is read faster and loses nothing, or `rounds`; else leaves it."""
     if packed_sizes.is_worth_packing(weight.numel()) and project_cpu.can_half():
-        packed = project_cpu.pack_half(weight)
+        packed = project_cpu.pack_half(weight, rounds)
         if packed is not None:
             return CpuLinear("half", weight, bias, packed)
     return PlainLinear(weight, bias)
@@ -190,6 +192,13 @@ def int4_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
         return CpuLinear("int4", weight, bias, project_cpu.pack_int4(weight))
     check_bitsandbytes("4bit")
     return Nf4(weight, bias)
+
+
+def codes_on_cpu(groups: CodeGroups, bias: Tensor | None = None) -> Linear:
+    """Keeps codes of four bits, and rounds the weights that others stand for to float16."""
+    if packed_sizes.keeps_codes(groups.form, *groups.codes.shape) and project_cpu.can_int4():
+        return CpuLinear("int4", groups.codes, bias, project_cpu.pack_codes(groups))
+    return float32_on_cpu(groups.dequantise(), bias, rounds=True)
 
 
 def check_bitsandbytes(precision: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -82,18 +83,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """TinyLlama's widths in Q8_0."""
-    path = tmp_path_factory.mktemp("gguf")
-    twin = make_checkpoint(
-        path / "twin", "llama", vocab=32_000, layers=6, hidden=2048, heads=32, kv_heads=4,
+def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TinyLlama's widths."""
+    return make_checkpoint(
+        tmp_path_factory.mktemp("gguf"), "llama", vocab=32_000, layers=6, hidden=2048, heads=32, kv_heads=4,
         intermediate=5632, context=4096, std=0.02,
     )  # fmt: skip
-    return write_gguf(twin, path / "m.gguf", lambda _: Type.Q8_0)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "4bit"])
-@pytest.mark.parametrize("model", ["folder", "gguf"])
+@pytest.fixture(scope="module")
+def gguf(twin: Path) -> Path:
+    return write_gguf(twin, twin / "m.gguf", lambda _: Type.Q8_0)
+
+
+@pytest.fixture(scope="module")
+def codes(twin: Path) -> Path:
+    return write_gguf(twin, twin / "m4.gguf", lambda _: Type.Q4_1)
+
+
+@pytest.mark.parametrize(
+    ("model", "precision"),
+    [*product(("folder", "gguf"), ("float32", "bfloat16", "int8", "4bit")), ("codes", "auto")],
+)
 def test_the_estimate_is_within_five_percent_of_the_peak(
     model: str, precision: str, request: pytest.FixtureRequest
 ) -> None:

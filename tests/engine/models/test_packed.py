@@ -131,7 +131,7 @@ def test_codes_stay_on_a_gpu_unless_another_precision_is_asked_for(tmp_path: Pat
     for checkpoint, precision, device in (
         (gguf, "bfloat16", "cuda:0"),
         (gguf, "int8", "cuda:0"),
-        (gguf, "auto", "cpu"),
+        (gguf, "float32", "cpu"),
         (gguf, "auto", "mps"),
         (plain, "auto", "cuda:0"),
     ):
@@ -147,6 +147,10 @@ def on_this_device(monkeypatch: pytest.MonkeyPatch) -> None:
     def keeps(checkpoint: Any, precision: str, _device: str) -> bool:
         return precision == "auto" or precision.endswith("packed")
 
+    def of_a_gpu(checkpoint: Any, precision: str, _device: str) -> tuple[str, str]:
+        return resolve_precision(checkpoint, precision, "cuda:0")
+
+    monkeypatch.setattr(loader, "resolve_precision", of_a_gpu)
     monkeypatch.setattr(loader, "keeps_codes", keeps)
     monkeypatch.setattr(memory_estimate, "keeps_codes", keeps)
 

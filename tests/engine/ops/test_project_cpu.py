@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from edge_tui.engine.ops.cpu import project as project_cpu
-from edge_tui.engine.ops.cpu.packed_sizes import fits_int4
+from edge_tui.engine.ops.cpu.packed_sizes import code_bytes, fits_int4
 from edge_tui.engine.ops.cpu.project import (
     PACK,
     can_half,
     can_int4,
     can_int8_dot,
     can_int8_vector,
+    pack_codes,
     pack_half,
     pack_int4,
     pack_int8,
@@ -23,6 +25,9 @@ from edge_tui.engine.ops.cpu.project import (
     project,
     unpack_int4,
 )
+from edge_tui.engine.ops.linear import CpuLinear, codes_on_cpu
+from tests.engine.ops.random_groups import KINDS as FORMS
+from tests.engine.ops.random_groups import random_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,6 +113,47 @@ def test_no_activation_is_no_answer(kind: str) -> None:
     weight, bias = normal(64, 32), normal(64, seed=1)
     got = project(torch.zeros(2, 32), kind, *packed(kind, weight, bias))
     assert torch.equal(got, bias.expand(2, -1))
+
+
+FOUR_BITS = [name for name, form in FORMS.items() if form.bits == 4]
+
+
+@needs_int4
+@pytest.mark.parametrize("name", FOUR_BITS)
+def test_four_bit_codes_stay_what_they_are(name: str) -> None:
+    """Where bfloat16 holds scales and subtrahends, every weight is exactly the file's."""
+    form = FORMS[name]
+    groups = random_groups(form, 96, 256)
+    rng = torch.Generator().manual_seed(1)
+    scale = 2.0 ** torch.randint(-9, -4, (96, 256 // form.group, 1), generator=rng)
+    whole = torch.randint(0, 9, scale.shape, generator=rng).float()
+    least = {"own": whole * scale, "zero": whole, "none": whole[..., :0]}[form.least]
+    exact = replace(groups, form=replace(form, outer=False), outer=None)
+    exact = replace(exact, scale=torch.cat((scale, least), -1).half())
+    weight, scales, _ = pack_codes(exact)
+    assert torch.equal(unpack_int4(weight, scales).float().t(), exact.dequantise())
+
+
+@needs_int4
+@pytest.mark.parametrize("name", FOUR_BITS)
+@pytest.mark.parametrize("tokens", [1, 5, 130])
+def test_products_with_codes_are_those_with_the_files_weights(name: str, tokens: int) -> None:
+    groups, x = random_groups(FORMS[name], 96, 256), normal(tokens, 256, seed=2)
+    matrix, bias = codes_on_cpu(groups, normal(96, seed=1)), normal(96, seed=1)
+    assert isinstance(matrix, CpuLinear)
+    assert matrix.kind == "int4"
+    assert matrix.nbytes == code_bytes(groups.form, 96, 256) + bias.nbytes
+    assert relative(matrix(x), x @ groups.dequantise().t() + bias) < 6e-3
+
+
+@pytest.mark.parametrize("name", ["Q8_0", "Q6_K", "GPTQ 8 bit g128"])
+@pytest.mark.parametrize("rows", [96, 2304])
+def test_wider_codes_are_rounded_to_float16_where_that_is_faster(name: str, rows: int) -> None:
+    groups, x = random_groups(FORMS[name], rows, 256), normal(3, 256, seed=2)
+    matrix = codes_on_cpu(groups)
+    assert isinstance(matrix, CpuLinear) == (rows > 96 and can_half())
+    assert matrix.nbytes == code_bytes(groups.form, rows, 256)
+    assert relative(matrix(x), x @ groups.dequantise().t()) < 3e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,8 +6,12 @@ The packing code and the memory estimate read the same numbers.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from edge_tui.machine.devices import cpu_has_int8, cpu_has_wide_int8, cpu_packs_int4
+from edge_tui.machine.devices import cpu_has_half, cpu_has_int8, cpu_has_wide_int8, cpu_packs_int4
+
+if TYPE_CHECKING:
+    from edge_tui.engine.ops.group_form import GroupForm
 
 BIG_MATRIX = 1 << 19
 """Weights from which on a matrix is better packed, if a CPU can: in int8 for an integer product, which takes
@@ -58,8 +62,22 @@ def int8_bytes(rows: int, columns: int) -> int:
     return rows * (columns + -columns % INT8_STEP + 2)
 
 
-def int4_bytes(rows: int, columns: int) -> int | None:
+def int4_bytes(rows: int, columns: int, group: int = INT4_GROUP) -> int | None:
     """Counts the bytes of an int4 matrix with a scale and a zero point a group; None if it cannot be one."""
     if not (cpu_packs_int4() and fits_int4(rows, columns)):
         return None
-    return rows * columns // 2 + rows * columns // 8
+    return rows * columns // 2 + rows * columns // group * 4
+
+
+def keeps_codes(form: GroupForm, rows: int, columns: int) -> bool:
+    """Tells whether a CPU multiplies by codes in groups as they are stored: by those of four bits."""
+    return form.bits == 4 and cpu_packs_int4() and fits_int4(rows, columns)
+
+
+def code_bytes(form: GroupForm | None, rows: int, columns: int) -> int:
+    """Counts the bytes of a matrix of codes: kept as such, or rounded to float16; None is no one form."""
+    if form is not None and keeps_codes(form, rows, columns):
+        return int4_bytes(rows, columns, form.group) or 0
+    if cpu_has_half() and is_worth_packing(rows * columns):
+        return half_bytes(rows, columns)
+    return 4 * rows * columns

@@ -43,6 +43,8 @@ _PIECE = 4096
 
 
 if TYPE_CHECKING:
+    from edge_tui.engine.ops.code_groups import CodeGroups
+
     PackedOnCpu = tuple[torch.Tensor, torch.Tensor, Opaque | None]
     """Weight, scales and opaque weight, as `project` takes them."""
 
@@ -188,12 +190,12 @@ def pack_int8_vector(weight: torch.Tensor) -> PackedOnCpu:
     return codes.new_empty(0), scales, fbgemm.pack_codes(codes, scales)
 
 
-def pack_half(weight: torch.Tensor) -> PackedOnCpu | None:
-    """Packs float16 for float32 activations with FBGEMM; None if float16 does not hold the matrix.
+def pack_half(weight: torch.Tensor, rounds: bool = False) -> PackedOnCpu | None:
+    """Packs float16 for float32 activations with FBGEMM; None if that loses something and may not: `rounds`.
 
     It fills up `N` to a multiple of 16, and `K` to one of `packed_sizes.VECTOR_BLOCK`.
     """
-    for at in range(0, len(weight), _FEW):
+    for at in range(0, 0 if rounds else len(weight), _FEW):
         piece = weight[at : at + _FEW]
         if not bool(((piece.half().float() - piece).abs() <= _LOST).all()):
             return None
@@ -231,6 +233,23 @@ def pack_int4(weight: torch.Tensor) -> PackedOnCpu:
         packed.append(torch._convert_weight_to_int4pack_for_cpu(codes.flatten(1).int(), 1))
         scales.append(torch.cat((scale, zero), -1).transpose(0, 1))
     return torch.cat(packed), torch.cat(scales, 1).contiguous(), None
+
+
+def pack_codes(groups: CodeGroups) -> PackedOnCpu:
+    """Packs four-bit codes as they are stored, in the layout of `pack_int4`, with their own groups.
+
+    A weight `S·q − M` is `(q - 8) · S + (8 S − M)`; both factors are rounded to bfloat16, no code changes.
+    """
+    factors, form = groups.factors(), groups.form
+    scale = factors[..., :1]
+    if form.least == "own":
+        zero = 8.0 * scale - factors[..., 1:]
+    else:
+        zero = (8.0 - (factors[..., 1:] if form.least == "zero" else form.zero)) * scale
+    pieces = (groups.codes[at : at + _PIECE] for at in range(0, len(groups.codes), _PIECE))
+    packed = [torch._convert_weight_to_int4pack_for_cpu(piece.int(), 1) for piece in pieces]
+    scales = torch.cat((scale, zero), -1).transpose(0, 1).bfloat16()
+    return torch.cat(packed), scales.contiguous(), None
 
 
 PACK = {"int8": pack_int8, "int8 dot": pack_int8_dot, "int8 vector": pack_int8_vector, "int4": pack_int4}
