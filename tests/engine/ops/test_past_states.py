@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from edge_tui.engine.ops import past_states
@@ -25,7 +25,9 @@ step = st.tuples(
 )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.generate])
+@example(steps=[(1, [1, 2, 0], 0), (1, [2, 0, 1], 0)], uneven=False)  # crosses over twice
+@example(steps=[(1, 1, 2), (1, [2, 0, 1], 0)], uneven=False)  # forgets behind a winner
 @given(steps=st.lists(step, min_size=3, max_size=4), uneven=st.booleans())
 def test_rows_hold_the_states_of_their_parents(steps: list[tuple[int, object, int]], uneven: bool) -> None:
     """After any order of storing, following a winner, crossing over and forgetting."""
