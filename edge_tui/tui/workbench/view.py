@@ -203,7 +203,8 @@ class WorkbenchView:
         self.pane.focus()
 
     def focus_tokens(self) -> None:
-        """Goes to the tokens once a dialog has given the focus back to where it was."""
+        """Goes to the tokens at once, and again when a dialog has given the focus back to where it was."""
+        self.pane.screen.set_focus(self.pane)
         self.pane.call_after_refresh(self.pane.focus)
 
     def look_at_token(self, index: int) -> None:
