@@ -174,11 +174,6 @@ class EdgeApp(TerminalApp):
         self._pacer = Pacer(cast("App[object]", self))
         self.set_interval(max(1 / max(self.settings.ui.frame_rate, 1), Pacer.TICK), self.tick)
 
-    @property
-    def all_painted(self) -> bool:
-        """True while no event of the engine waits to be painted."""
-        return not self.session.unpainted
-
     def _notify_of(self, notices: Sequence[str]) -> None:
         """Shows the first few notices of the start in one place, so that they do not cover the screen."""
         shown = [sanitise(notice) for notice in notices[:NOTICES]]
@@ -317,14 +312,13 @@ class EdgeApp(TerminalApp):
 
     def _follow(self, event: Event) -> None:
         """Does what an event of the engine asks of the app, whatever screen is shown."""
+        if isinstance(event, Loaded | Unloaded):
+            self._watch_gpus()
         match event:
             case Loaded():
                 from edge_tui.hub import recent_models
 
                 recent_models.remember(event.name)
-                self._watch_gpus()
-            case Unloaded():
-                self._watch_gpus()
             case Failed():
                 self.notify(sanitise(event.message), severity="error", markup=False, timeout=8)
                 if event.detail:

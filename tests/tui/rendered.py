@@ -96,7 +96,7 @@ async def settle(pilot: Any, calm: bool = True) -> None:
     for _ in range(100):
         await pilot.pause(Pacer.TICK)
         now = strips(app)
-        if now == before and app.all_painted and not due(app):
+        if now == before and not app.session.unpainted and not due(app):
             return
         before = now
     raise AssertionError(f"the screen does not come to rest, {due(app)}:\n" + "\n".join(lines(app)))

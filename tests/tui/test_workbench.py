@@ -62,14 +62,13 @@ def shown(workbench: WorkbenchScreen) -> int:
 
 def ready(workbench: WorkbenchScreen) -> bool:
     """Whether the model is there and the screen has said so, over whatever is said after a key."""
-    app: Any = workbench.app
-    return bool(workbench.session.loaded) and app.all_painted
+    return bool(workbench.session.loaded) and not workbench.session.unpainted
 
 
 def ended(workbench: WorkbenchScreen) -> bool:
     """Whether the run is over and painted to its end: the screen may be a seventh of a second behind."""
-    app: Any = workbench.app
-    return not workbench.session.busy and app.all_painted and workbench.pane.laid_out == shown(workbench)
+    session = workbench.session
+    return not session.busy and not session.unpainted and workbench.pane.laid_out == shown(workbench)
 
 
 async def test_run_streams_to_the_end_and_says_how_it_went(demo: Any) -> None:

@@ -180,7 +180,7 @@ async def test_an_answer_of_a_strategy_that_changes_its_state_in_apply_stays_whe
         bench.prompt.focus()
         await pilot.press("ctrl+j")
         ended = lambda: app.session.run is not None and app.session.run.phase == "done"  # noqa: E731
-        await until(pilot, lambda: ended() and app.all_painted, "a run")
+        await until(pilot, lambda: ended() and not app.session.unpainted, "a run")
         text = bench.pane.transcript.text
         bench.pane.post_message(TokenPane.TakeAlternative(3, 7))
         refusal = "run the prompt from its start"

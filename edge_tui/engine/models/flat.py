@@ -11,8 +11,8 @@ query heads a key head serves, `D` width of a head, `S` positions attention look
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,7 +30,7 @@ from edge_tui.engine.models.fused_cpu import fuse
 from edge_tui.engine.models.fused_cuda import MAX_POSITIONS
 from edge_tui.engine.models.fused_cuda import fuse as fuse_cuda
 from edge_tui.engine.models.layer_states import LayerStates, PastStates
-from edge_tui.engine.models.masks import Masks, alibi_slopes
+from edge_tui.engine.models.masks import Masks, NewPositions, alibi_slopes
 from edge_tui.engine.models.rope import rotate, tables
 from edge_tui.engine.ops.linear import PlainLinear
 from edge_tui.engine.ops.norm import rms_norm
@@ -39,8 +39,6 @@ from edge_tui.engine.ops.triton.availability import available
 from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from edge_tui.engine.models.architectures import FlatConfig
     from edge_tui.engine.models.base import Context
     from edge_tui.engine.models.layers import DecoderWeights, Layer, Norm
@@ -60,29 +58,6 @@ class FusedStep(Protocol):
 
         With `states` it fills their slots, and returns the head's product `[(E + 1) * R * K, 1, V]`.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class NewPositions:
-    """Holds where a call's new positions lie, worked out once for all layers.
-
-    Attributes:
-        span: `S`.
-        positions: int64 `[R, K]`; None when they are the last `K` of the span in every row.
-        cos: Broadcasts to `[R, K, heads, rotary]`.
-        sin: The same.
-        masks: For each window of the model what to add to the scores, broadcasting to
-            `[R, H, K, S]`; None where nothing needs hiding.
-        starts: Each row's new position where rows attend one after another, each to its own past; None where
-            all attend at once.
-    """
-
-    span: int
-    positions: Tensor | None
-    cos: Tensor
-    sin: Tensor
-    masks: Mapping[int, Tensor | None]
-    starts: Sequence[int] | None = None
 
 
 class FlatModel:

@@ -1,4 +1,4 @@
-"""Makes what is added to attention scores: masks, and the distance penalty of alibi.
+"""Makes attention masks and the distance penalty of alibi, and says where the positions of a call lie.
 
 Shapes: `R` rows, `K` positions of a call, `S` positions that attention looks at, `H` query heads.
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +81,26 @@ def alibi_slopes(heads: int) -> Tensor:
     own = [2 ** (-8 * i / n) for i in range(1, n + 1)]
     between = [2 ** (-4 * i / n) for i in range(1, 2 * (heads - n) + 1, 2)]
     return torch.tensor(own + between, dtype=torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class NewPositions:
+    """Holds where a call's new positions lie, worked out once for all layers.
+
+    Attributes:
+        span: `S`.
+        positions: int64 `[R, K]`; None when they are the last `K` of the span in every row.
+        cos: Broadcasts to `[R, K, heads, rotary]`.
+        sin: The same.
+        masks: For each window of the model what to add to the scores, broadcasting to
+            `[R, H, K, S]`; None where nothing needs hiding.
+        starts: Each row's new position where rows attend one after another, each to its own past; None where
+            all attend at once.
+    """
+
+    span: int
+    positions: Tensor | None
+    cos: Tensor
+    sin: Tensor
+    masks: Mapping[int, Tensor | None]
+    starts: Sequence[int] | None = None

@@ -212,8 +212,7 @@ class ModelsScreen(FilterListScreen[None]):
             else:
                 checkpoint = open_checkpoint(name)
             if checkpoint is not None:
-                run_params, other = self._run_params, self._other(name)
-                decoder = run_params.decoder
+                run_params, decoder, other = self._run_params, self._run_params.decoder, self._other(name)
                 values = {param.name: run_params.value(param)[0] for param in numbers(decoder.params)}
                 seen = estimate_model(
                     checkpoint,
