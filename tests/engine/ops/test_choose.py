@@ -28,6 +28,7 @@ triton = pytest.importorskip("triton")
 choose_kernels = pytest.importorskip("edge_tui.engine.ops.triton.choose_kernels")
 choose_search = pytest.importorskip("edge_tui.engine.ops.triton.choose_search")
 choose_parts = pytest.importorskip("edge_tui.engine.ops.triton.choose_parts")
+noise_kernels = pytest.importorskip("edge_tui.engine.ops.triton.noise")
 tl = triton.language
 CHAIN = "penalties+temperature+top_k+top_p"
 MIXED = "penalties+temperature+xtc+min_p+temperature#2"
@@ -203,7 +204,7 @@ def test_scores_without_a_best_give_a_token_that_there_is(best: float) -> None:
 @triton.jit
 def _noise(out, key, step, COUNT: tl.constexpr):
     ids = tl.program_id(0) * COUNT + tl.arange(0, COUNT)
-    noise = choose_parts.gumbel(ids, tl.load(key), tl.load(step))
+    noise = noise_kernels.gumbel(ids, tl.load(key), tl.load(step))
     tl.store(out + ids, noise)
 
 
