@@ -90,7 +90,7 @@ class ExplainedChoice:
 
     @cached_property
     def edge_gaps(self) -> dict[int, tuple[float, ...]]:
-        """How near the tokens with the best sums lie to the edges of stages; read where that is asked for."""
+        """Distances of the best sums' tokens from the edges of stages; read where they are asked for."""
         changes = [self.trace.changes[i] for i in self.numbers.changes]
         return edge_gaps(changes, list(dict.fromkeys((self.question.token, *self.numbers.best))))
 

@@ -34,7 +34,7 @@ class LessonView(Protocol):
 
     @property
     def scene(self) -> Scene:
-        """What is on the screen."""
+        """The state of the screen."""
 
     def show_lesson(self, card: Card | None) -> None:
         """Shows a card, or none."""

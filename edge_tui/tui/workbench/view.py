@@ -338,7 +338,7 @@ class WorkbenchView:
 
     @property
     def scene(self) -> Scene:
-        """What is on the screen, as lessons ask about it."""
+        """The state of the screen, as lessons ask about it."""
         top = type(self.pane.app.screen).__name__.removesuffix("Screen").lower()
         return Scene(top, self.inspector.display, self.curve.quantity, self.pane.cursor)
 
