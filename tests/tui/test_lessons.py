@@ -161,6 +161,16 @@ async def test_a_lesson_is_left_and_comes_back_where_it_was(picture: Any) -> Non
         await until(pilot, lambda: any("▸··" in line for line in lines(pilot.app)))
 
 
+async def test_another_strategys_text_is_named_as_its_pane_names_it(picture: Any) -> None:
+    async with picture().run_test(size=(80, 24)) as pilot:
+        bench = pilot.app.workbench
+        await until(pilot, lambda: bench.session.engine is not None)
+        await pilot.press("f2", "enter")
+        await until(pilot, lambda: any("lesson 1 of 6" in line for line in lines(pilot.app)))
+        await pilot.press("4", "ctrl+j")
+        await until(pilot, lambda: "is of top-p." in " ".join(" ".join(lines(pilot.app)).split()))
+
+
 async def test_a_run_from_before_ticks_nothing(picture: Any) -> None:
     async with picture().run_test(size=(80, 24)) as pilot:
         bench = pilot.app.workbench

@@ -12,6 +12,8 @@ from edge_tui.tui.lessons.prompts import lesson_prompt
 from edge_tui.tui.widgets.lesson_card import Card
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edge_tui.tui.lessons.lesson import Fact, Lesson, Step
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.session import Session
@@ -38,6 +40,9 @@ class LessonView(Protocol):
 
     def show_lesson(self, card: Card | None) -> None:
         """Shows a card, or none."""
+
+    def title_of(self, strategy: str) -> str:
+        """Returns the title of a strategy."""
 
     def look_at_token(self, index: int) -> None:
         """Puts the cursor on a token of the run on the screen."""
@@ -131,7 +136,7 @@ class LessonController:
             self.progress.save()
             self._wait()
         else:
-            self._show(_note(missing or "", found))
+            self._show(_note(missing or "", found, self.view.title_of))
 
     def _enter(self) -> None:
         self._offering = False
@@ -178,12 +183,12 @@ class LessonController:
         self.view.show_lesson(card)
 
 
-def _note(missing: str, found: dict[str, Fact]) -> str:
+def _note(missing: str, found: dict[str, Fact], title_of: Callable[[str], str]) -> str:
     """Says how far the reader is from a fact, where that can be said; "" elsewhere."""
     value = found.get(missing)
     kind, _, name = missing.rpartition(".")
     if missing == "run" and value is not None:
-        return f"The text on the screen is of {value}."
+        return f"The text on the screen is of {title_of(str(value))}."
     if kind in ("value", "ran") and isinstance(value, float | int):
         return f"Now {name.replace('_', ' ')} is {value:g}."
     return (
