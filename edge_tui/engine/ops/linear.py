@@ -9,6 +9,7 @@ int8 in both, as in llama.cpp's Q8_0 and, nearly, Q4_0: in float32 it would be h
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch.nn import functional as F
@@ -98,19 +99,19 @@ class LlmInt8:
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         bnb = _bitsandbytes()
         rows, columns = weight.shape
-        module = bnb.nn.Linear8bitLt(
+        self.module = bnb.nn.Linear8bitLt(
             columns, rows, bias=bias is not None, has_fp16_weights=False, threshold=6.0, device="meta"
+        ).eval()
+        # Where the weights are already: `Int8Params` quantises only what comes from the host.
+        codes, scale, _ = bnb.functional.int8_vectorwise_quant(weight.half())
+        self.module.weight = bnb.nn.Int8Params(
+            codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scale
         )
-        # Moving Int8Params from the host to the device is what quantises it.
-        module.weight = bnb.nn.Int8Params(weight.cpu().half(), requires_grad=False, has_fp16_weights=False)
         if bias is not None:
-            module.bias = type(module.bias)(bias.half(), requires_grad=False)
-        self.module = module.to(weight.device).eval()
+            self.module.bias = type(self.module.bias)(bias.half(), requires_grad=False)
         self.parameters = _count(weight, bias)[0]
-        stored = self.module.weight
-        self.nbytes = _count(stored, stored.SCB, self.module.bias)[1]
-        # The module moves these elsewhere when it first multiplies.
-        self._packed = PackedMatrix("int8", stored.data, stored.SCB, bias, rows, columns)
+        self.nbytes = _count(codes, scale, self.module.bias)[1]
+        self._packed = PackedMatrix("int8", codes, scale, bias, rows, columns)
 
     def __call__(self, x: Tensor) -> Tensor:
         y: Tensor = self.module(x.half())  # it would cast by itself, with a warning each time
@@ -213,14 +214,33 @@ def check_bitsandbytes(precision: str) -> None:
         raise PrecisionError(f"{precision} needs bitsandbytes, which cannot be imported: {error}.") from error
 
 
+@cache
 def _bitsandbytes() -> Any:
+    """Imports bitsandbytes, but not torch's compiler, which takes longer than torch itself.
+
+    Its operations for devices without kernels of its own are compiled, and torch keeps the compiler out of
+    every operation that is written in Python. Either imports it, and nothing that is called here needs it.
+    """
     import logging
+
+    import torch
 
     # It logs, also while it is imported, to the terminal that the screen is drawn on.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    import bitsandbytes
-
+    before = {name: getattr(torch, name) for name in ("compile", "_disable_dynamo") if hasattr(torch, name)}
+    try:
+        for name in before:
+            setattr(torch, name, _undecorated)
+        import bitsandbytes
+    finally:
+        for name, decorator in before.items():
+            setattr(torch, name, decorator)
     return bitsandbytes
+
+
+def _undecorated(function: Any = None, *_: Any, **__: Any) -> Any:
+    """Decorates a function with nothing, called with it or with options first."""
+    return _undecorated if function is None else function
 
 
 def _count(*tensors: Tensor | None) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -162,6 +164,40 @@ def test_what_torch_cannot_pack_is_nf4(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "_bitsandbytes", missing)
     with pytest.raises(PrecisionError, match="4bit needs bitsandbytes"):
         int4_on_cpu(torch.ones(64, 64))
+
+
+def test_int8_of_a_gpu_is_what_bitsandbytes_packs_on_the_way_from_the_host() -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(48, 64).bfloat16(), torch.randn(48).bfloat16()
+    weight[:, 5] *= 9.0
+    narrow, bnb = LlmInt8(weight, bias), pytest.importorskip("bitsandbytes")
+    moved = bnb.nn.Int8Params(weight.half(), requires_grad=False, has_fp16_weights=False).to("cpu")
+    packed = narrow.packed()
+    assert packed is not None
+    assert packed.scale is not None
+    assert torch.equal(packed.weight, moved.data)
+    assert torch.equal(packed.scale, moved.SCB)
+    assert narrow.nbytes == 48 * (64 + 4 + 2)
+    module = bnb.nn.Linear8bitLt(64, 48, has_fp16_weights=False, threshold=6.0, device="meta").eval()
+    module.weight, module.bias = moved, torch.nn.Parameter(bias.half())
+    x = torch.randn(3, 64).bfloat16()
+    for _ in range(2):  # the first time it moves its codes
+        assert torch.equal(narrow(x), module(x.half()).bfloat16())
+
+
+QUANTISED = """
+import sys, torch
+from edge_tui.engine.ops.linear import LlmInt8, Nf4
+compile_ = torch.compile
+x = torch.ones(2, 64)
+print(float(Nf4(torch.ones(8, 64))(x).sum()), float(LlmInt8(torch.ones(8, 64))(x).sum()))
+print(torch.compile is compile_, "torch._dynamo" in sys.modules)
+"""
+
+
+def test_packing_imports_no_compiler() -> None:
+    done = subprocess.run([sys.executable, "-c", QUANTISED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1024.0", "1024.0", "True", "False"]
 
 
 @pytest.mark.parametrize("columns", [16, 64, 72, 96, 200, 400])
