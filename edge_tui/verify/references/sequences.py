@@ -74,7 +74,10 @@ def _reference(
 
 
 def _call(read: Reader, z: torch.Tensor, context: Context) -> torch.Tensor | None:
-    """Calls transformers' class; None where it would leave a sequence out, or every token is barred."""
+    """Calls transformers' class; None where it leaves a sequence out, or every token is barred.
+
+    transformers 5.17 refuses a bias of token 0, newer ones take it; it is left out with all of them.
+    """
     import torch
     from transformers import NoBadWordsLogitsProcessor, SequenceBiasLogitsProcessor
 
@@ -88,6 +91,8 @@ def _call(read: Reader, z: torch.Tensor, context: Context) -> torch.Tensor | Non
     if set(biases.values()) == {-inf}:
         left: torch.Tensor = NoBadWordsLogitsProcessor(known, eos_token_id=None)(ids, z)
         return left if bool((left > -inf).any()) else None
+    if any(0 in ids for ids in known):
+        return None
     added: torch.Tensor = SequenceBiasLogitsProcessor([[each, biases[tuple(each)]] for each in known])(ids, z)
     return added
 

@@ -159,10 +159,15 @@ def reference(path: Path) -> Any:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    attention = "sdpa" if config_of(path).get("alibi") else "eager"
-    return transformers.AutoModelForCausalLM.from_pretrained(
+    config = config_of(path)
+    attention = "sdpa" if config.get("alibi") else "eager"
+    model = transformers.AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.float32, attn_implementation=attention
     ).eval()
+    if "swiglu_alpha" in config:  # transformers 5.17 has both numbers in its code
+        for experts in (each for each in model.modules() if hasattr(each, "alpha")):
+            experts.alpha, experts.limit = config["swiglu_alpha"], config["swiglu_limit"]
+    return model
 
 
 def random_ids(*shape: int, vocab: int = 320, seed: int = 7) -> Tensor:

@@ -34,6 +34,8 @@ def agree(rows: int, vocab: int, width: int, capacity: int, steps: int) -> None:
     winners, overs = set(), set()
     for number in range(steps):
         logits = torch.randn(rows, 1, vocab + 3, generator=generator) * 3
+        if number == steps - 2:
+            logits[:, :, ends.cpu()] += 9  # weighed in the last step, where the run is over
         logits[:, :, 4::9] = -torch.inf
         past = torch.randn(rows, capacity, width, generator=generator)
         hidden = torch.randn(rows, 1, 1, width, generator=generator)
