@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
@@ -218,6 +219,18 @@ QUALITY = (
 """Of `bench quality`."""
 
 QUALITY_REMARK = "Perplexity belongs to a model and its precision; rows that differ in decoding repeat it."
+
+
+def _seconds(phase: str, row: Mapping[str, Any]) -> str:
+    return number(row.get(phase), 2)
+
+
+PHASES = ("total", "torch", "python", "load", "prompt", "first", "capture", "length")
+STARTS = (
+    Column("start", lambda r: r["start"], right=False),
+    *(Column(f"{name} s", partial(_seconds, name)) for name in PHASES),
+)
+"""Of the phases of a start, in `bench figures`; `bench.start` says what they are."""
 
 FIGURES = (
     Column("figure", lambda r: r["figure"], right=False),

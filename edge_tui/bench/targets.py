@@ -14,6 +14,7 @@ from math import sqrt
 from statistics import NormalDist
 from typing import Any
 
+from edge_tui.bench import start
 from edge_tui.bench.edge_runner import NAME, prompt_ids
 from edge_tui.bench.goal import Goal
 from edge_tui.bench.job import Job
@@ -25,7 +26,7 @@ from edge_tui.engine.models.device_memory import release_cached_memory
 from edge_tui.util import logs
 
 EAGER, STATIC = KINDS["eager"], KINDS["static"]
-SMALL, MIDDLE, LARGE, DEMO = "qwen2-0.5b", "llama-3.2-1b", "qwen2-7b", "demo/expert"
+SMALL, MIDDLE, LARGE, DEMO = start.SMALL, "llama-3.2-1b", start.LARGE, "demo/expert"
 BF16: Any = "bfloat16"
 GREEDY, BEAM, CONTRASTIVE = Job("greedy"), Job("beam", tokens=128), Job("contrastive")
 LOOKAHEAD = 4
@@ -208,8 +209,15 @@ def _screen(table: FigureTable, options: Options) -> None:
 
 
 def _starts(table: FigureTable, options: Options) -> None:
+    session = table.session
+    rows = session.results.head["starts"] = []
+    for case in start.CASES:
+        with session.noting_errors(case.title):
+            times = start.measure(case, session.model(case.model, True).name, session.device)
+            rows.append({"start": case.title} | times)
+            table.values |= {case.title: times["total"], f"length {case.model}": times["length"]}
     for model in (SMALL, LARGE):
-        table.values[model] = _start(table.session, model)
+        table.values[model] = _start(session, model)
 
 
 def _start(session: Session, name: str) -> float:
@@ -326,8 +334,12 @@ SCENARIOS = (
         "start",
         _starts,
         {
-            _most(f"load to first captured token beyond the weights, {model}", "s", 2, 1): _value(model)
-            for model in (SMALL, LARGE)
+            **{case.goal: _value(case.title) for case in start.CASES},
+            **{start.length_goal(model): _value(f"length {model}") for model in (SMALL, LARGE)},
+            **{
+                _most(f"load to first captured token beyond the weights, {model}", "s", 2, 1): _value(model)
+                for model in (SMALL, LARGE)
+            },
         },
     ),
     Scenario(

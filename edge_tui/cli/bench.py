@@ -65,7 +65,7 @@ def run(options: Options) -> int:
         print_line(message, sys.stderr)
     elif default is not None:
         default.unlink(missing_ok=True)
-    return status or (0 if results.rows else 1)
+    return status or (0 if results.rows or results.head.get("starts") else 1)
 
 
 def _default_file(results: Results) -> Path | None:
@@ -289,6 +289,8 @@ def _show(files: Mapping[str, Path], results: Results, columns: Sequence[Column]
         print_line(f"{results.head['device_name']}, reads {report.number(bandwidth / 1e9)} GB/s")
     if figures:
         print(sanitise(report.text_table(report.FIGURES, figures)) + "\n")
+    if starts := results.head.get("starts"):
+        print(sanitise(report.text_table(report.STARTS, starts)) + "\n")
     if results.rows:
         print(sanitise("\n".join([report.text_table(columns, results.rows), *remark])))
     for sentence in results.notes:

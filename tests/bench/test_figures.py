@@ -6,7 +6,7 @@ from math import isfinite
 
 import pytest
 
-from edge_tui.bench import app, targets
+from edge_tui.bench import app, start, targets
 from edge_tui.bench.goal import Goal
 from edge_tui.bench.random_models import CONFIGS
 from edge_tui.bench.transformers_runner import KINDS
@@ -31,6 +31,7 @@ def test_each_scenario_gives_its_figures(scenario, session, monkeypatch):
     table = targets.FigureTable(session)
     if scenario.name in ("7B 4bit", "7B int8"):
         table.measure(targets.LARGE, targets.BF16, targets.GREEDY, **OPTIONS)
+    monkeypatch.setattr(start, "CASES", start.CASES[:2])  # each starts processes
     if scenario.name == "greedy 0.5B":  # compiling takes half a minute
         measure = targets.FigureTable.measure
         monkeypatch.setattr(

@@ -1,0 +1,200 @@
+"""Measures the start of a process, from nothing to a model's first tokens, phase by phase.
+
+`measure` runs this module in a process of its own, which does what `edge-tui run` does:
+`python -m edge_tui.bench.start MODEL PRECISION DEVICE CORES BEGAN`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.bench.goal import Goal
+from edge_tui.bench.job import BenchError
+from edge_tui.engine import events
+from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.port import ModelSpec, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edge_tui.engine.port import Engine
+
+TOKENS = 64
+"""New tokens of a run."""
+SHORT, LONG = 32, 640
+"""Tokens of the prompts: of the first runs, and of one whose context has another capacity."""
+_IMPORT = """
+import time
+began = time.perf_counter()
+import torch.nn.functional
+print(time.perf_counter() - began)
+"""
+_BLOCK = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Describes one way to start.
+
+    Attributes:
+        model: A key of `random_models.CONFIGS`.
+        precision: To load it in.
+        must, aim: Seconds to the first token beyond importing torch.
+        cold: True begins without compiled kernels.
+        cores: Processors that the process may use; 0 for all.
+    """
+
+    model: str
+    precision: str
+    must: float
+    aim: float
+    cold: bool = False
+    cores: int = 0
+
+    @property
+    def title(self) -> str:
+        """Names the case."""
+        kernels = "cold kernels" if self.cold else "warm"
+        return f"{self.model} {self.precision}, {kernels}{f', {self.cores} cores' if self.cores else ''}"
+
+    @property
+    def goal(self) -> Goal:
+        """The figure to reach."""
+        name = f"start to first token beyond importing torch, {self.title}"
+        return Goal(name, "s", self.must, self.aim, at_least=False)
+
+
+SMALL, LARGE = "qwen2-0.5b", "qwen2-7b"
+CASES = (
+    Case(SMALL, "4bit", 2.0, 1.0),
+    Case(SMALL, "bfloat16", 5.0, 2.5, cold=True),
+    Case(SMALL, "bfloat16", 10.0, 6.0, cold=True, cores=4),
+    Case(LARGE, "int8", 6.0, 3.0),
+    Case(LARGE, "4bit", 6.0, 3.0),
+    Case(SMALL, "bfloat16", 2.0, 1.0),
+    Case(LARGE, "bfloat16", 6.0, 3.0),
+)
+
+
+def length_goal(model: str) -> Goal:
+    """Returns the figure of a context length's first use."""
+    return Goal(f"first use of a context length over the second, {model}", "s", 0.1, at_least=False)
+
+
+def measure(case: Case, model: str, device: str) -> dict[str, Any]:
+    """Starts a process that decodes with a model, and says where its time went.
+
+    A warm start is the second of two.
+
+    Args:
+        case: The way to start.
+        model: The case's model as the engine finds it; its files are in the page cache then.
+        device: The device.
+
+    Returns:
+        Seconds of each phase, as `phases` has them, without importing torch, and `torch` for that.
+
+    Raises:
+        BenchError: the process failed.
+    """
+    _read_through(model)
+    with tempfile.TemporaryDirectory(prefix="edge-tui-start-") as folder:
+        environment = {**os.environ, "TRITON_CACHE_DIR": folder} if case.cold else dict(os.environ)
+        torch = min(float(_output([sys.executable, "-c", _IMPORT], environment)) for _ in range(2))
+        command = [sys.executable, "-m", __spec__.name, model, case.precision, device, str(case.cores)]
+        times: dict[str, Any] = {}
+        for _ in range(1 if case.cold else 2):
+            times = json.loads(_output([*command, str(time.time())], environment).splitlines()[-1])
+    return times | {name: times[name] - torch for name in ("load", "total")} | {"torch": torch}
+
+
+def _read_through(model: str) -> None:
+    """Reads a model's weights once, so that they are in the page cache."""
+    for path in Path(model).glob("*.safetensors"):
+        with path.open("rb", buffering=0) as file:
+            while file.read(_BLOCK):
+                pass
+
+
+def _output(command: list[str], environment: Mapping[str, str]) -> str:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BenchError(f"The process under test ended with {done.returncode}: {last}")
+    return done.stdout
+
+
+class _Watch:
+    """Runs requests on an engine and keeps the time of the first event of each kind."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.times: dict[str, float] = {}
+
+    def run(self, prompt: int, number: int) -> events.Finished:
+        """Decodes after a prompt of so many tokens, which begins with a number."""
+        ids = (number, *[0] * (prompt - 1))
+        self._engine.submit(Request("", "greedy", ids=ids, max_length=TOKENS))
+        while True:
+            for event in self._engine.poll():
+                self._note(event)
+                if isinstance(event, events.Failed | events.Died):
+                    raise BenchError(event.message)
+                if isinstance(event, events.Finished):
+                    return event
+            time.sleep(0.001)
+
+    def _note(self, event: events.Event) -> None:
+        now, name = time.time(), type(event).__name__
+        if isinstance(event, events.Progress):
+            name = event.what
+        self.times.setdefault(name, now)
+
+
+def phases(engine: Engine, began: float) -> dict[str, float]:
+    """Decodes some runs on a new engine and measures where the time goes until each is at full speed.
+
+    Returns:
+        In seconds: `python` until the engine loads, `load`, `prompt` until the prompt is read, `first` until
+        the first token after it, `total` of these, `capture` for what the first run takes longer than the
+        second, `length` for what the first run in a longer context takes longer than the second there.
+    """
+    watch = _Watch(engine)
+    first, second = watch.run(SHORT, 1), watch.run(SHORT, 2)
+    longer, again = watch.run(LONG, 3), watch.run(LONG, 4)
+    at = watch.times
+
+    def whole(end: events.Finished) -> float:
+        return end.time_to_first_token + end.seconds
+
+    return {
+        "python": at["Loading"] - began,
+        "load": at["Loaded"] - at["Loading"],
+        "prompt": at["Started"] - at["Loaded"],
+        "first": at["FirstToken"] - at["Started"],
+        "total": at["FirstToken"] - began,
+        "capture": first.seconds - second.seconds,
+        "length": whole(longer) - whole(again),
+    }
+
+
+def _main(model: str, precision: Any, device: str, cores: str, began: str) -> None:
+    if int(cores):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
+    engine = LocalEngine({"model": ModelSpec(model, precision, device)})
+    try:
+        print(json.dumps(phases(engine, float(began))))
+    finally:
+        engine.close(timeout=30.0)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
