@@ -72,7 +72,7 @@ class Generation:
     @property
     def captured(self) -> bool:
         """True once steps are replayed from graphs."""
-        return self._runner is not None and self._runner.graphs is not None
+        return self._runner is not None and self._runner.has_graphs
 
     def prefill(
         self,
@@ -248,6 +248,8 @@ class Generation:
         if self._proposes_until is not None and self.launched >= self._proposes_until:
             runner.proposing = False
         with torch.inference_mode():
+            if runner.widen() and runner.graphs is None:
+                self._captures_at = max(self._captures_at, self.launched + 1)
             if self._capture and self.launched >= self._captures_at and runner.graphs is None:
                 self._try_capture()
             if runner.graphs is not None and (self.launched or runner.is_one_graph):

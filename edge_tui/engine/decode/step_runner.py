@@ -111,8 +111,12 @@ class StepRunner:
         """True where a strategy that proposes tokens may do so; others ignore it."""
         self.logits_current = True
         """True once `outputs` are the logits after the tokens chosen last."""
-        self._graphs: dict[tuple[bool, frozenset[int]], CapturedStep] = {}
-        """By whether steps propose, and the links that they leave out."""
+        self._graphs: dict[tuple[bool, frozenset[int], tuple[int, ...]], CapturedStep] = {}
+        """By whether steps propose, the links that they leave out, and what attention spans."""
+        self._capturable: list[CapturableContext] = []
+        """The contexts of this run that graphs can be made of."""
+        self._spans: tuple[int, ...] = ()
+        """Positions that attention spans in each of them."""
         self.models = [group.model for group in groups]
         """The model of each group."""
         self.device = self.models[0].info.device
@@ -154,11 +158,16 @@ class StepRunner:
     @property
     def graphs(self) -> CapturedStep | None:
         """The captured pieces of the present way to step; None before."""
-        return self._graphs.get((self.proposing, self.table.params.left_out))
+        return self._graphs.get((self.proposing, self.table.params.left_out, self._spans))
 
     @graphs.setter
     def graphs(self, graphs: CapturedStep) -> None:
-        self._graphs[self.proposing, self.table.params.left_out] = graphs
+        self._graphs[self.proposing, self.table.params.left_out, self._spans] = graphs
+
+    @property
+    def has_graphs(self) -> bool:
+        """True where steps of some kind have been captured."""
+        return bool(self._graphs)
 
     @property
     def _fused(self) -> FusedStep | None:
@@ -180,6 +189,19 @@ class StepRunner:
             del self._kernels_of[old]
             self._graphs = {key: graphs for key, graphs in self._graphs.items() if key[1] != old}
         self._read_outputs(self.outputs)
+
+    def widen(self) -> bool:
+        """Lets attention span what the next step needs; returns True where that is another span than before.
+
+        A step appends once, or twice where the logits after the last tokens are still to be computed.
+        """
+        need = 2 * self.tokens_per_step
+        spans = tuple(context.widen(need) for context in self._capturable)
+        if spans == self._spans:
+            return False
+        self._spans = spans
+        self._read_outputs(self.outputs)
+        return True
 
     def _read_outputs(self, outputs: Mapping[str, Output]) -> None:
         """Makes logits those of the next choice: graphs read them at fixed addresses."""
@@ -215,9 +237,12 @@ class StepRunner:
         else:
             self._state = state
             self._graphs.clear()
-        self._read_outputs({name: _spread(output, self.rows) for name, output in outputs.items()})
         for group in self.groups:
             group.context = self._spread_context(group.root, group.context)
+        contexts = [group.context for group in self.groups]
+        self._capturable = [context for context in contexts if isinstance(context, CapturableContext)]
+        self.widen()
+        self._read_outputs({name: _spread(output, self.rows) for name, output in outputs.items()})
 
     def _keys(self, seed: int) -> list[int]:
         """Computes the key of each row's random numbers."""

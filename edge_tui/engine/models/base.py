@@ -137,6 +137,12 @@ class CapturableContext(Context, Protocol):
             ContextFull: they do not.
         """
 
+    def widen(self, extra: int) -> int:
+        """Makes attention of the next steps span what `extra` more positions need, and returns the span.
+
+        A graph of a forward holds for one span.
+        """
+
     def count_on_host(self, count: int) -> None:
         """Counts positions, on the host alone, that a replayed graph appends."""
 

@@ -134,6 +134,10 @@ class FlatContext:
             return self.capacity
         return min(-(-end // BUCKET) * BUCKET, self.capacity)
 
+    def widen(self, extra: int) -> int:
+        """Returns the capacity: captured steps hold wherever the rows have got to."""
+        return self.capacity
+
     def reserve(self, extra: int) -> None:
         """Makes sure that `extra` more positions fit every row.
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edge_tui.engine.ops.cuda_capture import capture
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -74,6 +76,32 @@ def deviation(model: LanguageModel, module: Any) -> Deviation:
     except (AttributeError, IndexError, TypeError, ValueError):  # the module itself cannot run two rows
         two = torch.inf
     return Deviation(one, two, max(LIMIT, _ROUNDINGS * rounding))
+
+
+@torch.inference_mode()
+def captured_deviation(model: LanguageModel, module: Any) -> float:
+    """Decodes a few tokens by replaying one captured step, and measures as `Deviation.one` does.
+
+    Raises:
+        RuntimeError: something in the step cannot be captured.
+    """
+    ids = _tokens(model.info.vocab, module.device)[:1]
+    true, start = _uncached(module, ids), _PREFIX + _PIECE
+    context = model.open(1, ids.shape[1])
+    model.prefill(context, ids[:, :_PREFIX])
+    for at in range(_PREFIX, start):  # as it stands, which warms every kernel up
+        model.forward(context, ids[:, at : at + 1])
+    fed, logits = ids[:, :1].clone(), true[:, :1].to(module.dtype)
+
+    def step() -> None:
+        logits.copy_(model.forward(context, fed).logits)
+
+    graph, steps = capture(step), []
+    for at in range(start, ids.shape[1]):
+        fed.copy_(ids[:, at : at + 1])
+        graph.replay()
+        steps.append(logits.clone())
+    return _worst(steps, true[:, start:])
 
 
 def _as_two_rows(model: LanguageModel, context: Context, ids: Tensor, true: Tensor) -> float:

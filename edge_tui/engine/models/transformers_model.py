@@ -1,6 +1,8 @@
-"""Runs a causal language model by transformers' own code over its own cache.
+"""Runs a causal language model by transformers' own code.
 
-Slower than the flat decoder, but it knows every architecture that transformers knows.
+Slower than the flat decoder, but it knows every architecture that transformers knows. On a GPU keys and
+values lie in buffers that keep their addresses (`static_context`), so that steps are captured, where a proof
+at load shows that this gives the same logits; elsewhere in transformers' own cache (`groups`).
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from edge_tui.engine.models.capacity import CHUNK
 from edge_tui.engine.models.groups import Group, GroupedContext
 from edge_tui.engine.models.layer_access import layer_access
 from edge_tui.engine.models.layer_states import PastStates
-from edge_tui.engine.models.self_check import Deviation, deviation
+from edge_tui.engine.models.self_check import Deviation, captured_deviation, deviation
+from edge_tui.engine.models.static_context import CacheLayout, NotStatic, StaticContext
 from edge_tui.errors import Cancelled
+from edge_tui.util import logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +54,9 @@ class TransformersModel:
         fixed = {type(layer).__name__ for layer in layers} - set(CROPPABLE)
         self.recurrent = bool(fixed)
         name, reasons = type(module).__name__, []
+        _fix_rotation(module)
         self._access = layer_access(module)
+        self._layout: CacheLayout | None = None
         self.caps, self.info = Caps(rewind=not fixed), info
         self.info = replace(info, kv_bytes=self._probe(), layers=self._access.layers)
         check = self._check(name)
@@ -58,8 +64,9 @@ class TransformersModel:
         rewind = several and not self.recurrent
         if not rewind:
             reasons.append(f"{name} keeps a running state, which cannot be rewound.")
-        if module.device.type == "cuda":
-            reasons.append(f"Steps of {name} are launched one by one, not captured, and so slower.")
+        if module.device.type == "cuda" and (why := self._why_uncaptured()):
+            self._layout = None
+            reasons.append(f"Steps of {name} are launched one by one, not captured, and so slower: {why}.")
         if not several:
             reasons.append(
                 f"{name} decodes one row at a time: as two rows its logits are {check.two:.2g} of their "
@@ -70,15 +77,32 @@ class TransformersModel:
         self.caps = Caps(
             rewind=rewind,
             fork=several,
+            capture=self._layout is not None,
             hidden=access.layers > 0,
             early=access.head is not None and access.norm is not None,
             reason=" ".join(reasons),
         )
 
-    def open(self, rows: int, capacity: int, total: int = 0, past: bool = False) -> GroupedContext:
+    def use_static(self) -> None:
+        """Lets contexts that are opened from now on be static ones; a proof at load does so on a GPU.
+
+        Raises:
+            NotStatic: the module's cache holds something else than keys and values by position.
+        """
+        if self.recurrent:
+            raise NotStatic("it keeps a running state")
+        self._layout = CacheLayout.of(self._cache_of_one(), self._module.device)
+
+    def open(
+        self, rows: int, capacity: int, total: int = 0, past: bool = False
+    ) -> GroupedContext | StaticContext:
         """Opens an empty context for `rows` sequences of at most `capacity` positions, for any run."""
         device = self._module.device
-        context = GroupedContext(rows, capacity, str(device), self._new_cache, self.caps.rewind)
+        context: GroupedContext | StaticContext
+        if self._layout is not None:
+            context = StaticContext(rows, capacity, self._layout)
+        else:
+            context = GroupedContext(rows, capacity, str(device), self._new_cache, self.caps.rewind)
         if past:
             shape = rows, capacity, self._access.width
             context.past = PastStates(torch.zeros(shape, dtype=self._module.dtype, device=device))
@@ -95,8 +119,10 @@ class TransformersModel:
         Raises:
             ContextFull: they do not fit.
         """
-        assert isinstance(ctx, GroupedContext), "a context of another model"
         k = ids.shape[1]
+        if isinstance(ctx, StaticContext):
+            return self._append(ctx, ids, exact=False)
+        assert isinstance(ctx, GroupedContext), "a context of another model"
         ctx.reserve(k)
         needs = _needs_of(ctx)
         each = [self._feed(group, _rows(ids, group, ctx.rows), needs) for group in ctx.groups]
@@ -117,18 +143,30 @@ class TransformersModel:
         Arguments, result and errors are those of `LanguageModel.prefill`. A recurrent model reads a fresh
         prompt in one piece, because its scan cannot start from a state.
         """
-        assert isinstance(ctx, GroupedContext), "a context of another model"
-        total, [group] = ids.shape[1], ctx.groups
-        ctx.reserve(total)
-        output, needs = Output(torch.empty(0)), _needs_of(ctx)
-        size = total if self.recurrent and not group.length else chunk
+        total, output = ids.shape[1], Output(torch.empty(0))
+        if isinstance(ctx, StaticContext):
+            ctx.lengths()
+            ctx.reserve(total)
+            if total == 1:  # as a step has it
+                ctx.widen(2)
+                known = None if ctx.needs.layers else ctx.replay
+                return Output(known(ids)) if known is not None else self._append(ctx, ids, exact=False)
+            size = chunk
+        else:
+            assert isinstance(ctx, GroupedContext), "a context of another model"
+            ctx.reserve(total)
+            size = total if self.recurrent and not ctx.groups[0].length else chunk
         for done in range(0, total, size):
             if cancelled is not None and cancelled():
                 raise Cancelled
             piece = ids[:, done : done + size]
-            tensors = self._feed(group, piece, needs, last=True)
-            ctx.length += piece.shape[1]
-            output = _output(ctx, tensors, piece.shape[1]).last()
+            if isinstance(ctx, StaticContext):
+                output = self._append(ctx, piece, exact=True)
+            else:
+                [group] = ctx.groups
+                tensors = self._feed(group, piece, _needs_of(ctx), last=True)
+                ctx.length += piece.shape[1]
+                output = _output(ctx, tensors, piece.shape[1]).last()
             if progress is not None:
                 progress(done + piece.shape[1], total)
         return output
@@ -148,18 +186,32 @@ class TransformersModel:
             steps = [self._feed(group, ids[:, i : i + 1], needs) for i in range(ids.shape[1])]
             joined = {name: torch.cat([step[name] for step in steps], 1) for name in steps[0]}
             return {n: t if n == "past" else t[:, -1:] for n, t in joined.items()} if last else joined
+        positions = torch.arange(group.length, group.length + ids.shape[1], device=ids.device)
+        tensors = self._call(group.cache, ids, positions, needs, last)
+        group.length += ids.shape[1]
+        return tensors
+
+    def _append(self, ctx: StaticContext, ids: Tensor, *, exact: bool) -> Output:
+        """Appends ids to a static context; with `exact`, a prompt's, of which the last position counts."""
+        k = ids.shape[1]
+        positions = ctx.begin(k, exact)
+        tensors = self._call(ctx.cache, ids, positions, _needs_of(ctx), last=exact)
+        ctx.advance(k)
+        return ctx.output(tensors, k)
+
+    def _call(
+        self, cache: Any, ids: Tensor, positions: Tensor, needs: Needs, last: bool
+    ) -> dict[str, Tensor]:
+        """Runs the module; result as of `_feed`. `positions`: int64 `[K]`."""
         if self._module is None:
             raise RuntimeError(f"{self.info.name} has been released.")
         extra: dict[str, Any] = {"logits_to_keep": 1} if last and self._takes_logits_to_keep else {}
         if self._takes_positions:
-            ends = group.length, group.length + ids.shape[1]
-            positions = torch.arange(*ends, device=ids.device).clamp(max=self._last)
-            extra["position_ids"] = positions.expand(ids.shape)
-        extra[self._cache_name] = group.cache
+            extra["position_ids"] = positions.clamp(max=self._last).expand(ids.shape)
+        extra[self._cache_name] = cache
         if needs.layers:
             extra["output_hidden_states"] = True
         result = self._module(input_ids=ids, use_cache=True, **extra)
-        group.length += ids.shape[1]
         at = slice(-1, None) if last else slice(None)
         tensors = {"logits": result.logits[:, at]}
         if needs.past:
@@ -223,12 +275,43 @@ class TransformersModel:
         return cache
 
     @torch.inference_mode()
-    def _probe(self) -> int:
-        """Runs one token and returns the bytes that a position takes in the cache."""
+    def _cache_of_one(self) -> Any:
+        """Runs one token and returns the cache."""
         group = Group([0], 0, self._new_cache())
         self._feed(group, torch.zeros(1, 1, dtype=torch.int64, device=self._module.device), Needs())
-        tensors = [getattr(layer, name, None) for layer in group.cache.layers for name in ("keys", "values")]
+        return group.cache
+
+    def _probe(self) -> int:
+        """Counts the bytes that a position takes in the cache."""
+        layers = self._cache_of_one().layers
+        tensors = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+    def _why_uncaptured(self) -> str:
+        """Holds steps over static buffers, and captured ones, against an uncached forward.
+
+        Returns:
+            Why they are not right, or not possible; "" where they are.
+        """
+        try:
+            self.use_static()
+            eager = deviation(self, self._module)
+            if eager.wrong[0] or eager.wrong[1]:
+                return f"in fixed buffers its logits are {max(eager.one, eager.two):.2g} of their spread off"
+            off = captured_deviation(self, self._module)
+        except Exception as error:  # whatever a modelling library raises
+            return logs.first_line(error).rstrip(".")
+        return "" if off <= eager.limit else f"captured, its logits are {off:.2g} of their spread off"
+
+
+def _fix_rotation(module: Any) -> None:
+    """Keeps dynamic rotary embeddings from asking the device, at each step, whether it is time to change.
+
+    They would beyond the model's own limit, where every context ends.
+    """
+    for part in module.modules():
+        if getattr(part, "rope_type", None) == "dynamic":
+            part.rope_type = "fixed"
 
 
 def _rows(ids: Tensor, group: Group, rows: int) -> Tensor:
@@ -243,7 +326,7 @@ def _gather(ctx: GroupedContext, tensors: list[Tensor]) -> Tensor:
     return torch.cat(tensors)[sorted(range(ctx.rows), key=order.__getitem__)]
 
 
-def _needs_of(ctx: GroupedContext) -> Needs:
+def _needs_of(ctx: Context) -> Needs:
     """Returns what a forward has to give: past states too where the context keeps them."""
     return replace(ctx.needs, past=ctx.past is not None)
 
