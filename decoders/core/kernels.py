@@ -36,6 +36,7 @@ class Kernels:
         argmax_and_lead: `best.argmax_and_lead` of float32 `[R, V]`. It never takes NaN.
         noise: A method of `Rng`, by ids int64 `[R, N]`, keys, steps and an offset.
         draw: `random.draw_and_margin`, by logits float32 `[R, V]`, keys, steps and an offset.
+        repeat_lengths: `repeats.repeat_lengths` of int64 `[R, N]`, N at least 1.
     """
 
     softmax: Callable[[Tensor, bool], Tensor]
@@ -45,6 +46,7 @@ class Kernels:
     argmax_and_lead: Callable[[Tensor], tuple[Tensor, Tensor]]
     noise: Callable[[Noise, Tensor, Tensor, Tensor, int], Tensor]
     draw: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+    repeat_lengths: Callable[[Tensor, int], Tensor]
 
 
 _provided: dict[str, Kernels] = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edge_tui.decoders.core.kernels import on_device
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -24,6 +26,9 @@ def repeat_lengths(ids: Tensor, most: int) -> Tensor:
     import torch
     from torch.nn.functional import pad
 
+    kernels = on_device(ids.device)
+    if kernels is not None and ids.numel() > 0:
+        return kernels.repeat_lengths(ids, most)
     before = pad(ids, (most, 0), value=-1).unfold(-1, most, 1)
     last = before[:, -1:]
     same = (before[:, :-1] == last) & (last >= 0)

@@ -23,7 +23,7 @@ def provide(device: str) -> None:
 
 def made_by_triton() -> Kernels:
     """Collects the kernels that are written in Triton."""
-    from edge_tui.engine.ops.triton import best, noise, rows
+    from edge_tui.engine.ops.triton import best, noise, repeats, rows
 
     return kernels.Kernels(
         softmax=rows.softmax,
@@ -33,4 +33,5 @@ def made_by_triton() -> Kernels:
         argmax_and_lead=best.argmax_and_lead,
         noise=noise.noise,
         draw=best.draw,
+        repeat_lengths=repeats.repeat_lengths,
     )

@@ -176,6 +176,7 @@ def whole_rows() -> None:
     kernels.reach(z, z[:, :1])
     kernels.argmax_and_lead(z)
     kernels.draw(z, row, row[:1], 0)
+    kernels.repeat_lengths(torch.zeros(4, 1024, dtype=torch.int64), 50)
 
 
 def stop_early() -> None:

@@ -15,6 +15,7 @@ from edge_tui.decoders.base import Env, Output, Params
 from edge_tui.decoders.core import kernels, rows
 from edge_tui.decoders.core.best import argmax, argmax_and_lead, best
 from edge_tui.decoders.core.random import Rng, draw, draw_and_margin, key_of, lane_id, noise_of_hypotheses
+from edge_tui.decoders.core.repeats import repeat_lengths
 from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.engine.ops.row_kernels import made_by_triton
 from edge_tui.verify.driver import with_layers
@@ -237,3 +238,18 @@ def test_strategies_decide_by_kernels_what_they_decide_by_torch(name: str) -> No
     plain, found = steps
     assert torch.equal(found.chosen, plain.chosen)
     torch.testing.assert_close(found.final, plain.final, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("width", "most"), [(1, 3), (7, 20), (70, 5), (70, 50)])
+def test_repetitions_are_as_long_as_in_torch(width: int, most: int) -> None:
+    """Rows of few ids, of one alone, of what equals nothing, and one that begins within a wider tensor."""
+    generator = torch.Generator().manual_seed(width)
+    ids = torch.randint(-1, 2, (4, width + 2), generator=generator)
+    ids[1], ids[2] = 1, -1
+    ids = ids.to(DEVICE)[:, 2:]
+    expected = repeat_lengths(ids, most)
+    with with_kernels():
+        found = repeat_lengths(ids, most)
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
+    assert width == 1 or len(expected.unique()) > 2
