@@ -78,6 +78,16 @@ _QWEN3_MOE: Config = {
     "moe_intermediate_size": 768,
     "norm_topk_prob": True,
 }
+_HUNYUAN: Config = {
+    "architectures": ["HunYuanDenseV1ForCausalLM"],
+    "model_type": "hunyuan_v1_dense",
+    "head_dim": 128,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "rope_scaling": {"rope_type": "dynamic", "alpha": 1000.0, "factor": 1.0},
+}
+"""A family that only transformers knows."""
 
 
 def _config(family: Config, *sizes: int) -> Config:
@@ -92,6 +102,8 @@ CONFIGS: dict[str, tuple[Config, int]] = {
     "llama-2-7b": (_config(_LLAMA, 4096, 11008, 32, 32, 32, 32000, False), 32000),
     "llama-3.2-1b": (_config(_LLAMA3, 2048, 8192, 16, 32, 8, 128256, True), 128256),
     "qwen3-30b-a3b": (_config(_QWEN3_MOE, 2048, 6144, 48, 32, 4, 151936, False), 151669),
+    "hunyuan-0.5b": (_config(_HUNYUAN, 1024, 3584, 24, 16, 8, 120818, True), 120000),
+    "hunyuan-7b": (_config(_HUNYUAN, 4096, 14336, 32, 32, 8, 128167, True), 127000),
     "tiny": (_config(_QWEN2, 64, 160, 2, 4, 2, 640, True), 600),
 }
 """config.json and number of tokens of the tokenizer, by name. `tiny` is for trying the bench out."""

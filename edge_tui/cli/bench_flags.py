@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-ARCHITECTURES = "qwen2-0.5b, qwen2-1.5b, phi-3-mini, qwen2-7b, llama-2-7b, llama-3.2-1b, qwen3-30b-a3b, tiny"
+ARCHITECTURES = (
+    "qwen2-0.5b, qwen2-1.5b, phi-3-mini, qwen2-7b, llama-2-7b, llama-3.2-1b, qwen3-30b-a3b, hunyuan-0.5b, "
+    "hunyuan-7b, tiny"
+)
 _PRECISIONS = "auto, float32, bf16, fp16, int8, 4bit (default: "
 _SECONDS = "most seconds of one decode (default: %(default)s)"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edge_tui import decoders
-from edge_tui.bench import roofline, speed, targets, transformers_runner
+from edge_tui.bench import edge_runner, roofline, speed, targets, transformers_runner
 from edge_tui.bench.edge_runner import EdgeRunner, prompt_ids
 from edge_tui.bench.job import BenchError, Job, Timing
 from edge_tui.bench.random_models import CONFIGS, STD, write_random
@@ -20,6 +20,7 @@ from edge_tui.decoders.base import Env, Output, Params
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint, pair_refusal
 from edge_tui.engine.models.base import ModelInfo
+from edge_tui.engine.port import ModelSpec
 from edge_tui.engine.text.tokenizer import Tokenizer
 
 KNOWN = {
@@ -210,3 +211,17 @@ def test_a_temperature_gives_the_acceptance_that_a_figure_names(rate):
         decoder.propose(Output(draft[:, at : at + 1]), state, params, rng, at)
     step = decoder.step({"model": Output(target)}, state, params, rng)
     assert (step.accepted + 1).float().mean().item() == pytest.approx(targets.tokens_per_step(rate), rel=0.05)
+
+
+def test_random_weights_of_an_architecture_that_only_transformers_knows(tmp_path, monkeypatch):
+    config, _ = CONFIGS["hunyuan-0.5b"]
+    small = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 640}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    monkeypatch.setitem(CONFIGS, "small", (config | small | heads, 600))
+    folder = write_random(tmp_path / "small", "small")
+    loaded, seconds = edge_runner.load(ModelSpec(str(folder), "float32", "cpu"), random_weights=True)
+    assert loaded.model.info.tier == "transformers"
+    assert seconds > 0
+    logits = loaded.model.forward(loaded.model.open(1, 8), torch.tensor([[3, 5, 7]])).logits
+    assert logits.isfinite().all()
+    assert logits.std() > 0.01

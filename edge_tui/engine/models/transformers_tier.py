@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from edge_tui.engine.checkpoints.weight_files import WeightsError
-from edge_tui.engine.checkpoints.weights import SafetensorsReader
+from edge_tui.engine.checkpoints.weights import SafetensorsReader, Weights
 from edge_tui.engine.models.architectures import families, supports
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.transformers_model import TransformersModel
@@ -41,8 +41,9 @@ def load_transformers(
     context: int = 0,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    weights_from: Callable[..., Weights] | None = None,
 ) -> TransformersModel:
-    """Loads a checkpoint through transformers, which reads a folder by itself.
+    """Loads a checkpoint through transformers, which reads a folder by itself unless `weights_from` does.
 
     Arguments and errors are otherwise those of `load_flat`. transformers reads in one go, so `progress` tells
     the beginning and the end, and `cancelled` is called before and after.
@@ -50,11 +51,14 @@ def load_transformers(
     pack = packer_of(precision, device)
     with closing(checkpoint.open_tensors()) as tensors:  # refuses damaged files
         total = tensors.nbytes
-    if cancelled is not None and cancelled():
-        raise Cancelled
-    if progress is not None:
-        progress(0, total)
-    module, packers = _read(checkpoint, device, dtype)
+        if cancelled is not None and cancelled():
+            raise Cancelled
+        if progress is not None:
+            progress(0, total)
+        if weights_from is None:
+            module, packers = _read(checkpoint, device, dtype)
+        else:
+            module, packers = _filled(checkpoint, weights_from(tensors, device, dtype)), {}
     if cancelled is not None and cancelled():
         raise Cancelled
     if packers:
@@ -206,6 +210,21 @@ def _read(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> tuple[Any,
             f"{name} of {path.name} has shape {list(stored)}, but config.json wants {list(expected)}."
         )
     return module.eval().requires_grad_(False), packers
+
+
+def _filled(checkpoint: Checkpoint, weights: Weights) -> Any:
+    """Builds the module of a folder's configuration on a device, and fills it with other weights."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(
+        checkpoint.path, trust_remote_code=False, local_files_only=True
+    )
+    with torch.device(weights.device):
+        module = transformers.AutoModelForCausalLM.from_config(config, dtype=weights.dtype)
+    module = module.eval().requires_grad_(False)
+    for name, parameter in module.named_parameters():
+        parameter.copy_(weights.read(name, tuple(parameter.shape)))
+    return module
 
 
 def _unpacked(reader: SafetensorsReader, name: str, skeleton: nn.Module, dtype: torch.dtype) -> Tensor:
