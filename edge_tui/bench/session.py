@@ -45,12 +45,14 @@ class Session:
         results: Of the bench.
         progress: Of the bench.
         bandwidth: Bytes a second.
+        second_device: Of the amateur or draft; "" for the same.
     """
 
     device: str
     results: Results
     progress: Progress
     bandwidth: float = 0.0
+    second_device: str = ""
     _folder: tempfile.TemporaryDirectory[str] = field(
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="edge-tui-bench-")
     )
@@ -112,7 +114,7 @@ class Session:
     ) -> EdgeRunner:
         """Makes an engine in which every strategy finds its models: `model` first, `second` beside it."""
         main = ModelSpec(model.name, precision, self.device)
-        other = main if second is None else ModelSpec(second.name, precision, self.device)
+        other = ModelSpec((second or model).name, precision, self.second_device or self.device)
         specs = {"model": main}
         for decoder in decoders.strategies():
             for place, role in enumerate(decoder.roles):
@@ -139,7 +141,7 @@ class Session:
         return {
             "model": model.title,
             "parameters": facts.info.parameters,
-            "device": self.device,
+            "device": self.device if not self.second_device else f"{self.device}, {self.second_device}",
             "device_name": str(self.results.head.get("device_name", self.device)),
             "precision": facts.info.precision,
         }

@@ -212,12 +212,14 @@ def _session(options: Options, results: Results, total: int, prompts: str = "") 
     progress = Progress(total, options["budget"] or inf, quiet=options["quiet"])
     try:
         device = resolve_device(options["device"])
+        second = options.get("second_device")
+        second_device = resolve_device(second) if second else ""
     except LookupError as error:
         raise UsageError(str(error)) from error
     progress.say("importing torch")
     import_torch()
     results.head.update(report.manifest(device, Job("greedy").seed, prompts or inspect.getsource(random)))
-    return Session(device, results, progress)
+    return Session(device, results, progress, second_device=second_device)
 
 
 def _names(options: Options) -> list[tuple[str, bool]]:

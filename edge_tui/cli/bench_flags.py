@@ -24,6 +24,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "--models": _flag("A,B", "demo/expert, cached repositories, or folders", _list),
     "--random": _flag("A,B", f"random weights of an architecture's true size: {ARCHITECTURES}", _list),
     "--second": _flag("NAME", "amateur or draft, random if the models are (default: the model)"),
+    "--second-device": _flag("D", "its device (default: --device)"),
     "--precisions": _flag("A,B", f"{_PRECISIONS}%(default)s)", _list, default="auto"),
     "--strategies": _flag("A,B", "strategies (default: %(default)s)", _list),
     "--chain": _flag("STAGES", "stages around each strategy, as in min_p+top_k"),
@@ -54,7 +55,10 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "--markdown": _flag("FILE", "write the table there at the end"),
     "--csv": _flag("FILE", "the same for spreadsheets"),
 }
-_MODELS = ("--models", "--random", "--second", "--precisions", "--strategies", "--chain", "--set")
+_MODELS = (
+    *("--models", "--random", "--second", "--second-device"),
+    *("--precisions", "--strategies", "--chain", "--set"),
+)
 _ROUNDS = ("--rounds", "--seconds")
 _FILES = ("--json", "--markdown", "--csv")
 _BENCHES: dict[str, tuple[str, tuple[str, ...], dict[str, dict[str, Any]]]] = {

@@ -6,6 +6,7 @@ after ctrl-c, 141 when the reader of the output has left. Loads neither torch no
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the `edge-tui` command; returns the exit status."""
     standard_streams.prepare()
     library_output.silence()
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs are numbered as in nvidia-smi and NVML
     guard_terminal()
     return standard_streams.run_and_flush(lambda: _run(argv))
 

@@ -264,7 +264,7 @@ class LocalEngine:
         """Frees the contexts of the last comparison."""
         if self._beside_cache:
             self._beside_cache.clear()
-            if self.memory().device.startswith("cuda"):
+            if any(each.device.startswith("cuda") for each in self.loaded().values()):
                 release_cached_memory()  # captured graphs lie in cycles
 
     def _take_beside(self, run: Run) -> Run | None:

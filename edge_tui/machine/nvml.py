@@ -1,12 +1,14 @@
 """Reads one GPU over NVML field by field; a field that a device does not report is None.
 
 NVML numbers devices by PCI address and knows nothing of `CUDA_VISIBLE_DEVICES`, while "cuda:0" is the first
-*visible* one; `visible_devices` translates.
+*visible* one; `visible_devices` translates. CUDA puts the fastest first unless it is told to follow addresses
+(`cli/main.py` tells it). Once torch has begun CUDA, the device is found by the UUID that torch knows.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,6 +59,14 @@ class GpuProcess:
     pid: int
     name: str
     bytes: int | None
+
+
+def _uuid_by_torch(index: int) -> str:
+    """Returns the UUID of CUDA's device, as torch knows it; "" before torch has begun CUDA."""
+    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is None or not cuda.is_initialized() or index >= cuda.device_count():
+        return ""
+    return str(getattr(cuda.get_device_properties(index), "uuid", ""))
 
 
 def visible_devices(env: Mapping[str, str] | None = None) -> list[str] | None:
@@ -130,6 +140,10 @@ class Gpu:
         ]
         return sorted(others, key=lambda holder: -(holder.bytes or 0))
 
+    def uuid(self) -> str:
+        """Returns the device's UUID, "" where it is not reported."""
+        return self._read(lambda: _text(self._nvml.nvmlDeviceGetUUID(self._handle))) or ""
+
     def driver(self) -> str:
         """Returns the version of the kernel's driver, "" where it is not reported."""
         return self._read(lambda: _text(self._nvml.nvmlSystemGetDriverVersion())) or ""
@@ -158,17 +172,22 @@ class Gpu:
         uuid = device
         if device.startswith("cuda"):
             index = int(device.partition(":")[2] or 0)
+            if (known := _uuid_by_torch(index)) and (found := self._by_uuid(f"GPU-{known}")) is not None:
+                return found
             entries = visible_devices()
             if entries is not None and index >= len(entries):
                 raise ValueError("hidden by CUDA_VISIBLE_DEVICES")
             uuid = str(index) if entries is None else entries[index]
         if uuid.isdigit():
             return self._nvml.nvmlDeviceGetHandleByIndex(int(uuid))
-        for handle in self._candidates(mig=uuid.startswith("MIG-")):
-            # CUDA takes any prefix of a UUID.
-            if (_text(self._nvml.nvmlDeviceGetUUID(handle))).startswith(uuid):
-                return handle
-        raise ValueError("not found")
+        if (found := self._by_uuid(uuid)) is None:
+            raise ValueError("not found")
+        return found
+
+    def _by_uuid(self, uuid: str) -> Any:
+        """Finds the handle whose UUID begins so, as CUDA takes any prefix of one; None if there is none."""
+        handles = self._candidates(mig=uuid.startswith("MIG-"))
+        return next((h for h in handles if _text(self._nvml.nvmlDeviceGetUUID(h)).startswith(uuid)), None)
 
     def _candidates(self, *, mig: bool) -> list[Any]:
         nvml = self._nvml

@@ -82,6 +82,17 @@ def test_the_floor_counts_what_a_step_reads(session):
     assert kv_bytes_per_step(facts.info, 100, 50, rows=4) == facts.info.kv_bytes * 200
 
 
+def test_the_second_model_has_a_device_of_its_own(session, monkeypatch):
+    specs = []
+    monkeypatch.setattr("edge_tui.bench.session.EdgeRunner", lambda each, *_: specs.append(each))
+    session.second_device = "cuda:7"
+    model = session.model("tiny", True)
+    session.edge_runner(model, "float32")
+    devices = {role: spec.device for role, spec in specs[0].items()}
+    main = session.device
+    assert devices == {"model": main, "expert": main, "amateur": "cuda:7", "draft": "cuda:7"}
+
+
 def test_the_floor_of_a_mixture_leaves_out_experts_that_no_token_chooses():
     config, _ = CONFIGS["qwen3-30b-a3b"]
     facts = "m", "Qwen3MoeForCausalLM", 151_936, 48, False, 40_960, 30_532_122_624, 61_064_245_248, 98_304

@@ -188,6 +188,17 @@ def test_cuda_numbers_find_the_right_device(
     assert name_of(device) == expected
 
 
+def test_once_torch_has_begun_its_uuid_decides(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA may number devices by speed, which NVML knows nothing of; the driver is faked here."""
+    properties = [SimpleNamespace(uuid=UUIDS[i].removeprefix("GPU-")) for i in (2, 0)]
+    cuda = SimpleNamespace(
+        is_initialized=lambda: True, device_count=lambda: 2, get_device_properties=properties.__getitem__
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert [name_of(device) for device in ("cuda:0", "cuda:1")] == [UUIDS[2], UUIDS[0]]
+    assert Gpu("cuda:1").uuid() == UUIDS[0]
+
+
 @pytest.mark.parametrize(
     ("value", "device"), [("", "cuda:0"), ("-1", "cuda:0"), ("0", "cuda:1"), ("9", "cuda:0")]
 )

@@ -4,7 +4,8 @@ Replaying a graph costs the host a few microseconds instead of a hundred launche
 ahead of the device and need not be quick about it. Inside, only what the next token depends on stands in
 line: logits, choice, forward. Records on their way to the host, and parameters on theirs from it, run beside
 the forward. (Of a strategy that proposes, forwards and choice stay two graphs, because the host may end
-proposing before each forward. One step of it is many tokens.)
+proposing before each forward. One step of it is many tokens. A model on another device has graphs of its own,
+see `away_forward`.)
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from edge_tui.engine.models.base import CapturableContext
 from edge_tui.engine.ops.cuda_capture import beside, capture, fork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import torch
     from torch import Tensor
@@ -43,16 +44,19 @@ class Graphs:
 
     def __init__(self, runner: StepRunner) -> None:
         self._runner = runner
-        contexts = [group.context for group in runner.groups]
+        contexts = [group.context for group in runner.groups if not group.is_away]
         self._contexts = [context for context in contexts if isinstance(context, CapturableContext)]
         if len(self._contexts) < len(contexts):
             raise RuntimeError("a context moves its tensors")
         outputs = dict(runner.outputs)
         bounds = [context.bound for context in self._contexts]
         self._step: torch.cuda.CUDAGraph | None = None
+        pieces = runner.forwards()
         try:
+            for group in runner.groups:
+                group.capture_away(runner.spans)
             with self._logits_out():
-                self._forwards = [capture(forward) for forward in runner.forwards()]
+                self._forwards = [capture(each.run).replay if each.captured else each.run for each in pieces]
             in_place = all(
                 out.logits.data_ptr() == outputs[name].logits.data_ptr()
                 for name, out in runner.outputs.items()
@@ -68,11 +72,15 @@ class Graphs:
                 # A capture counts positions on the host, but computes none.
                 context.count_on_host(bound - context.bound)
         self.outputs = dict(runner.outputs)
-        if runner.rows == 1 and len(self._forwards) == len(runner.groups):
-            for group, context, graph in zip(runner.groups, self._contexts, self._forwards, strict=True):
-                if len(group.names) == 1:  # the prompts of others end in different ids
-                    logits = group.logits(runner.outputs)
-                    context.replay = partial(self._forward_ids, context, graph, logits)
+        if runner.rows > 1:
+            return
+        for piece, replay in zip(pieces, self._forwards, strict=True):
+            own = piece.group
+            if own is None or own.is_away or len(own.names) > 1:
+                continue  # the prompts of several streams end in different ids
+            read = own.context
+            assert isinstance(read, CapturableContext)
+            read.replay = partial(self._forward_ids, read, replay, own.logits(runner.outputs))
 
     def replay(self, alone: bool) -> None:
         """Issues one step.
@@ -94,8 +102,8 @@ class Graphs:
     def forward(self) -> None:
         """Issues the forwards alone."""
         self._reserve_positions()
-        for graph in self._forwards:
-            graph.replay()
+        for forward in self._forwards:
+            forward()
 
     def _reserve_positions(self) -> None:
         for context in self._contexts:
@@ -103,11 +111,11 @@ class Graphs:
             context.count_on_host(self._runner.tokens_per_step)
 
     def _forward_ids(
-        self, context: CapturableContext, graph: torch.cuda.CUDAGraph, logits: Tensor, ids: Tensor
+        self, context: CapturableContext, replay: Callable[[], None], logits: Tensor, ids: Tensor
     ) -> Tensor:
         """Replays one stream's forward on a given id: the last of a prompt whose others are cached."""
         self._runner.tokens.copy_(ids)
-        graph.replay()
+        replay()
         context.count_on_host(1)
         return logits
 
@@ -129,10 +137,10 @@ class Graphs:
         side_by_side = len(set(map(id, runner.models))) == len(runner.models)
         with self._logits_out():
             first, *others = runner.forwards()
-            first()
+            first.run()
             for forward in others:
                 with beside(chosen if side_by_side else None):
-                    forward()
+                    forward.run()
         with beside(chosen):
             self._build_record()
 
@@ -141,7 +149,7 @@ class Graphs:
         """Makes each forward write its logits where the last ones lie."""
         runner = self._runner
         if runner.is_one_graph:
-            for group, context in zip(runner.groups, self._contexts, strict=True):
+            for group, context in zip(runner.groups, self._contexts, strict=True):  # all are here
                 context.logits_out = group.logits(runner.outputs)
         try:
             yield

@@ -22,6 +22,7 @@ from edge_tui.engine.decode.reason import note_of, sentence_of
 from edge_tui.engine.decode.resolve import check_ids
 from edge_tui.engine.decode.run_plan import plan_run
 from edge_tui.engine.decode.stage_trace import trace_step
+from edge_tui.engine.ops.current_device import computing
 from edge_tui.errors import Cancelled, CannotExplain, EdgeError
 
 if TYPE_CHECKING:
@@ -62,13 +63,11 @@ def explain_token(
         CannotExplain: one sentence.
         Cancelled: `stopped()` said so.
     """
-    import torch
-
     if stopped():
         raise Cancelled
     try:
         plan = _plan(question, manager, stopped)
-        with torch.inference_mode():
+        with computing(plan.main.model.info.device):
             return _explain(question, plan, run_caches, question_cache, stopped)
     except (EdgeError, ParamError, UnknownStrategy) as error:
         raise CannotExplain(str(error)) from error

@@ -13,6 +13,7 @@ from edge_tui.engine.decode.speculative_runner import SpeculativeRunner
 from edge_tui.engine.decode.step_runner import StepRunner
 from edge_tui.engine.decode.stream_groups import StreamGroup, group_streams
 from edge_tui.engine.models.capacity import DEPTH, SLACK
+from edge_tui.engine.ops.current_device import computing, entered
 from edge_tui.util import logs
 
 if TYPE_CHECKING:
@@ -55,11 +56,9 @@ class Generation:
         self._groups = group_streams(plan.decoder.streams, self._models, plan.needs, plan.rows)
         if plan.num_draft_tokens:  # the draft is a step behind
             self._groups = [(stream.name,) for stream in plan.decoder.streams]
-        devices = {model.info.device for model in self._models.values()}
-        capturable = all(model.caps.capture for model in self._models.values())
-        self._capture = captures and capturable and len(devices) == 1
-        if captures and capturable and not self._capture:
-            self.uncaptured_reason = f"its models sit on different devices ({' and '.join(sorted(devices))})"
+        self._device = plan.main.model.info.device
+        here = [model for model in self._models.values() if model.info.device == self._device]
+        self._capture = captures and all(model.caps.capture for model in here)
         self._runner: StepRunner | None = None
         self._entry: PrefixEntry | None = None
 
@@ -97,21 +96,20 @@ class Generation:
         Raises:
             Cancelled: between chunks; what was read stays cached.
         """
-        import torch
-
         outputs: dict[str, Output] = {}
         lengths: list[int] = []
         groups = []
-        with torch.inference_mode():
+        with computing(self._device):
             for names in self._groups:
                 report = _silent if lengths else progress
-                reused, read = self._read(names, cache, report, cancelled)
-                if again and not all(reused):
-                    _, read = self._read(names, cache, _silent, cancelled)
+                with entered(self._model(names).info.device):
+                    reused, read = self._read(names, cache, report, cancelled)
+                    if again and not all(reused):
+                        _, read = self._read(names, cache, _silent, cancelled)
                 lengths += reused
                 outputs |= read
                 root = self._root(cache, names)
-                groups.append(StreamGroup(names, self._model(names), root, self.plan.rows))
+                groups.append(StreamGroup(names, self._model(names), root, self.plan.rows, self._device))
             self._begin_runner(cache, groups, outputs)
         return lengths[0]
 
@@ -140,7 +138,7 @@ class Generation:
         if runner is None:
             make = SpeculativeRunner if plan.num_draft_tokens else StepRunner
             runner = make(plan.decoder, groups, values, plan.rows, eos, plan.width)
-        device = plan.main.model.info.device
+        device = self._device
         prompt = to_device([plan.ids], torch.int64, device).expand(plan.rows, -1)
         ends = to_device(eos, torch.int64, device)
         start = len(plan.request.prefix)
@@ -242,12 +240,10 @@ class Generation:
         Where models can be captured, the first two run as they are, which warms every kernel up and shows
         the first token at once; from the third on graphs are replayed.
         """
-        import torch
-
         runner = self.runner
         if self._proposes_until is not None and self.launched >= self._proposes_until:
             runner.proposing = False
-        with torch.inference_mode():
+        with computing(self._device):
             if runner.widen() and runner.graphs is None:
                 self._captures_at = max(self._captures_at, self.launched + 1)
             if self._capture and self.launched >= self._captures_at and runner.graphs is None:
@@ -268,9 +264,7 @@ class Generation:
         All steps that were launched must have been read. Where no graph of these links is kept, the next
         steps run as they are before one is captured.
         """
-        import torch
-
-        with torch.inference_mode():
+        with computing(self._device):
             self.runner.publish()
         self._captures_at = self.launched + _PLAIN
 
@@ -290,14 +284,12 @@ class Generation:
         Measured once for each pair of contexts, which waits for the device; the numbers of all later runs are
         the same, so that what they decide is, too.
         """
-        import torch
-
         runner, entry = self.runner, self._entry
         assert isinstance(runner, SpeculativeRunner)
         assert entry is not None
         if (known := entry.costs.get(self.plan.num_draft_tokens)) is not None:
             return known
-        with torch.inference_mode():
+        with computing(self._device):
             if runner.graphs is not None:
                 runner.proposing = False
                 if runner.graphs is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.events import PromptRead
 from edge_tui.engine.models.capacity import SLACK
+from edge_tui.engine.ops.current_device import computing
 from edge_tui.engine.ops.stats import summarise
 from edge_tui.errors import Cancelled
 
@@ -55,7 +56,7 @@ def score_prompt(
     room = max(total, min(len(ids) + _ROOM, main.context)) + SLACK
     columns = []
     width = min(main.tokenizer.size, model.info.vocab)
-    with torch.inference_mode():
+    with computing(device):
         entry = cache.open((id(model), 0), model, [], room, total)
         # Nothing is known of what follows the last token, whose distribution is reported all the same.
         text = torch.tensor([[*ids, 0]], dtype=torch.int64, device=device)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Output, names_of
@@ -20,6 +21,7 @@ from edge_tui.decoders.core.random import Rng
 from edge_tui.decoders.core.step_checks import check_proposal
 from edge_tui.decoders.core.step_log import logged
 from edge_tui.engine.decode.inspection import StrategyInspector
+from edge_tui.engine.decode.step_pieces import Piece
 from edge_tui.engine.decode.step_record import Sampled, clamp_ids, margin_of
 from edge_tui.engine.decode.step_runner import StepRunner
 from edge_tui.engine.ops.choose import fused_speculation
@@ -27,7 +29,7 @@ from edge_tui.engine.ops.removal import removals_of
 from edge_tui.engine.ops.stats import OUT_OF_RANGE, record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 class SpeculativeRunner(StepRunner):
     """Runs steps of one row whose record has `K` rows, one for each position. Arguments: as `StepRunner`."""
 
-    is_one_graph = False  # the host may end proposing before each forward
     leaves_out = False
 
     def _setup(self, values: Mapping[str, float]) -> None:
@@ -45,6 +46,7 @@ class SpeculativeRunner(StepRunner):
         import torch
 
         decoder, rows, width = self.decoder, self.rows, self._width
+        self.is_one_graph = False  # the host may end proposing before each forward
         self.num_draft_tokens = decoder.num_draft_tokens(values)
         main, *drafts = self.groups
         self._main_group, self._main = main, decoder.streams[0].name
@@ -73,29 +75,34 @@ class SpeculativeRunner(StepRunner):
         self._certain.fill_(env.prompt.shape[1])
         self._pair[:, 1] = env.prompt[:, -1]
 
-        self.outputs = dict(outputs)  # at one position, not at the `K` of a captured step
-
-    def forwards(self) -> list[Callable[[], None]]:
-        """Lists the one piece: the main model reads what the draft proposed."""
-        return [self.forward]
+    def forwards(self) -> list[Piece]:
+        """Lists the one piece, or the two that differ in device: proposing, and reading what was proposed."""
+        if self.proposing and self._draft is not None and self._draft.is_away:
+            return [Piece(self._propose_all, captured=False), Piece(partial(self._read_main, self._block))]
+        return [Piece(self.forward)]
 
     def forward(self) -> None:
         """Lets the draft propose and the main model read all; without proposals the last token alone."""
+        if self.proposing:
+            self._propose_all()
+            self._read_main(self._block)
+            return
         if not self._is_own:
             self._out_of_range.zero_()
-        if not self.proposing:
-            tokens = self._pair[:, 1:].contiguous()
-            self._read_main(tokens)
-            return
+        self._read_main(self._pair[:, 1:].contiguous())
+
+    def _propose_all(self) -> None:
+        """Fills the block: the token chosen last, and proposals after it."""
+        if not self._is_own:
+            self._out_of_range.zero_()
         self._block[:, 0] = self._pair[:, 1]
         if self._draft:
-            self._draft.context.truncate(self._certain - 1)
+            self._draft.truncate(self._certain - 1)
         tokens = self._pair
         for at in range(self.num_draft_tokens):
             proposed = self._propose(self._read_draft(tokens), at)
             self._block[:, at + 1] = proposed
             tokens = proposed[:, None]
-        self._read_main(self._block)
 
     def _read_main(self, tokens: Tensor) -> None:
         """Computes the main model's logits after these tokens."""
@@ -105,7 +112,7 @@ class SpeculativeRunner(StepRunner):
         """Computes the draft model's logits after these tokens; None where there is no such model."""
         if self._draft is None:
             return None
-        return self._cut(self._draft.model.forward(self._draft.context, tokens))
+        return self._cut(self._draft.forward(tokens, None, self.spans))
 
     def _propose(self, out: Output | None, at: int) -> Tensor:
         """Proposes the token at a position; an id out of range is brought into it and marked."""
@@ -193,8 +200,7 @@ class SpeculativeRunner(StepRunner):
         """Does `StepRunner._cut`; fused kernels read every precision, so nothing is converted for them."""
         if self._kernels is None:
             return super()._cut(output)
-        logits = output.logits[..., : self._width].to(self.device, non_blocking=True)
-        return replace(output, logits=logits)
+        return replace(output, logits=output.logits[..., : self._width])
 
     def _accept(self, chosen: Tensor, accepted: Tensor, tokens: Tensor) -> None:
         """Keeps the accepted tokens in both contexts, and makes the chosen one the last."""

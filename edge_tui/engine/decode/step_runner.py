@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Env, Output
 from edge_tui.decoders.core.random import Rng, key_of
@@ -23,6 +23,7 @@ from edge_tui.engine.decode.host_copies import to_device
 from edge_tui.engine.decode.inspection import StrategyInspector
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring
+from edge_tui.engine.decode.step_pieces import Piece
 from edge_tui.engine.decode.step_record import (
     StepBuffers,
     build_record,
@@ -34,14 +35,16 @@ from edge_tui.engine.models.base import CapturableContext
 from edge_tui.engine.ops import row_kernels
 from edge_tui.engine.ops.choose import fused_step, has_own_kernels
 from edge_tui.engine.ops.choose_plan import idle_links
+from edge_tui.engine.ops.current_device import computing, entered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
     from edge_tui.decoders.base import Params, State
     from edge_tui.decoders.core.errors import StrategyError
+    from edge_tui.engine.decode.step_pieces import CapturedStep
     from edge_tui.engine.decode.step_record import Sampled
     from edge_tui.engine.decode.stream_groups import StreamGroup
     from edge_tui.engine.models.base import Context
@@ -50,20 +53,6 @@ if TYPE_CHECKING:
 
 _KEPT = 4
 """Most sets of links left out whose kernels and graphs are kept."""
-
-
-class CapturedStep(Protocol):
-    """Replays a step's pieces; `edge_tui.engine.decode.cuda_graphs.Graphs` captures them."""
-
-    @property
-    def outputs(self) -> Mapping[str, Output]:
-        """Each stream's logits that its choice reads."""
-
-    def replay(self, alone: bool) -> None:
-        """Issues one step; `alone` leaves out the forward after the choice."""
-
-    def forward(self) -> None:
-        """Issues the forwards alone."""
 
 
 class StepRunner:
@@ -81,8 +70,6 @@ class StepRunner:
         width: Vocabulary `V` that every stream is cut to.
     """
 
-    is_one_graph = True
-    """True captures a choice and the forward after it as one graph, a run's first choice included."""
     leaves_out = True
     """True leaves links at neutral values out of the steps of a GPU."""
 
@@ -115,11 +102,13 @@ class StepRunner:
         """By whether steps propose, the links that they leave out, and what attention spans."""
         self._capturable: list[CapturableContext] = []
         """The contexts of this run that graphs can be made of."""
-        self._spans: tuple[int, ...] = ()
+        self.spans: tuple[int, ...] = ()
         """Positions that attention spans in each of them."""
         self.models = [group.model for group in groups]
         """The model of each group."""
         self.device = self.models[0].info.device
+        self.is_one_graph = not any(group.is_away for group in groups)
+        """True captures a choice and the forward after it as one graph, a run's first choice included."""
         row_kernels.provide(self.device)
         self.outputs: dict[str, Output] = {}
         idle = partial(idle_links, decoder) if self.may_leave_out() else None
@@ -158,11 +147,11 @@ class StepRunner:
     @property
     def graphs(self) -> CapturedStep | None:
         """The captured pieces of the present way to step; None before."""
-        return self._graphs.get((self.proposing, self.table.params.left_out, self._spans))
+        return self._graphs.get((self.proposing, self.table.params.left_out, self.spans))
 
     @graphs.setter
     def graphs(self, graphs: CapturedStep) -> None:
-        self._graphs[self.proposing, self.table.params.left_out, self._spans] = graphs
+        self._graphs[self.proposing, self.table.params.left_out, self.spans] = graphs
 
     @property
     def has_graphs(self) -> bool:
@@ -197,9 +186,9 @@ class StepRunner:
         """
         need = 2 * self.tokens_per_step
         spans = tuple(context.widen(need) for context in self._capturable)
-        if spans == self._spans:
+        if spans == self.spans:
             return False
-        self._spans = spans
+        self.spans = spans
         self._read_outputs(self.outputs)
         return True
 
@@ -238,10 +227,12 @@ class StepRunner:
             self._state = state
             self._graphs.clear()
         for group in self.groups:
-            group.context = self._spread_context(group.root, group.context)
+            with entered(group.model.info.device):
+                group.context = self._spread_context(group.root, group.context)
         contexts = [group.context for group in self.groups]
         self._capturable = [context for context in contexts if isinstance(context, CapturableContext)]
         self.widen()
+        outputs = self._at_home(outputs)
         self._read_outputs({name: _spread(output, self.rows) for name, output in outputs.items()})
 
     def _keys(self, seed: int) -> list[int]:
@@ -303,9 +294,9 @@ class StepRunner:
         """Positions that one `forward` adds to each context."""
         return self.num_draft_tokens + 1 if self.proposing else 1
 
-    def forwards(self) -> list[Callable[[], None]]:
+    def forwards(self) -> list[Piece]:
         """Lists the pieces of `forward`, which touch different contexts."""
-        return [partial(self.forward_group, group) for group in self.groups]
+        return [Piece(partial(self.forward_group, group), group, not group.is_away) for group in self.groups]
 
     def forward(self) -> None:
         """Appends the tokens chosen last to every stream and computes its next logits."""
@@ -314,10 +305,12 @@ class StepRunner:
 
     def forward_group(self, group: StreamGroup) -> None:
         """Does `forward` for the streams of one group."""
-        if self._rows_permuted:
-            group.reorder(self.buffers.parent)
-        output = group.model.forward(group.context, group.spread(self.tokens))
-        self.outputs.update(group.split(output))
+        parent = self.buffers.parent if self._rows_permuted else None
+        self.outputs.update(group.split(group.forward(self.tokens, parent, self.spans)))
+
+    def _at_home(self, outputs: Mapping[str, Output]) -> dict[str, Output]:
+        """Brings each stream's output to the strategy's device."""
+        return {name: group.at_home(outputs[name]) for group in self.groups for name in group.names}
 
     def sample(self, keep_logits: bool = False) -> None:
         """Lets the strategy choose, and writes the chosen tokens to the buffers.
@@ -345,16 +338,14 @@ class StepRunner:
 
     def diagnose(self, index: int, is_id: bool) -> StrategyError:
         """Finds what broke the choice of token `index`; see `StrategyInspector.diagnose`."""
-        import torch
-
-        with torch.inference_mode():
+        with computing(self.device):
             return self._inspector.diagnose(*self.arguments(), index, is_id)
 
     def sample_and_record(self) -> None:
         """Chooses and records: in one traced call where that is possible, and a step of its kind has run."""
         self.logits_current = False
         self.table.refresh()
-        outs = {name: self._moved(output) for name, output in self.outputs.items()}
+        outs = self.outputs
         if self._traced is not None and (record := self._traced(outs)) is not None:
             self.ring.write(*record)
             return
@@ -368,18 +359,11 @@ class StepRunner:
             self._traced.note(outs)
 
     def _cut(self, output: Output) -> Output:
-        """Cuts logits to the vocabulary that all streams share, in float32 on the strategy's device.
+        """Cuts logits to the vocabulary that all streams share, in float32.
 
         Embeddings are often padded to a round number; padded entries belong to no token.
         """
-        return cut(self._moved(output), self._width)
-
-    def _moved(self, output: Output) -> Output:
-        """Brings logits to the strategy's device, where the main stream's output is already."""
-        logits = output.logits
-        if str(logits.device) == self.device:
-            return output
-        return replace(output, logits=logits.to(self.device, non_blocking=True))
+        return cut(output, self._width)
 
 
 def _spread(output: Output, rows: int) -> Output:

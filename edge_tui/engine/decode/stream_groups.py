@@ -10,6 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Output
+from edge_tui.engine.decode.away_forward import AwayForward, Spans
+from edge_tui.engine.models.base import CapturableContext
+from edge_tui.engine.ops.current_device import entered, move
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,32 +59,101 @@ class StreamGroup:
         model: Theirs.
         root: The context that their prompts are read into, one row a stream.
         rows: `R`, the rows that a run decodes side by side.
+        home: The strategy's device; the model's own by default.
 
     Attributes:
         context: The run's, of `S * R` rows; the root itself for one row.
+        is_away: True where the model is on another device than the strategy.
     """
 
-    def __init__(self, names: tuple[str, ...], model: LanguageModel, root: Context, rows: int) -> None:
+    def __init__(
+        self, names: tuple[str, ...], model: LanguageModel, root: Context, rows: int, home: str = ""
+    ) -> None:
         self.names = names
         self.model = model
         self.root = root
-        self.context = root
+        self._context = root
         self._rows = rows
+        self._device, self._home = model.info.device, home or model.info.device
+        self.is_away = self._device != self._home
+        self._away = AwayForward(self._compute, self._device, self._home)
+
+    @property
+    def context(self) -> Context:
+        return self._context
+
+    @context.setter
+    def context(self, context: Context) -> None:
+        if context is not self._context:
+            self._away.clear()
+        self._context = context
+
+    def forward(self, tokens: Tensor, parent: Tensor | None, spans: Spans) -> Output:
+        """Appends the tokens `[R, K]` to every stream; returns the output on the strategy's device.
+
+        Args:
+            tokens: On the strategy's device.
+            parent: int64 `[R]`, the rows that they continue; None where rows stay.
+            spans: Positions that attention spans in the contexts of the step.
+        """
+        if self.is_away:
+            return Output(self._away(tokens, parent, spans, self._count))
+        if parent is not None:
+            self.reorder(parent)
+        return self.model.forward(self.context, self.spread(tokens))
+
+    def _compute(self, tokens: Tensor, parent: Tensor | None) -> Tensor:
+        if parent is not None:
+            self.reorder(parent)
+        return self.model.forward(self.context, self.spread(tokens)).logits
+
+    def _count(self, positions: int) -> None:
+        """Counts positions that a replayed forward appends."""
+        assert isinstance(self.context, CapturableContext), "it has been captured"
+        self.context.reserve(positions)
+        self.context.count_on_host(positions)
+
+    def capture_away(self, spans: Spans) -> None:
+        """Captures the forwards of a model on another GPU that have run, if it can be captured.
+
+        Raises:
+            RuntimeError: something in them cannot be captured.
+        """
+        context = self.context
+        if not (self.is_away and self.model.caps.capture and isinstance(context, CapturableContext)):
+            return
+        bound = context.bound
+        try:
+            self._away.capture(spans)
+        finally:  # a capture counts positions on the host, but computes none
+            context.count_on_host(bound - context.bound)
+
+    def truncate(self, length: Tensor) -> None:
+        """Forgets positions from `length[r]` on; the lengths may lie on the strategy's device."""
+        with entered(self._device):
+            self.context.truncate(move(length, self._device))
+
+    def at_home(self, output: Output) -> Output:
+        """Brings an output to the strategy's device."""
+        if not self.is_away:
+            return output
+        return Output(**{name: move(tensor, self._home) for name, tensor in output.tensors().items()})
 
     def spread(self, tokens: Tensor) -> Tensor:
-        """Repeats the tokens `[R, 1]` chosen last for each stream: `[S * R, 1]` on the model's device."""
-        tokens = tokens.to(self.model.info.device, non_blocking=True)
+        """Repeats the tokens `[R, K]` chosen last for each stream: `[S * R, K]` on the model's device."""
+        tokens = move(tokens, self._device)
         return tokens if len(self.names) == 1 else tokens.repeat(len(self.names), 1)
 
     def reorder(self, parent: Tensor) -> None:
         """Gives row `r` of every stream what its row `parent[r]` had. `parent`: int64 `[R]`."""
         import torch
 
-        parent = parent.to(self.model.info.device, non_blocking=True)
+        parent = move(parent, self._device)
         if len(self.names) > 1:
             first = torch.arange(0, len(self.names) * self._rows, self._rows, device=parent.device)
             parent = (first[:, None] + parent).view(-1)
-        self.context.reorder(parent)
+        with entered(self._device):
+            self.context.reorder(parent)
 
     def split(self, output: Output) -> dict[str, Output]:
         """Takes a forward's output apart by stream, in the same memory."""

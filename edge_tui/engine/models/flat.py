@@ -32,6 +32,7 @@ from edge_tui.engine.models.fused_cuda import fuse as fuse_cuda
 from edge_tui.engine.models.layer_states import LayerStates, PastStates
 from edge_tui.engine.models.masks import Masks, NewPositions, alibi_slopes
 from edge_tui.engine.models.rope import rotate, tables
+from edge_tui.engine.ops.current_device import on_own_device
 from edge_tui.engine.ops.linear import PlainLinear
 from edge_tui.engine.ops.norm import rms_norm
 from edge_tui.engine.ops.packed_linear import GroupLinear
@@ -110,6 +111,7 @@ class FlatModel:
                 unequal_rows=self.fused.most_rows,
             )
 
+    @on_own_device
     def open(self, rows: int, capacity: int, total: int = 0, past: bool = False) -> FlatContext:
         """Opens an empty context for `rows` sequences of at most `capacity` positions.
 
@@ -145,6 +147,7 @@ class FlatModel:
         return f"{factors} hold for this run: prompt and new tokens {what}."
 
     @torch.inference_mode()
+    @on_own_device
     def forward(self, ctx: Context, ids: Tensor) -> Output:
         """Appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`: one step.
 
@@ -169,6 +172,7 @@ class FlatModel:
         return Output(logits if ctx.logits_out is None else ctx.logits_out.copy_(logits))
 
     @torch.inference_mode()
+    @on_own_device
     def prefill(
         self,
         ctx: Context,
@@ -213,6 +217,7 @@ class FlatModel:
         to_head = states.finish(last, partial(self._read_by_head, weights, normed=states.normed))
         return states.output(self._logits(weights, to_head), ctx.past, ctx.length)
 
+    @on_own_device
     def release(self) -> None:
         """Drops the weights; the caller returns the memory. The model is unusable afterwards."""
         self.weights = self.fused = None

@@ -243,6 +243,7 @@ def _read(
     import torch
 
     from edge_tui.engine.checkpoints.weight_files import WeightsError
+    from edge_tui.engine.ops.current_device import entered
     from edge_tui.engine.ops.packed import PrecisionError
     from edge_tui.errors import Cancelled
 
@@ -254,14 +255,15 @@ def _read(
     else:
         from edge_tui.engine.models.transformers_tier import load_transformers as load_tier
     try:
-        return load_tier(
-            checkpoint,
-            device=device,
-            dtype=getattr(torch, dtype),
-            precision=precision if codes or precision in QUANTISATIONS else dtype,
-            context=context,
-            **options,
-        )
+        with entered(device):
+            return load_tier(
+                checkpoint,
+                device=device,
+                dtype=getattr(torch, dtype),
+                precision=precision if codes or precision in QUANTISATIONS else dtype,
+                context=context,
+                **options,
+            )
     except (PrecisionError, WeightsError) as error:
         raise LoadError(str(error)) from error
     except (Cancelled, CheckpointError, CodeFault):

@@ -23,6 +23,7 @@ from edge_tui.engine.models.layer_access import layer_access
 from edge_tui.engine.models.layer_states import PastStates
 from edge_tui.engine.models.self_check import Deviation, captured_deviation, deviation
 from edge_tui.engine.models.static_context import CacheLayout, NotStatic, StaticContext
+from edge_tui.engine.ops.current_device import on_own_device
 from edge_tui.errors import Cancelled
 from edge_tui.util import logs
 
@@ -93,6 +94,7 @@ class TransformersModel:
             raise NotStatic("it keeps a running state")
         self._layout = CacheLayout.of(self._cache_of_one(), self._module.device)
 
+    @on_own_device
     def open(
         self, rows: int, capacity: int, total: int = 0, past: bool = False
     ) -> GroupedContext | StaticContext:
@@ -113,6 +115,7 @@ class TransformersModel:
         return ""
 
     @torch.inference_mode()
+    @on_own_device
     def forward(self, ctx: Context, ids: Tensor) -> Output:
         """Appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`: one step.
 
@@ -130,6 +133,7 @@ class TransformersModel:
         return _output(ctx, {name: _gather(ctx, [one[name] for one in each]) for name in each[0]}, k)
 
     @torch.inference_mode()
+    @on_own_device
     def prefill(
         self,
         ctx: Context,
@@ -171,6 +175,7 @@ class TransformersModel:
                 progress(done + piece.shape[1], total)
         return output
 
+    @on_own_device
     def release(self) -> None:
         """Drops the weights; the caller returns the memory. The model is unusable afterwards."""
         self._module = None
