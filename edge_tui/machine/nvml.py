@@ -66,7 +66,7 @@ def _uuid_by_torch(index: int) -> str:
     cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
     if cuda is None or not cuda.is_initialized() or index >= cuda.device_count():
         return ""
-    return str(getattr(cuda.get_device_properties(index), "uuid", ""))
+    return str(getattr(cuda.get_device_properties(index), "uuid", "")).removeprefix("GPU-")
 
 
 def visible_devices(env: Mapping[str, str] | None = None) -> list[str] | None:

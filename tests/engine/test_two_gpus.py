@@ -252,7 +252,8 @@ def test_the_gauge_shows_both_devices(open_engine: Callable[..., LocalEngine], f
 
     for index in (0, 1):
         gpu = Gpu(f"cuda:{index}")
-        assert gpu.uuid().removeprefix("GPU-") == str(torch.cuda.get_device_properties(index).uuid)
+        known = str(torch.cuda.get_device_properties(index).uuid)
+        assert gpu.uuid().removeprefix("GPU-") == known.removeprefix("GPU-")
         gpu.close()
     telemetry = Telemetry("cuda:0", interval=0.1)
     telemetry.watch("cuda:0", "cuda:1")
@@ -277,7 +278,7 @@ def test_the_gauge_follows_the_order_of_visible_devices() -> None:
         "import torch; from edge_tui.machine.nvml import Gpu\n"
         "for i in (0, 1):\n"
         "    assert Gpu(f'cuda:{i}').uuid().removeprefix('GPU-') == "
-        "str(torch.cuda.get_device_properties(i).uuid)\n"
+        "str(torch.cuda.get_device_properties(i).uuid).removeprefix('GPU-')\n"
     )
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "0,1").split(",")[:2]
     env = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(reversed(seen))}
