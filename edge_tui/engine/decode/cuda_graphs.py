@@ -106,9 +106,10 @@ class Graphs:
             forward()
 
     def _reserve_positions(self) -> None:
+        rewinds = self._runner.num_draft_tokens > 0  # proposals that are not accepted
         for context in self._contexts:
             context.reserve(self._runner.tokens_per_step)
-            context.count_on_host(self._runner.tokens_per_step)
+            context.count_on_host(self._runner.tokens_per_step, rewinds)
 
     def _forward_ids(
         self, context: CapturableContext, replay: Callable[[], None], logits: Tensor, ids: Tensor

@@ -143,8 +143,11 @@ class CapturableContext(Context, Protocol):
         A graph of a forward holds for one span.
         """
 
-    def count_on_host(self, count: int) -> None:
-        """Counts positions, on the host alone, that a replayed graph appends."""
+    def count_on_host(self, count: int, rewinds: bool = False) -> None:
+        """Counts positions, on the host alone, that a replayed graph appends.
+
+        `rewinds`: True where graphs may take some of them back, so that the count is only a bound.
+        """
 
 
 @runtime_checkable

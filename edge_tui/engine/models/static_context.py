@@ -204,9 +204,14 @@ class StaticContext:
         self.length += count
         self.count_on_host(count)
 
-    def count_on_host(self, count: int) -> None:
-        """Counts appended positions in `bound` alone, when `length` has been raised already."""
+    def count_on_host(self, count: int, rewinds: bool = False) -> None:
+        """Counts appended positions in `bound` alone, when `length` has been raised already.
+
+        `rewinds`: True where some of them may have been taken back since.
+        """
         self._lengths.count(count)
+        if rewinds:
+            self._lengths.shorten()
 
     def reorder(self, parent: Tensor) -> None:
         """Gives row `r` what row `parent[r]` had. `parent`: int64 `[R]` on the device."""

@@ -12,7 +12,16 @@ from edge_tui.engine.models.base import CapturableContext, ContextFull, Resumabl
 from edge_tui.engine.models.static_context import LEAST_SPAN, NotStatic, StaticContext
 from edge_tui.engine.models.transformers_tier import TransformersModel, load_transformers
 from tests.engine.models.architectures import make_tiny
-from tests.engine.models.references import TOLERANCE, deviation, one_by_one, random_ids, reference, source
+from tests.engine.models.references import (
+    TOLERANCE,
+    checkpoint,
+    deviation,
+    flat,
+    one_by_one,
+    random_ids,
+    reference,
+    source,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,3 +185,22 @@ def test_a_running_state_is_not_static(tmp_path: Path) -> None:
     model = load(make_tiny(tmp_path / "mamba", "mamba"))
     with pytest.raises(NotStatic, match="running state"):
         model.use_static()
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_what_graphs_take_back_makes_room_again(static: bool, tmp_path: Path) -> None:
+    """Graphs of proposals count all of them, of which the device keeps a few."""
+    path = make_tiny(tmp_path / "cwm", "cwm") if static else checkpoint(tmp_path / "flat", "llama")
+    model = load(path) if static else flat(path)
+    if static:
+        model.use_static()
+    context = model.open(1, 16)
+    assert isinstance(context, CapturableContext)
+    model.prefill(context, random_ids(1, 4, vocab=96))
+    for _ in range(3):
+        context.reserve(5)
+        context.length += 1
+        context.count_on_host(5, rewinds=True)
+    context.reserve(9)
+    with pytest.raises(ContextFull):
+        context.reserve(10)
