@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import interpreter
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -72,6 +74,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection() -> Iterator[None]:
     """Does for what the tests import what the app does for torch: see `import_torch`."""
     yield
+    interpreter.quicken()
     gc.freeze()
     gc.set_threshold(20_000)  # a screen is 60,000 objects in cycles: collections took two fifths of its test
     gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Leaves nothing to pytest's five collections at the end, which take seconds."""
+    gc.freeze()
