@@ -341,11 +341,15 @@ class _Follower:
                 print_line(line, sys.stderr)
 
     def _draw(self, event: events.Progress) -> None:
-        """Draws a progress bar while a model loads or a long prompt is read."""
+        """Draws a progress bar while a model loads, its kernels are compiled, or a long prompt is read."""
         if not self._bar or (event.what == "prefill" and event.total < 1024):
             return
         share = event.done / max(event.total, 1)
-        what = "loading" if event.what == "load" else "reading the prompt of"
+        what = {
+            "load": "loading",
+            "compile": f"compiling kernels, {event.done} of {event.total}, for",
+            "prefill": "reading the prompt of",
+        }[event.what]
         line = f"{what} {one_line(event.name)} ▕{bar(share, _BAR)}▏ {share:4.0%}"
         write_control(sys.stderr, f"\r{line:<{self._width}}")
         self._width = len(line)

@@ -117,9 +117,9 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Reports how far a load (in bytes) or a prefill (in tokens) is."""
+    """Reports how far a load (in bytes), a prefill (in tokens) or a compilation (in kernels) is."""
 
-    what: Literal["load", "prefill"]
+    what: Literal["load", "compile", "prefill"]
     done: int
     total: int
     name: str = ""

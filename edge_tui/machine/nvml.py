@@ -144,6 +144,11 @@ class Gpu:
         """Returns the device's UUID, "" where it is not reported."""
         return self._read(lambda: _text(self._nvml.nvmlDeviceGetUUID(self._handle))) or ""
 
+    def capability(self) -> tuple[int, int] | None:
+        """Returns the compute capability, (9, 0) for Hopper; None where it is not reported."""
+        found = self._read(lambda: self._nvml.nvmlDeviceGetCudaComputeCapability(self._handle))
+        return None if found is None else (int(found[0]), int(found[1]))
+
     def driver(self) -> str:
         """Returns the version of the kernel's driver, "" where it is not reported."""
         return self._read(lambda: _text(self._nvml.nvmlSystemGetDriverVersion())) or ""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from edge_tui import decoders
 from edge_tui.decoders.core import step_checks
 from edge_tui.decoders.core.errors import problem_of
+from edge_tui.engine.decode import kernel_build
 from edge_tui.engine.decode.decode_loop import DecodeLoop
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.decode.output_processor import OutputProcessor
@@ -22,6 +23,7 @@ from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
     from edge_tui.engine.decode.param_table import Run
+    from edge_tui.engine.models.loader import LoadedModel
 
 
 def run_request(
@@ -56,7 +58,7 @@ def run_request(
     if stopped():
         post(_cancelled(run.id))
         return
-    models = {role: manager.get(role, stopped) for role in decoder.roles}
+    models = _load(run, decoder.roles, manager, post, stopped)
     manager.tokenizer = models[decoder.roles[0]].tokenizer
     try:
         # The request is read again: its parameters may have changed while the models were loading.
@@ -74,6 +76,32 @@ def run_request(
     finally:
         generation.remember(prefix_cache, loop.cached_ids)
     post(_finished(run.id, plan, processor, loop, began))
+
+
+def _load(
+    run: Run,
+    roles: Sequence[str],
+    manager: ModelManager,
+    post: Callable[[Event], None],
+    stopped: Callable[[], bool],
+) -> dict[str, LoadedModel]:
+    """Loads the models that are not there, while kernels are compiled in other processes."""
+    specs = {role: spec for role in roles if (spec := manager.spec(role)) is not None}
+    build = None
+    if any(manager.peek(role) is None for role in roles):
+        build = kernel_build.begin(run.request, specs)
+    try:
+        models = {role: manager.get(role, stopped) for role in roles}
+        if build is not None and all(loaded.model.info.tier == "flat" for loaded in models.values()):
+
+            def report(done: int, total: int) -> None:
+                post(Progress("compile", done, total, models[roles[0]].model.info.name, run.id))
+
+            build.wait(report, stopped)
+    finally:
+        if build is not None:
+            build.close()
+    return models
 
 
 def _cancelled(run: int) -> Finished:

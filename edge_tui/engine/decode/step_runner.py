@@ -36,6 +36,7 @@ from edge_tui.engine.ops import row_kernels
 from edge_tui.engine.ops.choose import fused_step, has_own_kernels
 from edge_tui.engine.ops.choose_plan import idle_links
 from edge_tui.engine.ops.current_device import computing, entered
+from edge_tui.engine.ops.triton.availability import is_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,7 +143,7 @@ class StepRunner:
 
     def may_leave_out(self) -> bool:
         """Tells whether steps leave links out; kernels of one strategy alone know neutral values anyway."""
-        return self.leaves_out and self.device.startswith("cuda") and not has_own_kernels(self.decoder)
+        return self.leaves_out and is_gpu(self.device) and not has_own_kernels(self.decoder)
 
     @property
     def graphs(self) -> CapturedStep | None:

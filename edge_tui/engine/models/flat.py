@@ -36,7 +36,7 @@ from edge_tui.engine.ops.current_device import on_own_device
 from edge_tui.engine.ops.linear import PlainLinear
 from edge_tui.engine.ops.norm import rms_norm
 from edge_tui.engine.ops.packed_linear import GroupLinear
-from edge_tui.engine.ops.triton.availability import available
+from edge_tui.engine.ops.triton.availability import available, is_gpu
 from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class FlatModel:
         )
         self._eps = torch.full((1, 1), config.eps) if info.device == "cpu" else None
         self._tables: dict[range, tuple[Tensor, Tensor]] = {}
-        on_cuda = info.device.startswith("cuda")
+        on_cuda = is_gpu(info.device)
         kernels = on_cuda and available() is None
         self._feed_forward = FeedForward(config.features, kernels)
         fused = fuse_cuda(config, weights) if on_cuda else fuse(config, weights)

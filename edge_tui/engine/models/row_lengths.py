@@ -53,8 +53,8 @@ class RowLengths:
         self._bounds[self._rows] = [bound + count for bound in self._bounds[self._rows]]
 
     def shorten(self) -> None:
-        """Notes that rows may have lost positions."""
-        self._exact[self._rows] = [False] * len(self._exact[self._rows])
+        """Notes that rows may have lost positions; one that is empty stays so."""
+        self._exact[self._rows] = [bound == 0 for bound in self._bounds[self._rows]]
 
     def mix(self) -> None:
         """Notes that rows may have taken over the lengths of others."""

@@ -49,12 +49,12 @@ def fused_step(
     Returns:
         None where the strategy or the device has none; `decoder.step` itself does it there.
     """
-    from edge_tui.engine.ops.triton.availability import available
+    from edge_tui.engine.ops.triton.availability import takes
 
     how, kind = plan(decoder, left_out), type(decoder)
     if how is None and not has_own_kernels(decoder):
         return None
-    if not chosen.is_cuda or available() is not None:
+    if not takes(chosen):
         return None
     if how is not None:
         from edge_tui.engine.ops.triton.choose import FusedChoice
@@ -85,7 +85,7 @@ def fused_speculation(
     decoder: Decoder, width: int, chosen: Tensor, num_draft_tokens: int
 ) -> FusedSpeculative | None:
     """Makes the kernels of a strategy that proposes tokens, as `fused_step` does for others."""
-    from edge_tui.engine.ops.triton.availability import available
+    from edge_tui.engine.ops.triton.availability import takes
 
     own = ("init", "propose", "step")
     if (
@@ -94,7 +94,7 @@ def fused_speculation(
         or any(getattr(type(decoder), name) is not getattr(Speculative, name) for name in own)
     ):
         return None
-    if not chosen.is_cuda or available() is not None:
+    if not takes(chosen):
         return None
     from edge_tui.engine.ops.triton.speculate import FusedSpeculative
 

@@ -41,7 +41,9 @@ def capture(piece: Callable[[], None]) -> torch.cuda.CUDAGraph:
 
 def fork() -> Any:
     """Records where a branch may begin: behind all captured so far. None if nothing is being captured."""
-    return torch.cuda.current_stream().record_event() if torch.cuda.is_current_stream_capturing() else None
+    # Asking would make a context of the device where there is none.
+    capturing = _cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    return torch.cuda.current_stream().record_event() if capturing else None
 
 
 @contextmanager

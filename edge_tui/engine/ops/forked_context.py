@@ -36,9 +36,9 @@ def follow(owner: Tensor, parent: Tensor) -> None:
         owner: int32 `[R, room]`, as `join_fork` reads it; row `r` becomes what row `parent[r]` was.
         parent: int64 `[R]`.
     """
-    from edge_tui.engine.ops.triton.availability import available
+    from edge_tui.engine.ops.triton.availability import takes
 
-    if owner.is_cuda and available() is None:
+    if takes(owner):
         from edge_tui.engine.ops.triton import attend as attend_triton
 
         attend_triton.follow(owner, parent)

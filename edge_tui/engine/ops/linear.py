@@ -156,6 +156,36 @@ class Nf4:
         return PackedMatrix("nf4", self.weight.t(), self.state.absmax, self.bias, rows, columns)
 
 
+class EmptyLinear:
+    """Stands for a quantised matrix of a GPU where tensors have no memory.
+
+    Args:
+        kind: As of `PackedMatrix`.
+        weight: The matrix without memory.
+        bias: The bias.
+    """
+
+    __slots__ = ("_packed", "nbytes", "parameters")
+
+    def __init__(self, kind: str, weight: Tensor, bias: Tensor | None = None) -> None:
+        import torch
+
+        rows, columns = weight.shape
+        codes, scale = weight.new_empty(rows, columns, dtype=torch.int8), weight.new_empty(rows)
+        if kind == "nf4":
+            codes = weight.new_empty(rows * columns // 2, dtype=torch.uint8)
+            scale = weight.new_empty(rows * columns // NF4_BLOCK)
+        self._packed = PackedMatrix(kind, codes, scale.float(), bias, rows, columns)
+        self.parameters, self.nbytes = _count(weight, bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.new_empty(len(x), self._packed.rows)
+
+    def packed(self) -> PackedMatrix | None:
+        """Returns tensors without memory; None for NF4 of odd widths, as `Nf4` does."""
+        return None if self._packed.kind == "nf4" and self._packed.columns % NF4_BLOCK else self._packed
+
+
 class Fp4(Nf4):
     """Multiplies bitsandbytes' 4-bit floats, which checkpoints may be stored in."""
 

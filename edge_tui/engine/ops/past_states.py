@@ -50,6 +50,6 @@ def reorder(states: Tensor, parent: Tensor, length: Tensor, shared: Tensor, end:
 
 
 def _by_kernel(states: Tensor) -> bool:
-    from edge_tui.engine.ops.triton.availability import available
+    from edge_tui.engine.ops.triton.availability import takes
 
-    return states.is_cuda and available() is None
+    return takes(states)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -147,6 +148,8 @@ class _Int8(Quantisation):
 
         if device == "cpu":
             return linear.int8_on_cpu
+        if device == "meta":
+            return partial(linear.EmptyLinear, self.name)
         self._check(device)
         linear.check_bitsandbytes(self.name)
         return linear.LlmInt8
@@ -209,6 +212,8 @@ class _FourBit(Quantisation):
 
         if device == "cpu" and levels is None:
             return linear.int4_on_cpu
+        if device == "meta":
+            return partial(linear.EmptyLinear, "nf4")
         self._check(device)
         linear.check_bitsandbytes(self.name)
         return linear.Fp4 if levels == "fp4" else linear.Nf4

@@ -13,11 +13,9 @@ if TYPE_CHECKING:
 def provide(device: str) -> None:
     """Lets strategies on a device use its kernels, if it is an NVIDIA GPU that runs them."""
     kind = device.partition(":")[0]
-    if kind != "cuda":
-        return
-    from edge_tui.engine.ops.triton.availability import available
+    from edge_tui.engine.ops.triton.availability import available, is_gpu
 
-    if available() is None:
+    if is_gpu(kind) and available() is None:
         kernels.provide(kind, made_by_triton())
 
 

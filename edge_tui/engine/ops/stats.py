@@ -115,9 +115,9 @@ def record(
     """
     import torch
 
-    from edge_tui.engine.ops.triton.availability import available
+    from edge_tui.engine.ops.triton.availability import takes
 
-    if z.is_cuda and available() is None:
+    if takes(z):
         from edge_tui.engine.ops.triton import stats as stats_triton
 
         decision = (final, chosen, parent, done, version, extras)

@@ -46,7 +46,7 @@ class Scratch:
     def __init__(
         self, rows: int, k: int, heads: int, head_dim: int, device: torch.device, programs: int = 0
     ) -> None:
-        self.programs = programs or torch.cuda.get_device_properties(device).multi_processor_count
+        self.programs = programs or _multiprocessors(device)
         results = heads * k * max(min(self.programs, _MAX_SPLITS * rows), rows)
         self.partial = torch.empty(results * head_dim, dtype=torch.float32, device=device)
         self.weight = torch.empty(results, dtype=torch.float32, device=device)
@@ -191,6 +191,11 @@ def choose_tuning(matrix_units: bool, wide: bool, k: int) -> Tuning:
         return Tuning(stages=1 if wide else 2)
     # Products on plain cores want every operand in registers: small tiles, spread over more warps.
     return Tuning(block=16, least=4, warps=8, stages=1)
+
+
+def _multiprocessors(device: torch.device) -> int:
+    """Counts a GPU's multiprocessors; the kernels of one without memory are the same for any number."""
+    return 1 if device.type == "meta" else torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _padded(n: int) -> int:

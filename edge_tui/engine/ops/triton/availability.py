@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
+from edge_tui.engine.ops.triton import rehearsal
+from edge_tui.engine.ops.triton.rehearsal import stands_for_gpu
 from edge_tui.util import logs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def takes(tensor: Tensor) -> bool:
+    """Tells whether the kernels take a tensor: whether it lies on a GPU, and they run there."""
+    return (tensor.is_cuda or stands_for_gpu(tensor.device.type)) and available() is None
+
+
+def is_gpu(device: str) -> bool:
+    """Tells whether a device is an NVIDIA GPU, or stands for one."""
+    return device.startswith("cuda") or stands_for_gpu(device)
 
 
 @cache
@@ -14,6 +30,8 @@ def available() -> str | None:
     The answer comes from running one: Triton needs a C compiler and CUDA's assembler at first use, and only
     a try tells. Under Triton's interpreter (`TRITON_INTERPRET=1`) kernels take tensors of the CPU.
     """
+    if rehearsal.capability is not None:
+        return None
     try:
         import triton  # noqa: F401
     except ImportError:

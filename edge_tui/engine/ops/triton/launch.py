@@ -19,6 +19,8 @@ import triton
 import triton.language as tl
 from triton.runtime.interpreter import InterpretedFunction
 
+from edge_tui.engine.ops.triton import rehearsal
+
 dependent_launch = True
 """True if chains of kernels overlap on GPUs that can; read at each launch."""
 
@@ -39,7 +41,9 @@ COMPILED = tl.constexpr(not INTERPRETED)
 @cache
 def capability(device: torch.device) -> tuple[int, int]:
     """Returns the compute capability: 7 for Turing, 8 for Ampere, 9 for Hopper; 0 under the interpreter."""
-    return (0, 0) if INTERPRETED else torch.cuda.get_device_capability(device)
+    if INTERPRETED:
+        return (0, 0)
+    return rehearsal.capability or torch.cuda.get_device_capability(device)
 
 
 def chain(device: torch.device) -> dict[str, Any]:

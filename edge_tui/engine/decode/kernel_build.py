@@ -1,0 +1,131 @@
+"""Compiles the kernels of a run in other processes, while this one imports torch and loads the models.
+
+Triton compiles a kernel when it is first launched, one after another, and keeps the interpreter from every
+other thread meanwhile. `KernelBuild` has them compiled beforehand (`kernel_workers`), side by side, into the
+cache folder in which Triton then finds them. Whatever goes wrong there costs time alone: a kernel that is
+missing is compiled when it is launched. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing, suppress
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_tui import __version__
+from edge_tui.machine.devices import resolve_device
+from edge_tui.machine.nvml import Gpu
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edge_tui.engine.port import ModelSpec, Request
+
+WORKERS = "edge_tui.engine.decode.kernel_workers"
+_PATIENCE = 60.0
+"""Seconds without a finished kernel after which they are no longer waited for."""
+_POLL = 0.01
+
+
+class KernelBuild:
+    """Compiles the kernels of one run; `begin` starts it.
+
+    Args:
+        job: What `kernel_workers` reads.
+        module: The program.
+    """
+
+    def __init__(self, job: Mapping[str, Any], module: str = WORKERS) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a group that can be ended whole; ctrl-c is not for it
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # no context of a device is made there
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
+        os.set_blocking(self._output.fileno(), False)
+        with suppress(BrokenPipeError), self._process.stdin as stream:
+            stream.write(json.dumps(job).encode())
+
+    def wait(self, report: Callable[[int, int], None], stopped: Callable[[], bool]) -> None:
+        """Waits until all kernels are there, the processes have failed, or nobody waits any longer.
+
+        Args:
+            report: Called with (kernels compiled, kernels in all) after each.
+            stopped: True ends the waiting.
+        """
+        text, done, since = b"", 0, time.monotonic()
+        while not stopped() and time.monotonic() - since < _PATIENCE:
+            piece = self._output.read()
+            if piece == b"":  # the end
+                break
+            if piece:
+                text += piece
+                since = time.monotonic()
+            head, *lines = text.split(b"\n")
+            if lines and len(lines) - 1 > done:
+                done = len(lines) - 1
+                report(done, int(head))
+            if piece is None:
+                time.sleep(_POLL)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # workers outlive the one that started them
+        self._process.wait()
+        self._output.close()
+
+
+def begin(request: Request, specs: Mapping[str, ModelSpec]) -> KernelBuild | None:
+    """Starts to compile the kernels of a run.
+
+    Args:
+        request: The run.
+        specs: Its models by role.
+
+    Returns:
+        None where nothing is to be compiled: without a GPU or Triton, or where it has been done before.
+    """
+    if sys.platform != "linux" or os.environ.get("TRITON_INTERPRET"):
+        return None
+    try:
+        devices = {resolve_device(spec.device) for spec in specs.values()}
+        triton = version("triton")
+        with closing(Gpu(min(devices))) as gpu:
+            capability = gpu.capability()
+    except (LookupError, PackageNotFoundError, OSError):
+        return None
+    if capability is None or len(devices) > 1 or not min(devices).startswith("cuda"):
+        return None
+    job: dict[str, Any] = {
+        "capability": capability,
+        "strategy": request.strategy,
+        "values": dict(request.values),
+        "mode": request.mode,
+        "samples": request.samples,
+        "specs": {role: asdict(spec) for role, spec in sorted(specs.items())},
+    }
+    key = hashlib.sha256(json.dumps([__version__, triton, job]).encode()).hexdigest()
+    stamp = cache_folder() / f"edge-tui-{key[:32]}"
+    return None if stamp.exists() else KernelBuild(job | {"stamp": str(stamp)})
+
+
+def cache_folder() -> Path:
+    """Returns the folder in which Triton keeps what it has compiled."""
+    if folder := os.environ.get("TRITON_CACHE_DIR"):
+        return Path(folder)
+    return Path(os.environ.get("TRITON_HOME") or Path.home()) / ".triton" / "cache"
