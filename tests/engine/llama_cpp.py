@@ -1,0 +1,150 @@
+"""Builds llama.cpp, to measure it beside the engine where nothing can be fetched.
+
+`python -m tests.engine.llama_cpp pack` makes `.llama/llama.cpp.tar.xz`, some 2 MB, out of the sdist of
+llama-cpp-python: its source less what `llama-bench` does not need. Where it has come to,
+`python -m tests.engine.llama_cpp build cuda cpu` makes `.llama/cuda/bin/llama-bench` and `.llama/cpu/…`.
+
+For CUDA only the kernels are compiled that Llama and Qwen2 need in the kinds that are measured: the rest
+takes most of the time. The linker is told to miss it until it is called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path, PurePosixPath
+
+PACKAGE = "llama-cpp-python==0.3.36"
+HOME = Path(".llama")
+ARCHIVE = HOME / "llama.cpp.tar.xz"
+SOURCE = HOME / "llama.cpp"
+GGUF = SOURCE / "gguf-py"
+"""The `gguf` package of the same source."""
+
+_KEPT = (
+    *("CMakeLists.txt", "LICENSE", "cmake", "include", "src", "common", "vendor", "gguf-py/gguf"),
+    *("ggml/CMakeLists.txt", "ggml/cmake", "ggml/include", "ggml/src/ggml-cpu", "ggml/src/ggml-cuda"),
+    "tools/llama-bench",
+)
+_TOOLS = "llama_add_compile_flags()\nadd_subdirectory(llama-bench)\n"
+_UNUSED = ("fattn-tile-*", "fattn-mma-*-ncols2_[2-9]*.cu", "fattn-mma-*-ncols2_1[0-9].cu", "mmq-instance-*")
+_USED = tuple(
+    f"mmq-instance-{kind}.cu" for kind in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k")
+)
+_OFF = ("LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_SERVER", "LLAMA_BUILD_APP", "LLAMA_OPENSSL")
+
+
+def bench_program(device: str) -> Path:
+    """Returns where `build` puts `llama-bench` for "cuda" or "cpu"."""
+    return HOME / device / "bin" / "llama-bench"
+
+
+def pack() -> None:
+    """Downloads the sdist and packs what of it is needed."""
+    HOME.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        fetch = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "--no-binary",
+            "llama-cpp-python",
+        ]
+        subprocess.run([*fetch, PACKAGE, "-d", folder], check=True)
+        with (
+            tarfile.open(next(Path(folder).glob("*.tar.gz"))) as whole,
+            tarfile.open(ARCHIVE, "w:xz") as packed,
+        ):
+            for member in whole:
+                _, _, path = member.name.partition("/vendor/llama.cpp/")
+                if member.isfile() and _is_kept(path):
+                    member.name, member.pax_headers = path, {}
+                    packed.addfile(member, whole.extractfile(member))
+    print(f"{ARCHIVE}: {ARCHIVE.stat().st_size / 1e6:.1f} MB")
+
+
+def _is_kept(path: str) -> bool:
+    files = path in _KEPT or str(PurePosixPath(path).parent) == "ggml/src"
+    return files or path.startswith(tuple(f"{kept}/" for kept in _KEPT))
+
+
+def unpack() -> None:
+    """Unpacks the source, without the CUDA kernels that are not used."""
+    shutil.rmtree(SOURCE, ignore_errors=True)
+    with tarfile.open(ARCHIVE) as packed:
+        packed.extractall(SOURCE, filter="data")
+    (SOURCE / "tools" / "CMakeLists.txt").write_text(_TOOLS)
+    instances = SOURCE / "ggml" / "src" / "ggml-cuda" / "template-instances"
+    for pattern in _UNUSED:
+        for file in instances.glob(pattern):
+            if file.name not in _USED:
+                file.unlink()
+
+
+def build(device: str) -> None:
+    """Builds `llama-bench` for "cuda" (Hopper) or "cpu" (this processor)."""
+    began = time.perf_counter()
+    flags = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_TOOLS_INSTALL=OFF"]
+    flags += [f"-D{name}=OFF" for name in _OFF]
+    if device == "cuda":
+        flags += ["-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=90-real", "-DGGML_CUDA_NO_VMM=ON"]
+        flags += ["-DGGML_CUDA_NCCL=OFF", "-DCMAKE_SHARED_LINKER_FLAGS=-Wl,-z,lazy"]
+        flags += ["-DCMAKE_EXE_LINKER_FLAGS=-Wl,-z,lazy -Wl,--allow-shlib-undefined", *_cublas()]
+    folder = HOME / device
+    made = ["cmake", "-G", "Ninja", "-S", str(SOURCE), "-B", str(folder), *flags]
+    subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
+    jobs = len(os.sched_getaffinity(0))
+    with (HOME / f"{device}.log").open("w") as log:
+        made = ["ninja", "-C", str(folder), "-j", str(jobs), "llama-bench"]
+        done = subprocess.run(made, stdout=log, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        print("".join((HOME / f"{device}.log").read_text()[-3000:]))
+        sys.exit(f"llama.cpp for {device} cannot be built")
+    print(f"llama.cpp for {device}: built in {time.perf_counter() - began:.0f} s on {jobs} cores", flush=True)
+
+
+def _cublas() -> list[str]:
+    """Tells CMake where cuBLAS lies if it came with torch and not with the compiler."""
+    import torch
+
+    site = Path(torch.__file__).parent.parent / "nvidia"
+    header = next(site.glob("**/cublas_v2.h"), None)
+    if header is None:
+        return []
+    places, flags = (
+        (HOME / "cublas").resolve(),
+        [f"-DCMAKE_{x}_FLAGS=-I{header.parent}" for x in ("CUDA", "CXX")],
+    )
+    places.mkdir(parents=True, exist_ok=True)
+    for name in ("cublas", "cublasLt"):
+        link = places / f"lib{name}.so"
+        link.unlink(missing_ok=True)
+        link.symlink_to(next(site.glob(f"**/lib{name}.so.*")))
+        flags.append(f"-DCUDA_{name}_LIBRARY={link}")
+    return flags
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", choices=["pack", "build"])
+    parser.add_argument("devices", nargs="*", metavar="DEVICE", help="cuda, cpu")
+    asked = parser.parse_args()
+    if asked.what == "pack":
+        pack()
+        return
+    unpack()
+    for device in asked.devices:
+        build(device)
+
+
+if __name__ == "__main__":
+    main()
