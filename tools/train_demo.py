@@ -5,7 +5,7 @@ has a pair to decode with before anything is downloaded. `--text` names what the
 standard library's own source, or ``stories``, which `tools/write_stories.py` writes::
 
     python -m tools.train_demo prepare      # text -> tokenizer and token arrays, about a minute
-    python -m tools.train_demo train        # both models; one GPU: 9 minutes; a CPU: --minutes 600
+    python -m tools.train_demo train        # both at once; GPUs: 9 minutes; a CPU: --minutes 600
     python -m tools.train_demo evaluate     # bits per byte on the held-out texts (CPU is enough)
     python -m tools.train_demo sample       # greedy and sampled continuations of a prompt
 
@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tools.demo.evaluation import bits_per_byte, distinct, load, sample
-from tools.demo.model import SHAPES
 from tools.demo.texts import TEXTS, WORK
 from tools.demo.tokens import prepare
-from tools.demo.training import Plan, train
+from tools.demo.training import Plan, train_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--corpus", type=Path, help="folder of the text: a Python's Lib, or written stories")
     parser.add_argument("--work", type=Path, help="work folder; .demo-corpus/TEXT-pair")
     parser.add_argument("--out", type=Path, default=DEMO, help="where the two checkpoints are")
-    parser.add_argument("--minutes", type=float, default=8.3, help="train: time for both models, all calls")
+    parser.add_argument("--minutes", type=float, default=8.3, help="train: time of all calls")
     parser.add_argument("--stop-after", type=float, default=math.inf, help="train: seconds of this call")
     parser.add_argument("--batch", type=int, default=32, help="train: windows in a step")
     parser.add_argument("--rate", type=float, default=6e-3, help="train: peak learning rate")
@@ -81,9 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prepare(text, folder, work)
     elif args.command == "train":
         plan = Plan(args.minutes, args.batch, args.rate, text.dropout, begun + args.stop_after)
-        for name in SHAPES:
-            if not train(name, work, args.out, plan):
-                return
+        if not train_all(work, args.out, plan):
+            raise SystemExit(1)
     elif args.command == "evaluate":
         evaluate(text, folder, args.out, args.limit, args.distinct)
     else:

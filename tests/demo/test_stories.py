@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tools.stories.corpus import CORPUS, corpus, filter_stories, split_of
-from tools.stories.duplicates import Duplicates
-from tools.stories.filters import WordList, clean, refusal, unknown_words
+from tools.stories.duplicates import Duplicates, fingerprint
+from tools.stories.filters import clean, refusal, strange_words
 from tools.stories.pieces import model_file
 from tools.stories.prompts import NAMES, story_prompt
-from tools.stories.shards import Shards, Story, read_stories
+from tools.stories.shards import Shards, Story, read_shard, shard_files
+from tools.stories.words import base_words, is_simple, simple_tokens
 
 SENTENCES = (
     "Once upon a time, Mia found a red kite under the old oak tree.",
@@ -27,7 +28,6 @@ SENTENCES = (
     "When it was dark, they walked home and were very happy.",
 )
 STORY = " ".join(SENTENCES)
-WORDS = {word.strip('.,!?"').lower() for word in STORY.split()}
 
 
 def edited(number: int, sentence: str) -> str:
@@ -37,7 +37,6 @@ def edited(number: int, sentence: str) -> str:
 
 def test_a_whole_story_is_kept() -> None:
     assert refusal(STORY, ended=True) == ""
-    assert unknown_words(STORY, WordList(WORDS)) == []
 
 
 @pytest.mark.parametrize(
@@ -60,6 +59,8 @@ def test_a_whole_story_is_kept() -> None:
         (edited(4, "He had a ribbon that Emma Stone gave him on Sunday."), "name"),
         (edited(4, "He had a ribbon that Emma Rose gave him on Sunday."), "name"),
         (edited(4, "He had seen it in Paris with his mother and his dog."), "name"),
+        (edited(5, "Zorblatt tied the ribbon to the kite and ran up the hill."), "word"),
+        (edited(5, "They tied the ribbon to a zeppelin and ran up the hill."), "word"),
     ],
 )
 def test_a_fault_is_named(text: str, reason: str) -> None:
@@ -78,36 +79,44 @@ def test_typographic_marks_become_ascii() -> None:
     assert clean("“It’s  late” — said Tom…\n \nHe left.\n") == '"It\'s late" - said Tom...\n\nHe left.'
 
 
-def test_a_name_where_a_sentence_begins_is_no_english_word() -> None:
-    text = edited(5, "Zorblatt tied the ribbon to the kite and ran up the hill.")
-    assert refusal(text, ended=True) == ""
-    assert unknown_words(text, WordList(WORDS)) == ["Zorblatt"]
+def test_strange_words_are_listed() -> None:
+    assert strange_words("Zorblatt didn't tell Mia's mother that I'm a quaint bird.") == [
+        "Zorblatt",
+        "quaint",
+    ]
 
 
-def test_a_word_counts_once_enough_stories_write_it() -> None:
-    words = WordList(WORDS, common=3)
-    for _ in range(2):
-        words.count(["zorble", "zorble"])
-    assert "zorble" not in words
-    words.count(["zorble"])
-    assert "zorble" in words
+@pytest.mark.parametrize(
+    "word", ["walks", "flies", "stopped", "baking", "happiest", "ribbons", "windy", "the"]
+)
+def test_a_word_with_an_ending_is_simple(word: str) -> None:
+    assert is_simple(word)
 
 
-@pytest.mark.parametrize("word", ["walks", "flies", "ribbons", "strings", "asking", "tiny"])
-def test_endings_of_a_known_word(word: str) -> None:
-    known = WordList({"walk", "fly", "ribbon", "string", "ask"})
-    assert (word in known) == (word not in {"flies", "tiny"})
+@pytest.mark.parametrize("word", ["quaint", "nestled", "st", "redd", "bustling"])
+def test_other_words_are_not_simple(word: str) -> None:
+    assert not is_simple(word)
+
+
+def test_tokens_write_simple_words_alone() -> None:
+    written = ["Ġkite", "Kite", "ĠKite", "ĠMia", ".", "'s"]
+    others = ["kite", "ĠKITE", "ĠYou", "Ġquaint", '."', "ĊĊ", "Ġ**", "I", "ing"]
+    tokens = [*written, *others]
+    assert simple_tokens({token: at for at, token in enumerate(tokens)}) == list(range(len(written)))
+    assert all(word.islower() or word == "I" for word in base_words())
 
 
 def test_repeats_and_near_repeats_are_found() -> None:
     seen = Duplicates()
-    assert seen.add(STORY)
-    assert not seen.add(STORY)
-    assert not seen.add(STORY.upper().replace(".", "!"))
-    assert not seen.add(edited(4, "He had a piece of old rope that was blue and thin."))
+    assert seen.add(fingerprint(STORY))
+    assert not seen.add(fingerprint(STORY))
+    assert not seen.add(fingerprint(STORY.upper().replace(".", "!")))
+    assert not seen.add(fingerprint(edited(4, "He had a piece of old rope.")))
     assert seen.add(
-        "A very slow snail lived in a jar. It wanted to see the sea, so it went out one cold night."
+        fingerprint("A slow snail lived in a jar. It wanted to see the sea, so it went out one cold night.")
     )
+    assert seen.add(fingerprint("Too short."))
+    assert not seen.add(fingerprint("too short"))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -116,57 +125,61 @@ def test_a_half_new_story_is_new(seed: int) -> None:
     rng = random.Random(seed)
     rng.shuffle(words)
     seen = Duplicates()
-    assert seen.add(" ".join(words[:200]))
-    assert seen.add(" ".join(words[:10] + words[200:390]))
+    assert seen.add(fingerprint(" ".join(words[:200])))
+    assert seen.add(fingerprint(" ".join(words[:100] + words[200:300])))
 
 
 def test_the_same_number_asks_for_the_same_story_and_another_for_another() -> None:
     asked = [story_prompt(3, number) for number in range(200)]
     assert asked == [story_prompt(3, number) for number in range(200)]
-    assert len({prompt.chat for prompt in asked}) == 200
+    assert len({prompt.parts for prompt in asked}) == 200
     assert story_prompt(4, 0) != asked[0]
     for prompt in asked:
-        assert prompt.chat.endswith(f"<|im_start|>assistant\n{prompt.opening}")
-        assert "{" not in prompt.chat
-    assert 60 < sum(prompt.opening == "Once upon a time" for prompt in asked) < 120
+        assert not set("{}[]|") & set("".join(prompt.parts))
+        assert strange_words(" ".join(prompt.parts)) == []
+    assert 70 < sum(prompt.parts[0].startswith("Once upon a time") for prompt in asked) < 130
     assert len(set(NAMES)) == len(NAMES)
+
+
+def read_stories(folder: Path) -> list[Story]:
+    return [story for shard in shard_files(folder) for story in read_shard(shard)]
 
 
 def test_shards_are_read_back_and_written_on(tmp_path: Path) -> None:
     stories = [Story(n, f"Text {n}.", True, 3) for n in range(5)]
-    shards = Shards(tmp_path, {"seed": 1}, size=2)
+    shards = Shards(tmp_path / "a", {"seed": 1}, size=2)
     for story in stories[:3]:
         shards.add(story)
-    assert list(read_stories(tmp_path)) == stories[:2]  # the third waits for its shard
+    assert read_stories(tmp_path) == stories[:2]  # the third waits for its shard
     shards.flush()
-    again = Shards(tmp_path, {"seed": 1}, size=2)
+    again = Shards(tmp_path / "a", {"seed": 1}, size=2)
     assert again.numbers() == {0, 1, 2}
     for story in stories[3:]:
         again.add(story)
-    assert list(read_stories(tmp_path)) == stories
+    assert read_stories(tmp_path) == stories
     assert again.tokens == 15
     with pytest.raises(ValueError, match="seed"):
-        Shards(tmp_path, {"seed": 2})
+        Shards(tmp_path / "a", {"seed": 2})
 
 
 def test_a_torn_shard_is_not_read(tmp_path: Path) -> None:
-    shards = Shards(tmp_path, {})
+    shards = Shards(tmp_path / "a", {})
     shards.add(Story(0, "A.", True, 1))
     shards.flush()
-    (tmp_path / "shard-00001.jsonl").write_text('{"number": 1, "te')
+    (tmp_path / "a" / "shard-00001.jsonl").write_text('{"number": 1, "te')
     assert [story.number for story in read_stories(tmp_path)] == [0]
 
 
-def test_the_corpus_is_what_passes_and_is_new(tmp_path: Path) -> None:
+def test_the_corpus_is_what_passes_and_is_new_of_all_writers(tmp_path: Path) -> None:
     other = STORY.replace("kite", "boat").replace("hill", "lake").replace("Mia", "Tom")
-    shards = Shards(tmp_path, {})
-    for number, (text, ended) in enumerate(
-        [(STORY, True), (STORY, True), (STORY[:80], False), (STORY + " Zorblatt slept.", True), (other, True)]
-    ):
-        shards.add(Story(number, text, ended, 9))
-    shards.flush()
-    counts = filter_stories(tmp_path, [f"Ġ{word}" for word in {*WORDS, "boat", "lake"} if word != "mia"])
-    assert counts == {"": 1, "duplicate": 2, "cut off": 1, "word": 1}
+    written = [(STORY, True), (STORY[:80], False), (STORY + " Zorblatt slept.", True), (other, True)]
+    for writer in range(2):
+        shards = Shards(tmp_path / f"writer-{writer}", {})
+        for number, (text, ended) in enumerate(written):
+            shards.add(Story(number, text, ended, 9))
+        shards.flush()
+    counts = filter_stories(tmp_path)
+    assert counts == {"": 1, "duplicate": 3, "cut off": 2, "word": 2}
     kept = [json.loads(line)["text"] for line in (tmp_path / CORPUS).read_text().splitlines()]
     assert kept == [STORY]
     assert list(corpus(tmp_path, split_of(STORY))) == kept

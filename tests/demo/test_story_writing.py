@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from tests.engine.random_checkpoints import EOS_ID, make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 from tools.stories.batch_model import BatchModel
-from tools.stories.batch_writer import BatchWriter, Prompt, Written
+from tools.stories.batch_writer import SENTENCE, BatchWriter, Prompt, Written
 from tools.stories.prompts import story_prompt
-from tools.stories.shards import read_stories
-from tools.write_stories import write
+from tools.stories.shards import Story, read_shard, shard_files
+from tools.write_stories import Job, write
 
 CPU = torch.device("cpu")
 
@@ -30,14 +31,30 @@ def model(checkpoint: Checkpoint, rows: int, length: int = 40) -> BatchModel:
     return BatchModel(checkpoint, rows, length, CPU, torch.float32)
 
 
+LAST = [*range(20, 60)]
+"""Ids that end a sentence."""
+GIVEN = [14, 15]
+SCRIPT = [*GIVEN, SENTENCE, 16, SENTENCE, SENTENCE, *GIVEN]
+
+
 def prompts(count: int) -> Iterator[Prompt]:
     for number in range(count):
-        yield Prompt(number, [5 + number, 7, 11][: 1 + number % 3], 0.8 + 0.1 * (number % 2), 0.95)
+        ids = [5 + number, 7, 11][: 1 + number % 3]
+        yield Prompt(number, ids, SCRIPT, 0.8 + 0.1 * (number % 2), 0.95)
 
 
-def texts(checkpoint: Checkpoint, rows: int, ends: tuple[int, ...], seed: int = 1) -> dict[int, Written]:
-    writer = BatchWriter(model(checkpoint, rows), ends, seed)
-    return {written.prompt.number: written for written in writer.write(prompts(7), 60)}
+def write_all(writer: BatchWriter, asked: Iterator[Prompt] | None = None) -> dict[int, Written]:
+    return {written.prompt.number: written for written in writer.write(asked or prompts(7), 60)}
+
+
+def texts(checkpoint: Checkpoint, rows: int, seed: int = 1) -> dict[int, Written]:
+    return write_all(BatchWriter(model(checkpoint, rows), LAST, seed))
+
+
+def sentences(ids: list[int]) -> list[list[int]]:
+    """Split what was written where a sentence ends."""
+    ends = [at + 1 for at, id in enumerate(ids) if id in LAST]
+    return [ids[begin:end] for begin, end in pairwise([0, *ends])]
 
 
 @torch.no_grad()
@@ -58,66 +75,92 @@ def test_logits_of_rows_at_different_positions_are_those_of_transformers(checkpo
 
 
 def test_a_text_depends_on_its_number_alone(checkpoint: Checkpoint) -> None:
-    alone = texts(checkpoint, 1, (EOS_ID,))
+    alone = texts(checkpoint, 1)
     assert set(alone) == set(range(7))
-    assert texts(checkpoint, 3, (EOS_ID,)) == alone
-    other = texts(checkpoint, 3, (EOS_ID,), seed=2)
+    assert texts(checkpoint, 3) == alone
+    other = texts(checkpoint, 3, seed=2)
     assert all(other[n].ids != alone[n].ids for n in range(7))
 
 
-def test_a_text_ends_where_its_end_is_drawn(checkpoint: Checkpoint) -> None:
-    free = texts(checkpoint, 2, (EOS_ID,))
-    number, longest = max(((n, written.ids) for n, written in free.items()), key=lambda pair: len(pair[1]))
-    end = longest[10]
-    cut = texts(checkpoint, 2, (end,))[number]
-    assert cut.ended
-    assert cut.ids == longest[: longest.index(end)]
-    assert any(not written.ended for written in free.values())
-    for written in free.values():
-        if not written.ended:
+def test_a_text_follows_its_script(checkpoint: Checkpoint) -> None:
+    found = texts(checkpoint, 2).values()
+    assert {written.ended for written in found} == {True, False}
+    for written in found:
+        assert written.ids[:2] == GIVEN
+        if written.ended:
+            assert written.ids[-2:] == GIVEN
+            first, second, _ = sentences(written.ids[2:-2])
+            assert second[0] == 16
+            assert len(second) > 1
+            assert first != [16]
+        else:
             assert len(written.prompt.ids) + len(written.ids) == 40
 
 
 def test_a_draw_stays_within_top_p(checkpoint: Checkpoint) -> None:
-    writer = BatchWriter(model(checkpoint, 2), (EOS_ID,), 0)
-    narrow = [Prompt(number, [9, 8], 1.0, 1e-6) for number in range(3)]
+    writer = BatchWriter(model(checkpoint, 2), LAST, 0)
+    narrow = [Prompt(number, [9, 8], SCRIPT, 1.0, 1e-6) for number in range(3)]
     first, *others = (written.ids for written in writer.write(iter(narrow), 60))
     assert all(other == first for other in others)  # the likeliest token each time, whatever the seed
 
 
-def test_writing_goes_on_where_it_stopped(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    def add(most: int, folder: str = "stories") -> int:
-        return write(checkpoint.path, tmp_path / folder, seed=1, seconds=60, batch=2, length=480, most=most)
+def read(folder: Path) -> list[Story]:
+    stories = (story for shard in shard_files(folder) for story in read_shard(shard))
+    return sorted(stories, key=lambda story: story.number)
 
-    assert add(2) == 2
-    assert add(2) == 0
-    assert add(5) == 3
-    stories = sorted(read_stories(tmp_path / "stories"), key=lambda story: story.number)
-    assert [story.number for story in stories] == list(range(5))
-    assert add(5, "at once") == 5
-    assert sorted(read_stories(tmp_path / "at once"), key=lambda story: story.number) == stories
+
+def test_writing_goes_on_where_it_stopped(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.write_stories.BEFORE", "Say")
+    job = Job(Path(checkpoint.path), tmp_path / "stories", seed=1, batch=2, length=380)
+    assert write(job._replace(stories=2)) == 2
+    assert write(job._replace(stories=2)) == 0
+    assert write(job._replace(stories=4)) == 2
+    stories = read(job.out)
+    assert [story.number for story in stories] == list(range(4))
+    at_once = job._replace(out=tmp_path / "at once", stories=4)
+    assert write(at_once) == 4
+    assert read(at_once.out) == stories
     for story in stories:
-        assert story.text.startswith(story_prompt(1, story.number).opening)
+        assert story.text.startswith(story_prompt(1, story.number).parts[0])
+    assert write(at_once._replace(stories=1), writer=1) == 1
+    assert {story.number for story in read(at_once.out)} == {0, 1, 2, 3, 10**8}
+
+
+def test_what_all_prompts_begin_with_is_read_once(checkpoint: Checkpoint) -> None:
+    before = [21, 22, 23]
+    whole = (prompt._replace(ids=[*before, *prompt.ids]) for prompt in prompts(7))
+    expected = write_all(BatchWriter(model(checkpoint, 3), LAST, 1), whole)
+    found = write_all(BatchWriter(model(checkpoint, 3), LAST, 1, before))
+    assert {n: text.ids for n, text in found.items()} == {n: text.ids for n, text in expected.items()}
+
+
+def test_only_scored_tokens_are_written(checkpoint: Checkpoint) -> None:
+    scored = [30, 31, 62, 80, 81]
+    ours = BatchModel(checkpoint, 3, 40, CPU, torch.float32, scored)
+    found = write_all(BatchWriter(ours, LAST, 1))
+    assert {id for text in found.values() for id in text.ids} <= {*scored, *SCRIPT}
 
 
 def test_a_draw_does_not_go_on_as_before(checkpoint: Checkpoint) -> None:
-    """Greedy loops on a random model; three tokens that came before are not followed by the same again."""
-    writer = BatchWriter(model(checkpoint, 1, 120), (EOS_ID,), 0)
-    (written,) = writer.write(iter([Prompt(0, [9, 8], 1.0, 1e-6)]), 60)
+    """Greedy loops on a random model; two tokens that came before are seldom followed by the same again."""
+    writer = BatchWriter(model(checkpoint, 1, 120), [], 0)
+    (written,) = writer.write(iter([Prompt(0, [9, 8], [7, SENTENCE], 1.0, 1e-6)]), 60)
     grams = [tuple(written.ids[n : n + 4]) for n in range(1, len(written.ids) - 3)]
-    assert len(set(grams)) / len(grams) > 0.9
+    assert len(set(grams)) / len(grams) > 0.8
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_a_gpu_writes_by_a_graph_what_a_cpu_writes(checkpoint: Checkpoint) -> None:
-    expected = texts(checkpoint, 3, (EOS_ID,))
+    expected = texts(checkpoint, 3)
     ours = BatchModel(checkpoint, 3, 40, torch.device("cuda"), torch.float32)
-    found = {text.prompt.number: text for text in BatchWriter(ours, (EOS_ID,), 1).write(prompts(7), 60)}
+    found = write_all(BatchWriter(ours, LAST, 1))
     assert set(found) == set(expected)
     # Rounding may turn a near draw, and all that follows it.
     assert sum(found[number].ids[:8] == expected[number].ids[:8] for number in found) >= 6
 
 
 def test_no_time_writes_nothing(checkpoint: Checkpoint) -> None:
-    assert list(BatchWriter(model(checkpoint, 2), (EOS_ID,), 0).write(prompts(2), 0)) == []
+    assert list(BatchWriter(model(checkpoint, 2), LAST, 0).write(prompts(2), 0)) == []

@@ -97,7 +97,7 @@ TEXTS = {
         folder=WORK / "stories",
         read=stories,
         pattern=_ENGLISH,
-        dropout=0.05,
+        dropout=0.0,
         prompt="Once upon a time",
     ),
 }

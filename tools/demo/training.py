@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 
 from tools.demo.model import CONTEXT, NORM_EPS, ROPE_THETA, SHAPES, VOCAB_SIZE, LanguageModel
 from tools.demo.texts import EOS
+
+_AT_ONCE = 32
+"""Windows that are validated at once."""
 
 
 def optimizers(model: LanguageModel, rate: float) -> list[torch.optim.Optimizer]:
@@ -38,11 +42,15 @@ def schedule(progress: float) -> float:
 def validate(model: LanguageModel, ids: Tensor, size: int, precision: Any) -> float:
     """Computes rough bits per byte over consecutive windows (``evaluate`` is the exact measure)."""
     model.eval()
+    whole = (len(ids) - 1) // CONTEXT
+    offsets = torch.arange(CONTEXT + 1, device=ids.device)
+    starts = torch.arange(whole, device=ids.device).unsqueeze(1) * CONTEXT
+    batches = [ids[starts[at : at + _AT_ONCE] + offsets] for at in range(0, whole, _AT_ONCE)]
     nats = 0.0
-    for begin in range(0, len(ids) - 1, CONTEXT):
-        window = ids[None, begin : begin + CONTEXT + 1]
-        with precision:
-            nats += model(window).item() * (window.shape[1] - 1)
+    for windows in (*batches, ids[None, whole * CONTEXT :]):
+        if count := windows[:, 1:].numel():
+            with precision:
+                nats += model(windows).item() * count
     model.train()
     return nats / math.log(2) / size
 
@@ -52,7 +60,7 @@ class Plan:
     """Holds what decides on a training.
 
     Attributes:
-        minutes: Of both models together, over all calls.
+        minutes: Of the expert, over all calls; the amateur is trained beside it.
         batch: Windows of a step.
         rate: Peak learning rate.
         dropout: Of the expert.
@@ -66,19 +74,42 @@ class Plan:
     until: float = math.inf
 
 
-def train(name: str, work: Path, out: Path, plan: Plan) -> bool:
-    """Trains one model until its share of the time is used up, then exports its best weights.
+def train_all(work: Path, out: Path, plan: Plan) -> bool:
+    """Trains all models at once, each in a process of its own, on a GPU of its own as far as there are any.
 
     Returns:
-        False if the call's time ended first: state is kept, nothing is exported.
+        False if one failed, or if the call's time ended first.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    context = multiprocessing.get_context("spawn")
+    trainings = [
+        context.Process(target=train, args=(name, work, out, plan, number))
+        for number, name in enumerate(SHAPES)
+    ]
+    for process in trainings:
+        process.start()
+    for process in trainings:
+        process.join()
+    return not any(process.exitcode for process in trainings)
+
+
+def train(name: str, work: Path, out: Path, plan: Plan, number: int = 0) -> None:
+    """Trains one model until its share of the time is used up, then exports its best weights.
+
+    Raises:
+        SystemExit: the call's time ended first; state is kept, nothing is exported.
+    """
+    begun = time.monotonic()
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", number % torch.cuda.device_count())
+        torch.cuda.set_device(device)
     shape, budget = SHAPES[name], SHAPES[name].time_share * plan.minutes * 60
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
     on_gpu = device.type == "cuda"
     precision = torch.autocast("cuda", torch.bfloat16) if on_gpu else nullcontext()
     data, held = (torch.load(work / f"{s}.tokens.pt") for s in ("train", "validation"))
+    ids: Tensor
     ids, held_ids = data["ids"].to(device), held["ids"].long().to(device)
 
     model = LanguageModel(shape, plan.dropout if name == "expert" else 0.0).to(device)
@@ -92,18 +123,26 @@ def train(name: str, work: Path, out: Path, plan: Plan) -> bool:
             opt.load_state_dict(saved)
         step, spent, best, best_weights = (state[k] for k in ("step", "spent", "best", "weights"))
     torch.manual_seed(step)  # a continued run draws new windows
-    compiled = torch.compile(model) if on_gpu else model
     offsets = torch.arange(CONTEXT + 1, device=device)
+
+    def windows() -> Tensor:
+        starts = torch.randint(len(ids) - CONTEXT, (plan.batch, 1), device=device)
+        return ids[starts + offsets].long()
+
+    compiled = model
+    if on_gpu:
+        with precision:
+            compiled = _compile(model, windows())
+        budget -= time.monotonic() - begun  # what preparing took is no training, nor is it on top
     count = sum(p.numel() for p in model.parameters())
-    print(f"{name}: {count:,} parameters, {budget - spent:.0f} s on {device.type}", flush=True)
+    print(f"{name}: {count:,} parameters, {budget - spent:.0f} s on {device}", flush=True)
 
     previous, next_report = time.monotonic(), spent
     while spent < budget:
         for group in (group for opt in opts for group in opt.param_groups):
             group["lr"] = plan.rate * schedule(spent / budget)
-        starts = torch.randint(len(ids) - CONTEXT, (plan.batch, 1), device=device)
         with precision:
-            loss = compiled(ids[starts + offsets].long())
+            loss = compiled(windows())
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for opt in opts:
@@ -119,9 +158,10 @@ def train(name: str, work: Path, out: Path, plan: Plan) -> bool:
             if bits < best:
                 best = bits
                 best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
-            epoch = step * plan.batch * CONTEXT / len(ids)
+            seen = step * plan.batch * CONTEXT
             print(
-                f"{name} {spent:6.1f} s  step {step:6d}  epoch {epoch:6.1f}"
+                f"{name} {spent:6.1f} s  step {step:6d}  {seen / 1e6:6.1f} M tokens"
+                f"  epoch {seen / len(ids):5.1f}"
                 f"  loss {loss.item():.3f}  validation {bits:.4f} bits/byte",
                 flush=True,
             )
@@ -132,9 +172,20 @@ def train(name: str, work: Path, out: Path, plan: Plan) -> bool:
             next_report = spent + budget / 24
         if paused and spent < budget:
             print(f"{name}: {budget - spent:.0f} s are left for the next call", flush=True)
-            return False
+            raise SystemExit(3)
     export(name, best_weights, work / "tokenizer.json", out / name)
-    return True
+
+
+def _compile(model: LanguageModel, ids: Tensor) -> Any:
+    """Compiles a model and runs it once, or gives it back as it is where that fails."""
+    compiled = torch.compile(model)
+    try:
+        compiled(ids).backward()
+    except RuntimeError as error:
+        print(f"Not compiled: {error}", flush=True)
+        compiled = model
+    model.zero_grad()
+    return compiled
 
 
 def export(name: str, weights: dict[str, Tensor], tokenizer: Path, out: Path) -> None:

@@ -12,6 +12,8 @@ import torch
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint
@@ -37,6 +39,7 @@ class BatchModel:
         length: Most tokens of each.
         device: Where weights and cache lie.
         dtype: Of weights and cache.
+        scored: Ids of the tokens that are scored; all by default.
 
     Raises:
         ValueError: the checkpoint is no such Llama.
@@ -49,6 +52,7 @@ class BatchModel:
         length: int,
         device: torch.device,
         dtype: torch.dtype = torch.bfloat16,
+        scored: Sequence[int] | None = None,
     ) -> None:
         config = checkpoint.text_config
         if config.get("model_type") != "llama" or not config.get("tie_word_embeddings"):
@@ -62,6 +66,8 @@ class BatchModel:
             return torch.cat([reader.read(f"{name}.weight") for name in names]).to(device, dtype)
 
         self._embedding = read("model.embed_tokens")
+        self.scored = torch.tensor(range(len(self._embedding)) if scored is None else scored, device=device)
+        self._head = self._embedding if scored is None else self._embedding[self.scored]
         self._norm = read("model.norm")
         self._layers = [
             _Layer(
@@ -93,7 +99,7 @@ class BatchModel:
             positions: int64 `[rows]`, each below `length`; a row's earlier positions have been read.
 
         Returns:
-            Logits `[rows, vocabulary]` in the dtype of the weights.
+            Logits of the scored tokens, `[rows, len(scored)]`, in the dtype of the weights.
         """
         x = self._embedding[tokens]
         cos, sin = self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
@@ -110,7 +116,7 @@ class BatchModel:
             x = x + F.linear(read.flatten(1), layer.out)
             gate, up = F.linear(self._rms(x, layer.mlp_norm), layer.gate_up).chunk(2, -1)
             x = x + F.linear(F.silu(gate) * up, layer.down)
-        return F.linear(self._rms(x, self._norm), self._embedding)
+        return F.linear(self._rms(x, self._norm), self._head)
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self._eps)

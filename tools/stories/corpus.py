@@ -6,15 +6,16 @@ import hashlib
 import json
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tools.stories.duplicates import Duplicates
-from tools.stories.filters import WordList, clean, lower_words, refusal, unknown_words
-from tools.stories.shards import Story, read_stories
+from tools.stories.duplicates import Duplicates, fingerprint
+from tools.stories.filters import clean, refusal
+from tools.stories.shards import read_shard, shard_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 Split = Literal["train", "validation", "heldout"]
 CORPUS = "stories.jsonl"
@@ -26,40 +27,33 @@ def split_of(text: str) -> Split:
     return "heldout" if bucket == 0 else "validation" if bucket == 1 else "train"
 
 
-def vocabulary_words(tokens: Iterable[str]) -> set[str]:
-    """Returns the lower-case words that a byte-level tokenizer for English has as single tokens."""
-    return {
-        token[1:] for token in tokens if token[:1] == "Ġ" and token[1:].isascii() and token[1:].isalpha()
-    } & {token[1:] for token in tokens if token[1:].islower()} | {"a", "i"}
-
-
-def filter_stories(folder: Path, vocabulary: Iterable[str], workers: int = 1) -> Counter[str]:
+def filter_stories(folder: Path, workers: int = 1) -> Counter[str]:
     """Writes the stories of a folder that are kept to `stories.jsonl` there, and counts the others by reason.
 
     Args:
-        folder: Of shards.
-        vocabulary: Tokens of the tokenizer that wrote them.
-        workers: Processes.
+        folder: Of the writers' folders.
+        workers: Processes; each judges whole shards.
 
     Returns:
         Stories by reason; "" counts those that were kept.
     """
     counts: Counter[str] = Counter()
-    known, new = WordList(vocabulary_words(list(vocabulary))), Duplicates()
-    passed: list[str] = []
-    with ProcessPoolExecutor(workers) as pool:
-        for text, reason in pool.map(_judge, read_stories(folder), chunksize=256):
-            counts[reason] += bool(reason)
-            if not reason:
-                known.count(lower_words(text))
-                passed.append(text)
-    with (folder / CORPUS).open("w", encoding="utf-8") as out:
-        for text in passed:
-            reason = "word" if unknown_words(text, known) else "" if new.add(text) else "duplicate"
-            counts[reason] += 1
-            if not reason:
-                out.write(json.dumps({"text": text}) + "\n")
-    return +counts
+    new = Duplicates()
+    partial = (folder / CORPUS).with_suffix(".partial")
+    with (
+        ProcessPoolExecutor(workers, get_context("spawn")) as pool,
+        partial.open("w", encoding="utf-8") as out,
+    ):
+        for refused, passed in pool.map(_judge, shard_files(folder)):
+            counts.update(refused)
+            for line, hashes in passed:
+                if new.add(hashes):
+                    counts[""] += 1
+                    out.write(line)
+                else:
+                    counts["duplicate"] += 1
+    partial.replace(folder / CORPUS)
+    return counts
 
 
 def corpus(folder: Path, split: Split) -> Iterator[str]:
@@ -70,11 +64,20 @@ def corpus(folder: Path, split: Split) -> Iterator[str]:
     """
     with (folder / CORPUS).open(encoding="utf-8") as lines:
         for line in lines:
-            text = json.loads(line)["text"]
-            if split_of(text) == split:
-                yield text
+            story = json.loads(line)
+            if story["split"] == split:
+                yield story["text"]
 
 
-def _judge(story: Story) -> tuple[str, str]:
-    text = clean(story.text)
-    return text, refusal(text, story.ended)
+def _judge(shard: Path) -> tuple[Counter[str], list[tuple[str, frozenset[int]]]]:
+    """Returns the refused stories by reason, and the lines of the others with their fingerprints."""
+    refused: Counter[str] = Counter()
+    passed = []
+    for story in read_shard(shard):
+        text = clean(story.text)
+        if reason := refusal(text, story.ended):
+            refused[reason] += 1
+        else:
+            line = json.dumps({"split": split_of(text), "text": text}) + "\n"
+            passed.append((line, fingerprint(text)))
+    return refused, passed

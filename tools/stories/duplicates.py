@@ -9,36 +9,32 @@ _WORDS = 6
 """Words of a shingle."""
 _OF = 4
 """One shingle in so many is kept, chosen by its hash: the same ones of every text."""
-_SHARED = 0.25
-"""Share of a story's kept shingles that earlier stories may have."""
+_SHARED = 0.7
+"""Share of a story's kept shingles that earlier stories may have: plots are told many times."""
 _WORD = re.compile(r"[a-z']+")
 
 
 class Duplicates:
-    """Remembers what was added. A story counts as new if at most a quarter of it was said before.
-
-    Eight bytes hash a shingle; a story of 200 words leaves some 50.
-    """
+    """Remembers what was added. A story counts as new unless too much of it was said before."""
 
     def __init__(self) -> None:
-        self._texts: set[bytes] = set()
-        self._shingles: set[int] = set()
+        self._seen: set[int] = set()
 
-    def add(self, text: str) -> bool:
-        """Adds a story unless it repeats others; tells if it was added."""
-        words = _WORD.findall(text.lower())
-        digest = hashlib.blake2b(" ".join(words).encode(), digest_size=12).digest()
-        if digest in self._texts:
+    def add(self, hashes: frozenset[int]) -> bool:
+        """Adds a story by its `fingerprint` unless it repeats others; tells if it was added."""
+        if len(hashes & self._seen) > _SHARED * len(hashes):
             return False
-        shingles = _kept_shingles(words)
-        if shingles and len(shingles & self._shingles) > _SHARED * len(shingles):
-            return False
-        self._texts.add(digest)
-        self._shingles |= shingles
+        self._seen |= hashes
         return True
 
 
-def _kept_shingles(words: list[str]) -> set[int]:
-    every = (" ".join(words[n : n + _WORDS]).encode() for n in range(len(words) - _WORDS + 1))
-    hashes = (int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) for text in every)
-    return {value for value in hashes if value % _OF == 0}
+def fingerprint(text: str) -> frozenset[int]:
+    """Returns hashes of eight bytes: of some 50 shingles of a story of 200 words, or of the whole story."""
+    words = _WORD.findall(text.lower())
+    every = (" ".join(words[n : n + _WORDS]) for n in range(len(words) - _WORDS + 1))
+    kept = frozenset(value for shingle in every if (value := _hash(shingle)) % _OF == 0)
+    return kept or frozenset((_hash(" ".join(words)),))
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())

@@ -1,6 +1,6 @@
 """Says why a story is not kept: cut off, marked up, looping, or with names or words that it should not have.
 
-A story is judged alone, but for its words: `WordList` holds those that count as English.
+A story is judged alone; that it says something new is for duplicates.py to tell.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from tools.stories.prompts import NAMES
+from tools.stories.words import is_simple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 SHORTEST, LONGEST = 50, 400
 """Words of a story that is kept."""
@@ -35,45 +36,12 @@ _ALLOWED = frozenset((*NAMES, *_FAMILY, *_DAYS, "I"))
 _GRAM = 4
 _LOOPED = 0.12
 """Share of word 4-grams that a story may have said before."""
-_ENDINGS = ("'s", "s", "es", "ed", "d", "ing", "ly", "er", "r", "est", "y", "ful", "n't")
 
 
 def clean(text: str) -> str:
     """Writes typographic marks in ASCII, and one blank line between paragraphs."""
     paragraphs = (" ".join(part.split()) for part in text.translate(_TYPOGRAPHY).splitlines())
     return "\n\n".join(part for part in paragraphs if part)
-
-
-class WordList:
-    """Knows English words: those of a vocabulary, and those that many stories write in lower case.
-
-    Args:
-        vocabulary: Words of a tokenizer made for English.
-        common: Stories that must write a word before it counts.
-    """
-
-    def __init__(self, vocabulary: Iterable[str], common: int = 5) -> None:
-        self._words = set(vocabulary)
-        self._common = common
-        self._counts: Counter[str] = Counter()
-
-    def count(self, words: Iterable[str]) -> None:
-        """Counts the lower-case words of one story, each once."""
-        self._counts.update(set(words))
-
-    def __contains__(self, word: str) -> bool:
-        if word in self._words or self._counts[word] >= self._common:
-            return True
-        stems = (word.removesuffix(end) for end in _ENDINGS if word.endswith(end))
-        return any(
-            len(s) > 2 and (s in self._words or s + "e" in self._words or s[:-1] in self._words)
-            for s in stems
-        )
-
-
-def lower_words(text: str) -> set[str]:
-    """Returns the words that a text writes in lower case."""
-    return {word for word in _WORD.findall(text) if word.islower()}
 
 
 def refusal(text: str, ended: bool) -> str:
@@ -100,16 +68,15 @@ def refusal(text: str, ended: bool) -> str:
         return "loop"
     if any(name not in _ALLOWED for name in _MIDDLE.findall(text)):
         return "name"
-    return "name" if _TWO_NAMES.search(text) else ""
+    if _TWO_NAMES.search(text):
+        return "name"
+    return "word" if strange_words(text) else ""
 
 
-def unknown_words(text: str, known: WordList) -> list[str]:
-    """Lists the words that are neither English nor an allowed name."""
-    return [
-        word
-        for word in dict.fromkeys(_WORD.findall(text))
-        if word.removesuffix("'s") not in _ALLOWED and word.lower() not in known
-    ]
+def strange_words(text: str) -> list[str]:
+    """Lists the words that are neither simple nor an allowed name."""
+    words = dict.fromkeys(word.split("'")[0] for word in _WORD.findall(text))
+    return [word for word in words if word not in _ALLOWED and not is_simple(word.lower())]
 
 
 def _loops(text: str, words: Sequence[str]) -> bool:

@@ -1,13 +1,15 @@
-"""Makes the prompt of each story out of its number: names, a place, things, a feature, and the first words.
+"""Makes the prompt of each story out of its number, and its plot: sentences that the story has for certain.
 
-Chance decides each part by itself, so that the same story is seldom asked for twice: as TinyStories (Eldan
-and Li, arXiv 2305.07759) found, a small model writes the same few stories unless its prompt is made anew.
+The writer is too small to think of a story that holds together, and says the same few things unless its
+prompt is made anew (as TinyStories found, Eldan and Li, arXiv 2305.07759). So chance decides a hero, a
+friend, a place and a plot from plots.txt; what stands between the sentences of the plot is the writer's.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -16,87 +18,87 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 GIRLS = _list(
-    "Mia, Lily, Anna, Emma, Lucy, Zoe, Ella, Ruby, Nora, Rosie, Tara, Sara, Maya, Lena, Clara, Molly, "
-    "Daisy, Ivy, Hana, Amy, Julia, Nina, Poppy, Alice, Kate, Jenny, Bella, Ada, Mina, Tess, Luna, "
-    "Sarah, Elena, Sophie, Lila, Maria, Mary, Emily, Rose, Leah, Ellie, Ruth, Maggie, Eva, Olivia"
+    "Mia, Lily, Anna, Emma, Lucy, Ella, Ruby, Tara, Sara, Maya, Clara, Molly, Daisy, Ivy, Amy, Julia, "
+    "Nina, Alice, Kate, Jenny, Bella, Ada, Luna, Sarah, Sophie, Maria, Mary, Emily, Rose, Ruth, Eva, "
+    "Olivia, Jane, Grace, Sue, Hannah, Laura, Lisa"
 )
 BOYS = _list(
-    "Ben, Tom, Max, Leo, Sam, Jack, Tim, Oscar, Noah, Finn, Adam, Luke, Toby, Peter, Omar, Hugo, "
-    "Billy, Nico, Danny, Theo, Eli, Felix, Ravi, Kofi, Henry, Joe, Milo, Charlie, Jamie, Pip, Jake, "
-    "Alex, John, Tommy, Timmy, Ethan, Lucas, Simon, Freddy, Amir, Whiskers, Fluffy, Rufus, Bobby"
+    "Ben, Tom, Max, Leo, Sam, Jack, Tim, Oscar, Noah, Finn, Adam, Luke, Peter, Omar, Hugo, Billy, Eli, "
+    "Felix, Henry, Joe, Charlie, Jamie, Pip, Jake, Alex, John, Tommy, Ethan, Lucas, Simon, Bobby, Bob, "
+    "Bill, Dan, Fred, George, Harry, Paul"
 )
 NAMES = (*GIRLS, *BOYS)
 """Plain first names; a story that names anybody else is not kept."""
 
 _ANIMALS = _list(
     "bear, rabbit, fox, mouse, duck, frog, squirrel, owl, cat, dog, pony, lamb, hen, turtle, "
-    "hedgehog, elephant, lion, monkey, penguin, whale, bee, snail, pig, goat, donkey, kitten, puppy, "
-    "bird, crow, otter"
+    "elephant, lion, monkey, penguin, whale, bee, snail, pig, goat, donkey, kitten, puppy, "
+    "bird, crow, deer, wolf"
 )
 _PLACES = _list(
-    "a farm, a small village, the woods, the beach, a big garden, a school, a busy market, a hill, an "
-    "old house, the park, a lake, a river, the kitchen, a library, the zoo, a snowy field, a little "
-    "island, a train, a tall tree, the town, the mountains, a boat, a toy shop, a bakery, a meadow, "
-    "the attic, a tent, a bridge, a pond, the moon"
+    "on a farm, in a small village, in the woods, at the beach, in a big garden, at school, at a busy "
+    "market, on a hill, in an old house, in the park, at a lake, by a river, in the kitchen, in a library, "
+    "at the zoo, in a snowy field, on a little island, on a train, in a tall tree, in the town, in the "
+    "mountains, on a boat, in a toy shop, in a bakery, in a meadow, in an attic, in a tent, on a bridge, "
+    "at a pond, on the moon, in a barn, in a castle, in a cave, in the yard, in the snow, at the sea"
 )
 _THINGS = _list(
     "kite, ball, key, hat, box, book, lamp, boat, bell, drum, cake, apple, shoe, map, flower, stone, "
     "feather, cup, blanket, basket, ladder, bucket, button, candle, carrot, clock, coat, coin, "
-    "cookie, crayon, door, egg, fence, fish, flute, honey, ice, jar, leaf, letter, mirror, nut, "
-    "paint, pear, pie, pillow, rain, ring, robot, rope, sand, scarf, seed, shell, sled, snow, soup, "
-    "spoon, star, swing, tree, umbrella, wagon, wheel, whistle, wind, balloon, bike, bread, bridge, "
+    "cookie, egg, flute, jar, leaf, letter, mirror, nut, "
+    "pear, pie, pillow, ring, robot, seed, shell, sled, "
+    "spoon, star, swing, tree, umbrella, wagon, wheel, whistle, balloon, bike, "
     "broom, cloud, doll"
 )
 _MOODS = _list(
     "happy, sad, brave, shy, tired, curious, kind, proud, lonely, scared, silly, quiet, angry, "
     "hungry, patient, gentle, clumsy, careful, lazy, clever"
 )
-_FEATURES = (
-    "Somebody is lost and comes home.",
-    "Two friends quarrel and make up.",
-    "Something breaks and is mended.",
-    "It has some talking between the characters.",
-    "Something surprising happens in the middle.",
-    "It ends with everybody laughing.",
-    "Somebody learns to say sorry.",
-    "Somebody is afraid at first and then brave.",
-    "A small animal needs help.",
-    "Somebody makes a mistake and tells the truth.",
-    "It ends quietly at bedtime.",
-    "A plan goes wrong in a funny way.",
-    "Somebody gives a gift.",
-    "It rains, and they have to think of something.",
-    "Somebody has to wait for a long time.",
-    "Somebody learns a new skill.",
-    "There is a secret.",
-    "A friend helps a friend.",
-)
+_PLOTS = tuple(Path(__file__).with_name("plots.txt").read_text(encoding="ascii").splitlines())
+_CHOICE = re.compile(r"\[([^]]*)\]")
 _OPENINGS = (
-    ("Once upon a time", 9),
-    ("Once upon a time there was a {mood} {hero} named {name}.", 3),
-    ("One day, {name}", 3),
-    ("{name} was a {mood} {hero}.", 2),
-    ("{name} and {friend}", 2),
-    ("It was a", 1),
-    ("One morning, {name} woke up", 1),
-    ("There was once a {mood} {hero}", 1),
-    ("In {place}, there lived", 1),
+    ("Once upon a time, there was a {m} {h} named {n}. {He} lived {p}. |", 4),
+    ("Once upon a time, there was a {m} {h} named {n}. {He} lived {p}.", 2),
+    ("Once upon a time, there was a {h} named {n} who lived {p}. |", 3),
+    ("Once upon a time, a {m} {h} named {n} lived {p}.", 3),
+    ("Once upon a time, {n} the {h} was {p}. |", 1),
+    ("{n} was a {m} {h}. {He} lived {p}. |", 3),
+    ("There was once a {m} {h} named {n}. |", 2),
+    ("{n} the {h} lived {p}.", 2),
+    ("It was a [sunny/warm/cold/windy/bright] day. {n} the {h} was {p}. |", 2),
+    ("{n} and {F} were {p}. |", 2),
+    ("{n} woke up early. {He} felt {m}.", 1),
 )
 _ARTICLE = re.compile(r"\b([Aa]) ([aeiou])")
-_SYSTEM = "You are a writer of children's stories."
+_USER = "<|im_end|>\n<|im_start|>user\nWrite a short and simple story for small children about"
+_ASSISTANT = ".<|im_end|>\n<|im_start|>assistant\n"
+_STORY = """Once upon a time, there was a shy mouse named Sue. She lived near a big lake. Every day she \
+looked at the water and wished that she could sail.
+
+One day, Sue found a little boat in the grass. It had a hole in it, and Sue was sad. "Do not cry," said Bob \
+the bird. "I can help you." He brought a leaf and some mud. They put the leaf over the hole and the mud on \
+the leaf. Then they pushed the boat into the water. It did not sink!
+
+Sue and Bob sailed until the sun went down. "Thank you, Bob," said Sue, and gave him a big hug. Then they \
+went home and ate hot soup."""
+BEFORE = (
+    "<|im_start|>system\nYou write short stories for small children."
+    f"{_USER} a shy mouse named Sue and a bird named Bob{_ASSISTANT}{_STORY}{_USER}"
+)
+"""What every prompt begins with: how such a story reads."""
 
 
 class StoryPrompt(NamedTuple):
     """Describes what a story is asked for by.
 
     Attributes:
-        chat: The text that the model reads, up to and with the opening.
-        opening: First words of the story, which the model has to go on from.
+        chat: What follows `BEFORE`, up to the story.
+        parts: Texts of the story; between them the writer writes a sentence each. One may be empty.
         temperature, top_p: Of its draws.
     """
 
     chat: str
-    opening: str
+    parts: tuple[str, ...]
     temperature: float
     top_p: float
 
@@ -106,25 +108,29 @@ def story_prompt(seed: int, number: int) -> StoryPrompt:
     rng = random.Random(f"{seed}/{number}")
     name, friend = rng.sample(NAMES, 2)
     child = "girl" if name in GIRLS else "boy"
-    parts = {
-        "name": name,
-        "friend": friend,
-        "hero": rng.choice((child, child, rng.choice(_ANIMALS))),
-        "place": rng.choice(_PLACES),
-        "mood": rng.choice(_MOODS),
+    he, him, his = ("she", "her", "her") if name in GIRLS else ("he", "him", "his")
+    hero = rng.choice((child, child, rng.choice(_ANIMALS)))
+    animal, mood = rng.choice(_ANIMALS), rng.choice(_MOODS)
+    first = rng.choice((f"{his} friend {friend}", f"{friend} the {animal}"))
+    values = {
+        "n": name,
+        "h": hero,
+        "m": mood,
+        "p": rng.choice(_PLACES),
+        "t": rng.choice(_THINGS),
+        "f": friend,
+        "F": first,
+        "FF": first[0].upper() + first[1:],
+        "he": he,
+        "He": he.title(),
+        "him": him,
+        "his": his,
     }
-    second = rng.choice((f" and {friend}", f" and a {rng.choice(_ANIMALS)} named {friend}", "", ""))
-    with_thing = rng.choice((f" and a {rng.choice(_THINGS)}", ""))
-    ask = (
-        "Write a short children's story about a {mood} {hero} named {name}{second}{thing}. "
-        "It takes place in or near {place}. {feature}"
-    ).format(thing=with_thing, second=second, feature=rng.choice(_FEATURES), **parts)
-    ask = _ARTICLE.sub(r"\1n \2", ask)
     openings, weights = zip(*_OPENINGS, strict=True)
-    opening = rng.choices(openings, weights)[0].format(**parts)
-    opening = _ARTICLE.sub(r"\1n \2", opening)
-    chat = (
-        f"<|im_start|>system\n{_SYSTEM}<|im_end|>\n<|im_start|>user\n{ask}<|im_end|>\n"
-        f"<|im_start|>assistant\n{opening}"
-    )
-    return StoryPrompt(chat, opening, rng.choice((0.7, 0.8, 0.9)), rng.choice((0.9, 0.95)))
+    opening, plot = rng.choices(openings, weights)[0], rng.choice(_PLOTS)
+    if "{F}" in opening:
+        plot = plot.replace("{FF}", "{f}").replace("{F}", "{f}")
+    text = _CHOICE.sub(lambda found: rng.choice(found[1].split("/")), f"{opening}\n\n{plot}").format(**values)
+    parts = tuple(part.strip(" ") for part in _ARTICLE.sub(r"\1n \2", text).split("|"))
+    about = _ARTICLE.sub(r"\1n \2", f" a {mood} {hero} named {name} and a friend named {friend}")
+    return StoryPrompt(about + _ASSISTANT, parts, rng.choice((0.5, 0.6, 0.7)), rng.choice((0.9, 0.95)))

@@ -89,19 +89,27 @@ class Shards:
 
     def numbers(self) -> set[int]:
         """Returns the numbers of the stories that are on disk."""
-        return {story.number for story in read_stories(self._folder)}
+        return {story.number for shard in _listed(self._folder) for story in read_shard(shard)}
 
 
-def read_stories(folder: Path) -> Iterator[Story]:
-    """Yields the stories of all shards that the index lists, in their order.
+def shard_files(folder: Path) -> list[Path]:
+    """Lists the shards of all writers that have a folder there, in a fixed order."""
+    return [shard for index in sorted(folder.glob(f"*/{_INDEX}")) for shard in _listed(index.parent)]
+
+
+def read_shard(file: Path) -> Iterator[Story]:
+    """Yields the stories of one shard.
 
     Raises:
-        OSError: a shard is missing.
+        OSError: the shard is missing.
     """
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield Story(**json.loads(line))
+
+
+def _listed(folder: Path) -> list[Path]:
     index = folder / _INDEX
     if not index.exists():
-        return
-    for shard in json.loads(index.read_text(encoding="utf-8"))["shards"]:
-        with (folder / shard["file"]).open(encoding="utf-8") as lines:
-            for line in lines:
-                yield Story(**json.loads(line))
+        return []
+    return [folder / shard["file"] for shard in json.loads(index.read_text(encoding="utf-8"))["shards"]]
