@@ -49,7 +49,7 @@ def _measure(path: Path, tier: str) -> str:
             caps = load_transformers(source(path), device=DEVICE, **options).caps
     except Exception as error:  # whatever a modelling library raises
         return f"it does not load: {error}"
-    return "" if caps.capture else caps.reason.rpartition("slower: ")[2]
+    return "" if caps.capture else caps.reason.rpartition("slower: ")[2] or "no reason is given"
 
 
 def main() -> None:

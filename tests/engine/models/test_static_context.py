@@ -181,9 +181,12 @@ def test_rows_of_different_lengths_are_refused(case: Case) -> None:
         context.truncate(torch.tensor([4, 9]))
 
 
-def test_a_running_state_is_not_static(tmp_path: Path) -> None:
-    model = load(make_tiny(tmp_path / "mamba", "mamba"))
-    with pytest.raises(NotStatic, match="running state"):
+@pytest.mark.parametrize(
+    ("kind", "why"), [("mamba", "running state"), ("deepseek_v32", "layers of a kind of their own")]
+)
+def test_other_caches_are_not_static(kind: str, why: str, tmp_path: Path) -> None:
+    model = load(make_tiny(tmp_path / kind, kind))
+    with pytest.raises(NotStatic, match=why):
         model.use_static()
 
 
