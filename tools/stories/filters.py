@@ -25,7 +25,7 @@ _END = re.compile(r"[.!?][\"']?")
 _WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 _SENTENCE = re.compile(r"[^.!?]+[.!?]+[\"']?")
 _CHAT = re.compile(
-    r"\b(?:language model|story about|(?:this|the|our) story (?:is|has|ends|begins|was)|word count)\b", re.I
+    r"\b(?:language model|(?:this|the|our) story (?:is|has|ends|begins|was)|word count)\b", re.I
 )
 _MIDDLE = re.compile(r"(?<=[a-z,;] )([A-Z][a-z]+)")
 """A capital letter where no sentence begins: the word is a name."""
