@@ -342,7 +342,7 @@ class _Follower:
 
     def _draw(self, event: events.Progress) -> None:
         """Draws a progress bar while a model loads, its kernels are compiled, or a long prompt is read."""
-        if not self._bar or (event.what == "prefill" and event.total < 1024):
+        if not self._bar or event.what == "capture" or (event.what == "prefill" and event.total < 1024):
             return
         share = event.done / max(event.total, 1)
         what = {

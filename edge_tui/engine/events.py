@@ -117,9 +117,12 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Reports how far a load (in bytes), a prefill (in tokens) or a compilation (in kernels) is."""
+    """Reports how far a load (in bytes), a compilation (in kernels) or a prefill (in tokens) is.
 
-    what: Literal["load", "compile", "prefill"]
+    "capture" reports that a run's step was captured, and so that it is at its speed from now on.
+    """
+
+    what: Literal["load", "compile", "prefill", "capture"]
     done: int
     total: int
     name: str = ""

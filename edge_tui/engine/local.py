@@ -21,6 +21,7 @@ from edge_tui import decoders
 from edge_tui.decoders.base import ParamError, Value
 from edge_tui.decoders.core.errors import problem_of
 from edge_tui.decoders.registry.registry import UnknownStrategy
+from edge_tui.engine.decode.kernel_build import KernelBuilds
 from edge_tui.engine.decode.param_table import Run
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.resolve import find_param
@@ -78,6 +79,7 @@ class LocalEngine:
         self._reused: dict[int, int] = {}
         """Positions of the prompt that runs have reused, by their numbers."""
         self._manager = ModelManager(self._post, load, models, self._drop_contexts)
+        self._kernels = KernelBuilds()
         self._specs = dict(models or {})
         self._thread = threading.Thread(target=self._run_thread, name="engine", daemon=True)
         self._thread.start()
@@ -133,6 +135,8 @@ class LocalEngine:
             if self._specs.get(role) != spec or spec is None:
                 return
             try:
+                if self._manager.peek(role) is None:
+                    self._kernels.begin(Request(""), {"model": spec})
                 self._manager.get(role, lambda: self._closing or self._specs.get(role) != spec)
             except Exception as error:
                 current = self._specs.get(role) == spec
@@ -229,6 +233,7 @@ class LocalEngine:
                 except Exception as error:
                     self._fail(error, None)
             self._manager.clear()
+            self._kernels.close()
         except BaseException as error:
             self._events.append(
                 Died(
@@ -291,7 +296,9 @@ class LocalEngine:
 
         run.reads_again = self._reused.get(run.beside or 0, 0) > 0
         try:
-            yield from run_request(run, self._manager, prefix_cache, post, lambda: self._closing)
+            yield from run_request(
+                run, self._manager, prefix_cache, post, lambda: self._closing, self._kernels
+            )
         except BaseException as error:  # a strategy of the user's may raise any, SystemExit too
             self._fail(error, run.id)
         finally:

@@ -28,6 +28,7 @@ class RunState:
         finished: The event of its end; None for a failed run.
         failed: The event of its failure.
         first_token: Seconds from leaving the queue to the first token.
+        compiled: Kernels that were compiled before it begins, and all of them.
         read: Tokens of the prompt that were read, and all of them; reported for long prompts alone.
         steps: New tokens of each row so far.
         notices: Sentences that turned up while it went on.
@@ -39,6 +40,7 @@ class RunState:
     finished: Finished | None = None
     failed: Failed | None = None
     first_token: float | None = None
+    compiled: tuple[int, int] = (0, 0)
     read: tuple[int, int] = (0, 0)
     steps: int = 0
     notices: list[str] = field(default_factory=list)
@@ -57,6 +59,8 @@ class RunState:
                 self.started = event
                 if self.phase == "queued":
                     self.phase = "reading"
+            case events.Progress(what="compile"):
+                self.compiled = (event.done, event.total)
             case events.Progress(what="prefill"):
                 self.read = (event.done, event.total)
             case events.FirstToken():

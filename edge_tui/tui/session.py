@@ -58,7 +58,7 @@ class Meter:
         self.total += tokens
         if self._start is None:
             self._start = self._last = self._slot_start = now
-            self._first_tokens = tokens
+            self._first_tokens, self._slot_tokens = self.total, 0
             return
         self._last = now
         self._arrivals.append((now, tokens))
@@ -68,6 +68,12 @@ class Meter:
             self._slot_start, self._slot_tokens = now, 0
         while self._arrivals and self._arrivals[0][0] < now - self.WINDOW:
             self._arrivals.popleft()
+
+    def begin_anew(self) -> None:
+        """Forgets times: the tokens so far waited for what was made ready beside them."""
+        self._start = None
+        self._arrivals.clear()
+        self.history.clear()
 
     @property
     def now(self) -> float | None:
@@ -79,7 +85,7 @@ class Meter:
 
     @property
     def mean(self) -> float | None:
-        """Tokens per second since the first token."""
+        """Tokens per second since the first token, or since times were forgotten."""
         if self._start is None or self._last - self._start < self.LEAST:
             return None
         return (self.total - self._first_tokens) / (self._last - self._start)
@@ -329,6 +335,8 @@ class Session(EngineState):
             run.transcript.apply(event)
             if isinstance(event, events.TokenBatch) and len(event):
                 run.meter.add(run.steps - steps)
+        if isinstance(event, events.Progress) and event.what == "capture":
+            run.meter.begin_anew()
 
     def _begin(self, run: Run, started: events.Started) -> None:
         if run is self.run:
@@ -356,6 +364,8 @@ class Session(EngineState):
         run = active[0] if active else None
         if run is None:
             return ("ready", "idle") if self.loaded else ("no model loaded yet", "idle")
+        if run.phase == "queued" and run.compiled[0] < run.compiled[1]:
+            return f"compiling kernels, {run.compiled[0]} of {run.compiled[1]}", "busy"
         if run.phase == "reading" and run.read[1]:
             return f"reading {run.read[0]:,}/{run.read[1]:,}", "busy"
         words = {"queued": "queued", "reading": "reading the prompt", "stopping": "stopping"}

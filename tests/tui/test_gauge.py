@@ -92,6 +92,24 @@ def test_the_first_arrival_belongs_to_the_prefill() -> None:
     assert all(abs(rate - 50) < 1e-6 for rate in meter.history)
 
 
+def test_a_meter_that_begins_anew_counts_from_the_next_arrival() -> None:
+    now = 100.0
+    meter = Meter(lambda: now)
+    for seconds in (0.0, 0.5, 8.0):  # kernels are compiled meanwhile
+        now += seconds
+        meter.add(2)
+    meter.begin_anew()
+    assert meter.mean is None
+    now += 3.0
+    meter.add(4)
+    for _ in range(20):
+        now += 0.1
+        meter.add(5)
+    assert meter.total == 110
+    assert abs((meter.mean or 0) - 50) < 1e-6
+    assert all(abs(rate - 50) < 1e-6 for rate in meter.history)
+
+
 def test_what_arrives_in_one_piece_has_no_rate() -> None:
     now = 100.0
     meter = Meter(lambda: now)

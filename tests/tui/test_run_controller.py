@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edge_tui.engine.events import ParamChanged
+from edge_tui.engine.events import ParamChanged, Progress
 from edge_tui.engine.port import Message, Request
 from edge_tui.history.store import Store
 from edge_tui.transcript.transcript import Transcript
@@ -115,6 +115,17 @@ def test_of_many_runs_in_a_row_the_last_begins_once_the_first_has_wound_down() -
     running.pump()
     assert running.engine.cancelled == [1]
     assert [request.strategy for request in running.engine.requests] == ["top_p", "beam"]
+
+
+def test_a_run_says_how_many_kernels_it_waits_for() -> None:
+    running = Running(held=True)
+    running.run()
+    run = running.session.run
+    assert run is not None
+    run.phase = "queued"
+    for done, words in ((0, "compiling kernels, 0 of 2"), (1, "compiling kernels, 1 of 2"), (2, "queued")):
+        run.apply(Progress("compile", done, 2, run=run.id))
+        assert running.session.state() == (words, "busy")
 
 
 def test_it_goes_on_from_its_last_token_and_from_another_one() -> None:

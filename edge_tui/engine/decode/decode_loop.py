@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.decode.output_processor import BrokenStep, NotANumber
 from edge_tui.engine.decode.speculation_gate import SpeculationGate
-from edge_tui.engine.events import Failed, FirstToken, Noticed, ParamChanged
+from edge_tui.engine.events import Failed, FirstToken, Noticed, ParamChanged, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -53,6 +53,8 @@ class DecodeLoop:
         self._gate: SpeculationGate | None = None
         self._flushed = 0.0
         self._version = 0
+        self._prepared = 0.0
+        """Seconds that the generation had spent on preparing when the first token came."""
         self.first_token_at = 0.0
         self.last_token_at = 0.0
 
@@ -60,6 +62,12 @@ class DecodeLoop:
     def changed_params(self) -> dict[str, float]:
         """Parameters that were changed while the run went on, as the last token was chosen."""
         return self._generation.runner.table.changes_between(0, self._version)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the first token to the last, without those in which steps were made ready."""
+        prepared = self._generation.prepared - self._prepared
+        return max(0.0, self.last_token_at - self.first_token_at - prepared)
 
     @property
     def proposing_ended(self) -> int | None:
@@ -125,7 +133,10 @@ class DecodeLoop:
 
     def _launch(self) -> None:
         generation = self._generation
+        was_captured = generation.captured
         generation.launch()
+        if generation.captured and not was_captured:
+            self._post(Progress("capture", 1, 1, generation.plan.main.model.info.name, self._run.id))
         if reason := generation.uncaptured_reason:
             generation.uncaptured_reason = ""
             self._notify(f"{generation.plan.decoder.title} runs uncaptured, and so slower: {reason}.")
@@ -141,7 +152,7 @@ class DecodeLoop:
             if self._generation.plan.num_draft_tokens:
                 self._update_gate(len(ints) - 1, tokens)
             if not self.first_token_at:
-                self.first_token_at = now
+                self.first_token_at, self._prepared = now, self._generation.prepared
                 self._flush()
                 self._post(FirstToken(self._run.id, now - self._began))
             self.last_token_at = now

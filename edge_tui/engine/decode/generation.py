@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,8 @@ class Generation:
         """The step from which on nothing is proposed; None while that is not decided."""
         self._captures_at = _PLAIN
         """The step from which on graphs are replayed."""
+        self.prepared = 0.0
+        """Seconds spent on steps before their graphs, which compile kernels, and on capturing."""
         self.uncaptured_reason = ""
         """Why steps are launched one operation at a time although the models could be captured."""
         self._models = {role: loaded.model for role, loaded in plan.models.items()}
@@ -246,8 +249,10 @@ class Generation:
         with computing(self._device):
             if runner.widen() and runner.graphs is None:
                 self._captures_at = max(self._captures_at, self.launched + 1)
+            began = time.perf_counter()
             if self._capture and self.launched >= self._captures_at and runner.graphs is None:
                 self._try_capture()
+                self.prepared += time.perf_counter() - began
             if runner.graphs is not None and (self.launched or runner.is_one_graph):
                 if not self.launched:
                     runner.table.refresh()  # captured steps do it for those after them
@@ -256,6 +261,8 @@ class Generation:
                 if not runner.logits_current:
                     runner.forward()
                 runner.sample_and_record()
+                if self._capture:
+                    self.prepared += time.perf_counter() - began
         self.launched += 1
 
     def publish(self) -> None:

@@ -37,7 +37,7 @@ _POLL = 0.01
 
 
 class KernelBuild:
-    """Compiles the kernels of one run; `begin` starts it.
+    """Compiles the kernels of one run.
 
     Args:
         job: What `kernel_workers` reads.
@@ -90,6 +90,30 @@ class KernelBuild:
         self._output.close()
 
 
+class KernelBuilds:
+    """Holds the build that goes on: a run waits for what a load before it has begun."""
+
+    def __init__(self) -> None:
+        self._build: KernelBuild | None = None
+
+    def begin(self, request: Request, specs: Mapping[str, ModelSpec]) -> None:
+        """Does `begin`, unless a build goes on."""
+        if self._build is None:
+            self._build = begin(request, specs)
+
+    def wait(self, report: Callable[[int, int], None], stopped: Callable[[], bool]) -> None:
+        """Does `KernelBuild.wait` for the build that goes on, and ends it; without one returns at once."""
+        if self._build is not None:
+            self._build.wait(report, stopped)
+            self.close()
+
+    def close(self) -> None:
+        """Ends the build that goes on."""
+        build, self._build = self._build, None
+        if build is not None:
+            build.close()
+
+
 def begin(request: Request, specs: Mapping[str, ModelSpec]) -> KernelBuild | None:
     """Starts to compile the kernels of a run.
 
@@ -103,13 +127,14 @@ def begin(request: Request, specs: Mapping[str, ModelSpec]) -> KernelBuild | Non
     if sys.platform != "linux" or os.environ.get("TRITON_INTERPRET"):
         return None
     try:
-        devices = {resolve_device(spec.device) for spec in specs.values()}
         triton = version("triton")
-        with closing(Gpu(min(devices))) as gpu:
+        Gpu().close()  # without one, to resolve a device would import torch
+        device, *others = {resolve_device(spec.device) for spec in specs.values()}
+        with closing(Gpu(device)) as gpu:
             capability = gpu.capability()
     except (LookupError, PackageNotFoundError, OSError):
         return None
-    if capability is None or len(devices) > 1 or not min(devices).startswith("cuda"):
+    if capability is None or others or not device.startswith("cuda"):
         return None
     job: dict[str, Any] = {
         "capability": capability,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from edge_tui import decoders
 from edge_tui.decoders.core import step_checks
 from edge_tui.decoders.core.errors import problem_of
-from edge_tui.engine.decode import kernel_build
 from edge_tui.engine.decode.decode_loop import DecodeLoop
 from edge_tui.engine.decode.generation import Generation
+from edge_tui.engine.decode.kernel_build import KernelBuilds
 from edge_tui.engine.decode.output_processor import OutputProcessor
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.run_plan import RunPlan, check_samples, plan_run
@@ -32,6 +32,7 @@ def run_request(
     prefix_cache: PrefixCache,
     post: Callable[[Event], None],
     closing: Callable[[], bool],
+    kernels: KernelBuilds | None = None,
 ) -> Iterator[None]:
     """Decodes one request to its end, posting what happens; one step for each item.
 
@@ -43,6 +44,7 @@ def run_request(
         prefix_cache: Contexts of earlier runs; updated.
         post: Takes events.
         closing: Tells whether the engine shuts down.
+        kernels: The kernels that are compiled beforehand; None for a run by itself.
 
     Raises:
         RequestError, CheckpointError, LoadError, …: one sentence each; nothing was decoded.
@@ -58,7 +60,7 @@ def run_request(
     if stopped():
         post(_cancelled(run.id))
         return
-    models = _load(run, decoder.roles, manager, post, stopped)
+    models = _load(run, decoder.roles, manager, kernels or KernelBuilds(), post, stopped)
     manager.tokenizer = models[decoder.roles[0]].tokenizer
     try:
         # The request is read again: its parameters may have changed while the models were loading.
@@ -82,25 +84,17 @@ def _load(
     run: Run,
     roles: Sequence[str],
     manager: ModelManager,
+    kernels: KernelBuilds,
     post: Callable[[Event], None],
     stopped: Callable[[], bool],
 ) -> dict[str, LoadedModel]:
     """Loads the models that are not there, while kernels are compiled in other processes."""
     specs = {role: spec for role in roles if (spec := manager.spec(role)) is not None}
-    build = None
     if any(manager.peek(role) is None for role in roles):
-        build = kernel_build.begin(run.request, specs)
-    try:
-        models = {role: manager.get(role, stopped) for role in roles}
-        if build is not None and all(loaded.model.info.tier == "flat" for loaded in models.values()):
-
-            def report(done: int, total: int) -> None:
-                post(Progress("compile", done, total, models[roles[0]].model.info.name, run.id))
-
-            build.wait(report, stopped)
-    finally:
-        if build is not None:
-            build.close()
+        kernels.begin(run.request, specs)
+    models = {role: manager.get(role, stopped) for role in roles}
+    name = models[roles[0]].model.info.name
+    kernels.wait(lambda done, total: post(Progress("compile", done, total, name, run.id)), stopped)
     return models
 
 
@@ -156,7 +150,7 @@ def _finished(
         reason=processor.reason or "cancelled",
         new_tokens=len(best.tokens) if best else processor.count,
         time_to_first_token=loop.first_token_at - began if loop.first_token_at else 0.0,
-        seconds=loop.last_token_at - loop.first_token_at if loop.first_token_at else 0.0,
+        seconds=loop.seconds,
         answer=best.tokens if best else None,
         answer_text=best.text if best else None,
         score=best.score if best else None,

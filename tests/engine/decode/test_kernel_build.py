@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from edge_tui.engine.decode import kernel_build
 from edge_tui.engine.decode.kernel_build import KernelBuild
 from edge_tui.engine.port import ModelSpec, Request
+from tests.engine.random_checkpoints import make_checkpoint, save_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,3 +52,46 @@ def test_a_build_that_fails_is_waited_for_no_longer(
 def test_nothing_is_compiled_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert kernel_build.begin(Request(""), {"model": ModelSpec("demo/expert", device="cpu")}) is None
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = make_checkpoint(tmp_path / "m", dtype=torch.bfloat16, intermediate=128)
+    save_tokenizer(folder)
+    return folder
+
+
+MODEL = {"_embed": 1, "_project": 5, "attend_kernel": 1}
+"""Kernels of a step of one row: QKV, output, gate and up, down, head.
+
+Those that read a prompt's logits, which are cut to the vocabulary, may be others than those of later steps.
+"""
+RECORD = {"_scan": 1, "_pack": 1, "_post": 1}
+LISTED = {
+    "greedy": MODEL | RECORD | {"greedy_kernel": 1},
+    "greedy:4bit": MODEL | RECORD | {"greedy_kernel": 1},
+    "top_p": MODEL | RECORD | {"prepare_kernel": 1, "_search": 3, "draw_kernel": 1},
+    "beam": RECORD
+    | {"_embed": 1, "project_on_tensor_cores": 5, "attend_kernel": 1, "follow_kernel": 1, "move_kernel": 1}
+    | {"scan_kernel": 2, "extend_kernel": 2, "decide_kernel": 1},
+}
+
+
+@pytest.mark.timeout(180)
+def test_a_run_lists_its_kernels_without_weights(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engine.decode.listed_kernels", str(checkpoint), *LISTED],
+        env={**environment, "TRITON_CACHE_DIR": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    *lines, found = done.stdout.splitlines()
+    for line in lines:
+        name, tried, *names = line.split()
+        assert tried == "_embed", "whether kernels run here is tried first"
+        assert Counter(names) == LISTED[name], name
+    assert found == "found True False", "Triton finds it for a tensor of the same alignment alone"
