@@ -65,14 +65,20 @@ def _hub_token() -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message without secrets and full stop; its class without one."""
+    """Returns the first line of an error's message without secrets and full stop; its class without one.
+
+    A line that ends in a colon takes the next one along.
+    """
     try:
         lines = scrub(str(error)).strip().splitlines()
     except Exception:
         return "it cannot say why"
     if not lines:
         return type(error).__name__
-    return lines[0].rstrip(".") if len(lines[0]) <= MAX_CHARACTERS else f"{lines[0][:MAX_CHARACTERS]} …"
+    line = lines[0]
+    if line.endswith(":") and len(lines) > 1:  # it only announces what is wrong
+        line = f"{line} {lines[1].strip()}"
+    return line.rstrip(".") if len(line) <= MAX_CHARACTERS else f"{line[:MAX_CHARACTERS]} …"
 
 
 def summary(error: BaseException) -> str:

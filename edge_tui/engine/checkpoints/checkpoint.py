@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints import tokenizer_files
+from edge_tui.engine.checkpoints.config_numbers import check_numbers
 from edge_tui.engine.checkpoints.gguf.choice import choose
 from edge_tui.engine.checkpoints.gguf.kinds import FORMS, KINDS
 from edge_tui.engine.checkpoints.gguf.model import GgufModel, models_in, open_gguf
@@ -217,9 +218,9 @@ class Checkpoint:
         return vocabulary.fingerprint(), vocabulary.ids()
 
     def number(self, *keys: str, default: int = 0) -> int:
-        """Returns the first of these keys that the configuration states as a number, other than 0."""
+        """Returns the first of these keys that the configuration states as a number above 0."""
         values = (config.get(key) for config in (self.text_config, self.config) for key in keys)
-        return next((n for n in values if isinstance(n, int) and not isinstance(n, bool) and n), default)
+        return next((n for n in values if isinstance(n, int) and not isinstance(n, bool) and n > 0), default)
 
     def _ids(self, key: str, token: str) -> tuple[int, ...]:
         ids: dict[int, None] = {}
@@ -282,6 +283,7 @@ def describe(
     form, codes = format_of(name, config), None
     quantization = "" if form else _quantization(name, config)
     architecture = architecture_of(name, config)
+    check_numbers(name, config)
     stored = tensors()
     if any(tensor.dtype.startswith("F8") for tensor in stored.values()):
         raise quantisation_error(name, "FP8")

@@ -153,6 +153,8 @@ def plan_run(
     own_values = step_checks.from_checkpoint(decoder, main.checkpoint.generation_config)
     params = resolve_params(request, decoder, own_values)
     others = _other_ids(decoder, OtherPrompts(prompt.ids, request, main, stopped), params.texts)
+    for ids in (prompt.ids, *others.values()):
+        _check_rows(ids, main, width)
     longest = max(len(prompt.ids), *map(len, others.values()), 0)
     max_new, clamped = clamp_max_length(
         longest,
@@ -245,6 +247,16 @@ def _check_speculation(decoder: Decoder) -> None:
                 f" leave {link.name} out of the chain.",
                 "strategy",
             )
+
+
+def _check_rows(ids: Sequence[int], main: LoadedModel, width: int) -> None:
+    """Refuses tokens of a prompt that the tokenizer knows and a model has no row for; a GPU would fault."""
+    if (most := max(ids, default=0)) >= width:
+        raise RequestError(
+            f"The prompt has the token {main.tokenizer.token_strings([most])[0]!r} (id {most}), but"
+            f" {main.model.info.name} has {width} tokens: leave it out, or take the model's own tokenizer.",
+            "prompt",
+        )
 
 
 def _check_prefix(request: Request, main: LoadedModel, width: int) -> None:

@@ -280,6 +280,8 @@ def _rope(config: Config, family: Family, head_dim: int, *, local: bool = False)
         if scaling.get(key) is None and not (kind == "yarn" and key in scaling):
             raise UnsupportedError(f"its {kind} rotary scaling has no {key}")
     dim = int(head_dim * _rotated_share(config, scaling, family, kind))
+    if dim % 2 or not 0 <= dim <= head_dim:
+        raise UnsupportedError(f"its rotary embedding would turn {dim} numbers of a head of {head_dim}")
     if kind == "longrope" and {len(scaling["short_factor"]), len(scaling["long_factor"])} != {dim // 2}:
         raise UnsupportedError(f"its long rotary factors do not fit {dim // 2} frequencies")
     if kind == "factors" and len(scaling["factors"]) != dim // 2:

@@ -71,6 +71,14 @@ def read_mixture(config: Mapping[str, Any], family: Family, layers: int) -> Mixt
         value = stated.get(name, 0)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise UnsupportedError(f"its number {name!r} of a mixture of experts is {value!r}")
+    if not isinstance(stated.get("normalised") or True, bool):
+        raise UnsupportedError(f"its shares of experts are normalised {stated['normalised']!r}")
+    for name in ("limit", "alpha"):
+        value = stated.get(name)
+        if value is not None and not (isinstance(value, int | float) and value > 0):
+            raise UnsupportedError(f"its number {name!r} of a mixture of experts is {value!r}")
+    if not isinstance(step, int) or step < 1:
+        raise UnsupportedError(f"every layer of number {step!r} is to be a mixture of experts")
     experts, active, width = stated["experts"], stated["active"], stated["width"]
     if not 1 <= active <= experts:
         raise UnsupportedError(f"its router chooses {active} of {experts} experts")
