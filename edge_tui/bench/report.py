@@ -225,7 +225,7 @@ def _seconds(phase: str, row: Mapping[str, Any]) -> str:
     return number(row.get(phase), 2)
 
 
-PHASES = ("total", "torch", "python", "load", "prompt", "first", "capture", "length")
+PHASES = ("total", "torch", "python", "load", "kernels", "prompt", "first", "capture", "length")
 STARTS = (
     Column("start", lambda r: r["start"], right=False),
     *(Column(f"{name} s", partial(_seconds, name)) for name in PHASES),

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ def length_goal(model: str) -> Goal:
 def measure(case: Case, model: str, device: str) -> dict[str, Any]:
     """Starts a process that decodes with a model, and says where its time went.
 
-    A warm start is the second of two.
+    A warm start comes after another one, which goes as far as its graphs.
 
     Args:
         case: The way to start.
@@ -106,14 +107,22 @@ def measure(case: Case, model: str, device: str) -> dict[str, Any]:
         BenchError: the process failed.
     """
     _read_through(model)
+    torch = _importing_torch()
+    command = [sys.executable, "-m", __spec__.name, model, case.precision, device, str(case.cores)]
     with tempfile.TemporaryDirectory(prefix="edge-tui-start-") as folder:
         environment = {**os.environ, "TRITON_CACHE_DIR": folder} if case.cold else dict(os.environ)
-        torch = min(float(_output([sys.executable, "-c", _IMPORT], environment)) for _ in range(2))
-        command = [sys.executable, "-m", __spec__.name, model, case.precision, device, str(case.cores)]
-        times: dict[str, Any] = {}
-        for _ in range(1 if case.cold else 2):
-            times = json.loads(_output([*command, str(time.time())], environment).splitlines()[-1])
+        if not case.cold:
+            _output([*command, "0"], environment)
+        times: dict[str, Any] = json.loads(
+            _output([*command, str(time.time())], environment).splitlines()[-1]
+        )
     return times | {name: times[name] - torch for name in ("load", "total")} | {"torch": torch}
+
+
+@cache
+def _importing_torch() -> float:
+    """Measures the seconds of importing torch in a process of its own."""
+    return min(float(_output([sys.executable, "-c", _IMPORT], os.environ)) for _ in range(3))
 
 
 def _read_through(model: str) -> None:
@@ -139,23 +148,32 @@ class _Watch:
         self._engine = engine
         self.times: dict[str, float] = {}
 
-    def run(self, prompt: int, number: int) -> events.Finished:
-        """Decodes after a prompt of so many tokens, which begins with a number."""
+    def run(self, prompt: int, number: int) -> tuple[float, float]:
+        """Decodes after a prompt of so many tokens, which begins with a number.
+
+        Returns:
+            Seconds to the first token, and from there to the end.
+        """
         ids = (number, *[0] * (prompt - 1))
         self._engine.submit(Request("", "greedy", ids=ids, max_length=TOKENS))
+        first = 0.0
         while True:
             for event in self._engine.poll():
                 self._note(event)
                 if isinstance(event, events.Failed | events.Died):
                     raise BenchError(event.message)
+                if isinstance(event, events.FirstToken):
+                    first = time.perf_counter()
                 if isinstance(event, events.Finished):
-                    return event
+                    return event.time_to_first_token, time.perf_counter() - first
             time.sleep(0.001)
 
     def _note(self, event: events.Event) -> None:
         now, name = time.time(), type(event).__name__
         if isinstance(event, events.Progress):
             name = event.what
+        if name == "compile":
+            self.times[name] = now  # the last one
         self.times.setdefault(name, now)
 
 
@@ -163,35 +181,37 @@ def phases(engine: Engine, began: float) -> dict[str, float]:
     """Decodes some runs on a new engine and measures where the time goes until each is at full speed.
 
     Returns:
-        In seconds: `python` until the engine loads, `load`, `prompt` until the prompt is read, `first` until
-        the first token after it, `total` of these, `capture` for what the first run takes longer than the
-        second, `length` for what the first run in a longer context takes longer than the second there.
+        In seconds: `python` until the engine loads, `load`, `kernels` that are waited for, `prompt` until it
+        is read, `first` until the first token after it, `total` of these, `capture` for what the first run
+        takes longer than the second after its first token, `length` for what the first run in a longer
+        context takes longer than the second there.
     """
     watch = _Watch(engine)
-    first, second = watch.run(SHORT, 1), watch.run(SHORT, 2)
-    longer, again = watch.run(LONG, 3), watch.run(LONG, 4)
+    seconds = [watch.run(prompt, number) for number, prompt in enumerate((SHORT, SHORT, LONG, LONG))]
     at = watch.times
-
-    def whole(end: events.Finished) -> float:
-        return end.time_to_first_token + end.seconds
-
+    compiled = at.get("compile", at["Loaded"])
     return {
         "python": at["Loading"] - began,
         "load": at["Loaded"] - at["Loading"],
-        "prompt": at["Started"] - at["Loaded"],
+        "kernels": compiled - at["Loaded"],
+        "prompt": at["Started"] - compiled,
         "first": at["FirstToken"] - at["Started"],
         "total": at["FirstToken"] - began,
-        "capture": first.seconds - second.seconds,
-        "length": whole(longer) - whole(again),
+        "capture": seconds[0][1] - seconds[1][1],
+        "length": sum(seconds[2]) - sum(seconds[3]),
     }
 
 
 def _main(model: str, precision: Any, device: str, cores: str, began: str) -> None:
+    """Measures a start that began at a time; "0" only starts."""
     if int(cores):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
     engine = LocalEngine({"model": ModelSpec(model, precision, device)})
     try:
-        print(json.dumps(phases(engine, float(began))))
+        if float(began):
+            print(json.dumps(phases(engine, float(began))))
+        else:
+            _Watch(engine).run(SHORT, 1)
     finally:
         engine.close(timeout=30.0)
 

@@ -216,6 +216,7 @@ def _starts(table: FigureTable, options: Options) -> None:
             times = start.measure(case, session.model(case.model, True).name, session.device)
             rows.append({"start": case.title} | times)
             table.values |= {case.title: times["total"], f"length {case.model}": times["length"]}
+            session.results.save()
     for model in (SMALL, LARGE):
         table.values[model] = _start(session, model)
 

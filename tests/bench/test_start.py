@@ -25,7 +25,7 @@ def test_the_phases_of_a_start_add_up(tmp_path: Path) -> None:
         times = start.phases(engine, time.time() - 100.0)
     finally:
         engine.close(timeout=30.0)
-    parts = [times[name] for name in ("python", "load", "prompt", "first")]
+    parts = [times[name] for name in ("python", "load", "kernels", "prompt", "first")]
     assert min(parts) >= 0.0
     assert sum(parts) == pytest.approx(times["total"])
     assert times["python"] > 100.0
