@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.engine.checkpoints.staging import Staging
 from edge_tui.engine.checkpoints.weight_files import WeightsError, shard_files
 from edge_tui.engine.ops.quantisation import QUANTISATIONS, is_scale
 from edge_tui.errors import Cancelled
@@ -134,6 +135,7 @@ class Weights:
         self._reader = reader
         self._progress = progress
         self._cancelled = cancelled
+        self._staging = Staging()
         self._read = 0
         self._names: set[str] = set()
 
@@ -163,10 +165,17 @@ class Weights:
             self._stop_if_cancelled()
             tensor = self.read(name, (count, *rest))
             self._names.add(name)
-            out[at : at + count].copy_(tensor)
+            self._copy(out[at : at + count], tensor)
             at += count
             self._count(tensor.nbytes)
         return out
+
+    def _copy(self, target: Tensor, source: Tensor) -> None:
+        """Copies a tensor to its place: from the host to a GPU in pieces where it is large."""
+        if target.is_cuda and not source.is_cuda and self._staging.fits(target, source):
+            self._staging.copy(target, source)
+        else:
+            target.copy_(source)
 
     def stack_codes(self, names: list[str], rows: list[int], columns: int) -> CodeGroups | None:
         """Returns several matrices below one another as codes; None if one is not stored so, or differs.
