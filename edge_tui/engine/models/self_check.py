@@ -12,6 +12,7 @@ moves the logits, if that is more. In float32 it is always the former.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,10 @@ _BOUND = 1e15
 """Size that no logit has but those of ids that are ruled out; its square is still a number."""
 _PREFIX, _PIECE, _STEPS, _APART = 2, 2, 3, 3
 """Tokens read first, then in one piece, then one by one as one row, and then as two."""
+
+
+class Waits(Exception):
+    """The host waits for the device in a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ def captured_deviation(model: LanguageModel, module: Any) -> float:
 
     Raises:
         RuntimeError: something in the step cannot be captured.
+        Waits: the host waits for the device in it.
     """
     ids = _tokens(model.info.vocab, module.device)[:1]
     true, start = _uncached(module, ids), _PREFIX + _PIECE
@@ -91,6 +97,7 @@ def captured_deviation(model: LanguageModel, module: Any) -> float:
     model.prefill(context, ids[:, :_PREFIX])
     for at in range(_PREFIX, start):  # as it stands, which warms every kernel up
         model.forward(context, ids[:, at : at + 1])
+    _refuse_waits(model, context.fork(1), ids[:, :1])
     fed, logits = ids[:, :1].clone(), true[:, :1].to(module.dtype)
 
     def step() -> None:
@@ -102,6 +109,23 @@ def captured_deviation(model: LanguageModel, module: Any) -> float:
         graph.replay()
         steps.append(logits.clone())
     return _worst(steps, true[:, start:])
+
+
+def _refuse_waits(model: LanguageModel, context: Context, ids: Tensor) -> None:
+    """Runs a step once more, in which the host must not wait: a capture that fails leaves more behind.
+
+    Raises:
+        Waits: it does.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls this a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        model.forward(context, ids)
+    except RuntimeError as error:  # the step has just run without one
+        raise Waits from error
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def _as_two_rows(model: LanguageModel, context: Context, ids: Tensor, true: Tensor) -> float:

@@ -21,9 +21,9 @@ from edge_tui.engine.models.capacity import CHUNK
 from edge_tui.engine.models.groups import Group, GroupedContext
 from edge_tui.engine.models.layer_access import layer_access
 from edge_tui.engine.models.layer_states import PastStates
-from edge_tui.engine.models.self_check import Deviation, captured_deviation, deviation
+from edge_tui.engine.models.self_check import Deviation, Waits, captured_deviation, deviation
 from edge_tui.engine.models.static_context import CacheLayout, NotStatic, StaticContext
-from edge_tui.engine.ops.current_device import on_own_device
+from edge_tui.engine.ops.current_device import entered, on_own_device
 from edge_tui.errors import Cancelled
 from edge_tui.util import logs
 
@@ -298,14 +298,23 @@ class TransformersModel:
         Returns:
             Why they are not right, or not possible; "" where they are.
         """
+        failure = "it does not run over fixed buffers"
         try:
             self.use_static()
             eager = deviation(self, self._module)
             if eager.wrong[0] or eager.wrong[1]:
-                return f"in fixed buffers its logits are {max(eager.one, eager.two):.2g} of their spread off"
-            off = captured_deviation(self, self._module)
+                return (
+                    f"over fixed buffers its logits are {max(eager.one, eager.two):.2g} of their spread off"
+                )
+            failure = "its step cannot be captured"
+            with entered(self.info.device):
+                off = captured_deviation(self, self._module)
+        except NotStatic as error:
+            return str(error)
+        except Waits:
+            return "its step waits for the device"
         except Exception as error:  # whatever a modelling library raises
-            return logs.first_line(error).rstrip(".")
+            return f"{failure} ({logs.first_line(error).rstrip('.')})"
         return "" if off <= eager.limit else f"captured, its logits are {off:.2g} of their spread off"
 
 

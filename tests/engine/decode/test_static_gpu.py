@@ -35,13 +35,13 @@ ROLES = ("model", "amateur", "draft")
 STRATEGIES = ("greedy", "top_p", "beam", "contrastive", "speculative", "contrastive_search", "dola")
 KINDS = {
     "cwm": {"max_position_embeddings": 2000},
-    "bloom": {},
+    "hunyuan_v1_dense": {"max_position_embeddings": 2000},
     "olmo": {
         "max_position_embeddings": 2000,
         "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
     },
 }
-"""Layers with windows and without, ALiBi, and a rotation that may change with the length."""
+"""Layers with windows and without, heads that are normed, and a rotation that may change with the length."""
 IDS = tuple(3 + (7 * at) % 290 for at in range(LEAST_SPAN - 30))
 NEW = 60
 
