@@ -261,7 +261,9 @@ def _with_stages(auto: Auto, values: _Values, ids: _Ids) -> Decoder:
     first = [link for link in links if link.name == TopH.name]
     rest = [link for link in links if link not in (*penalties, *first)]
     temperature, *filters = auto.after.links
+    selecting = [link for link in filters if link.stage.last]
+    filters = [link for link in filters if not link.stage.last]
     decoder = copy(auto)
     decoder.links_around = (*auto.links_around, *links)
-    decoder._set_chains((*auto.before.links, *penalties), (temperature, *first, *filters, *rest))
+    decoder._set_chains((*auto.before.links, *penalties), (temperature, *first, *filters, *rest, *selecting))
     return decoder

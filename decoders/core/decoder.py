@@ -6,7 +6,7 @@ from abc import ABC
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from edge_tui.decoders.core import checks
@@ -144,6 +144,12 @@ class Decoder(Declaration, ABC):
         self.before = Chain(before, "before", first=0)
         self.after = Chain(after, "after", first=len(self.before.links))
         self.params = merge((*self.own_params, *self.before.params, *self.after.params))
+        for link, following in pairwise((*self.before.links, *self.after.links)):
+            if link.stage.last:
+                raise ParamError(
+                    f"{link.name} selects the token, so {following.name} cannot follow it: "
+                    f"put {link.name} at the end, as in {following.name}+{link.name}."
+                )
         if name := repeated(column.name for column in self.all_columns):
             raise ParamError(f"Two parts record a number named {name}; give one another name.")
 
@@ -153,7 +159,8 @@ class Decoder(Declaration, ABC):
         Penalties go behind the penalties that it has on the model's logits, other stages to the end.
 
         Raises:
-            ParamError: it has one of the stages already, or two declare one parameter differently.
+            ParamError: it has one of the stages already, one stands behind a stage that selects, or two
+                declare one parameter differently.
         """
         present = {link.name for link in (*self.before.links, *self.after.links)}
         if again := [link.name for link in links if link.name in present]:

@@ -68,8 +68,7 @@ def read_chain(text: str, find: Callable[[str], Stage]) -> tuple[Link, ...]:
         find: Finds a stage by its name.
 
     Raises:
-        ChainError: there are too many links, or one is empty, is numbered wrongly, stands behind one that
-             selects, or has no number.
+        ChainError: there are too many links, or one is empty, is numbered wrongly, or has no number.
         LookupError: there is no stage of a name, from `find`.
     """
     links: list[Link] = []
@@ -85,11 +84,6 @@ def read_chain(text: str, find: Callable[[str], Stage]) -> tuple[Link, ...]:
             right = link.stage.name if count == 1 else f"{link.stage.name}#{count}"
             raise ChainError(
                 f"The chain {text!r} has {word.strip()!r} in the place of {right!r}: write {right}."
-            )
-        if links and links[-1].stage.last:
-            last = links[-1].name
-            raise ChainError(
-                f"{last} selects the token, so nothing may follow it in {text!r}: put {last} at the end."
             )
         links.append(link)
     return tuple(links)

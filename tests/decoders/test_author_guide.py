@@ -55,7 +55,7 @@ def test_the_learner_goes_on_as_if_never_interrupted(engine: LocalEngine) -> Non
     whole = watch(engine, request)
     rest = watch(engine, replace(request, prefix=tuple(whole.ids[:5]), max_length=7))
     assert rest.ids == whole.ids[5:]
-    with pytest.raises(decoders.UnknownStrategy, match="nothing may follow it"):
+    with pytest.raises(decoders.UnknownStrategy, match="top_k cannot follow it"):
         decoders.find("my_mirostat+top_k")
 
 

@@ -78,6 +78,10 @@ def test_a_chain_around_a_strategy_puts_penalties_before_and_others_after() -> N
         ("nobody:top_k", "There is no strategy 'nobody'"),
         ("beam:penalties", "beam has the stage penalties already"),
         ("beam:min_p:top_k", "one chain around it"),
+        ("mirostat+top_k", "top_k cannot follow it: put mirostat at the end, as in top_k+mirostat"),
+        ("mirostat:dry+top_k", "top_k cannot follow it"),
+        ("adaptive_p:mirostat", "mirostat cannot follow it"),
+        ("beam:mirostat+min_p", "min_p cannot follow it"),
         ("top_k+" * 32 + "top_p", "The chain has 33 stages; write at most 32."),
     ],
 )

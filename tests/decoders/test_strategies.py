@@ -108,6 +108,8 @@ def test_auto_has_more_stages_only_where_the_checkpoint_sets_them() -> None:
     names = [link.name for link in (*around.before.links, *around.after.links)]
     assert names.count("no_repeat_ngram") == 1
     assert "no_repeat_ngram_size" in {param.name for param in around.params}
+    selects = decoders.find("auto:mirostat").with_settings(config | {"eta_cutoff": 0.01})
+    assert [link.name for link in selects.after.links][-2:] == ["eta", "mirostat"]
 
 
 def test_auto_says_what_it_does_not_follow() -> None:
