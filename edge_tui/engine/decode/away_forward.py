@@ -57,15 +57,19 @@ class AwayForward:
         self._compute = compute
         self._there, self._here = there, here
         self._shapes: dict[tuple[int, bool, Spans], _Shape] = {}
+        self._started: _Shape | None = None
 
     def clear(self) -> None:
         """Forgets graphs and tensors: the context is another one."""
         self._shapes.clear()
 
-    def __call__(
+    def start(
         self, tokens: Tensor, parent: Tensor | None, spans: Spans, count: Callable[[int], None]
-    ) -> Tensor:
-        """Appends tokens and returns logits on the strategy's device, which the next call overwrites.
+    ) -> None:
+        """Appends tokens.
+
+        A copy of tokens stands in line behind all that their device was given before: so this comes before
+        the work there that may go on beside it, and `fetch` after that.
 
         Args:
             tokens: int64 `[R, K]` on the strategy's device.
@@ -86,6 +90,12 @@ class AwayForward:
         else:
             count(tokens.shape[1])
             shape.replay()
+        self._started = shape
+
+    def fetch(self) -> Tensor:
+        """Returns the logits of what was started, on the strategy's device; the next ones overwrite them."""
+        shape = self._started
+        assert shape is not None, "start comes first"
         there, here = shape.there, shape.here
         assert there is not None
         if here is None or here.shape != there.shape or here.dtype != there.dtype:

@@ -76,7 +76,7 @@ class Graphs:
             return
         for piece, replay in zip(pieces, self._forwards, strict=True):
             own = piece.group
-            if own is None or own.is_away or len(own.names) > 1:
+            if own is None or len(own.names) > 1:
                 continue  # the prompts of several streams end in different ids
             read = own.context
             assert isinstance(read, CapturableContext)

@@ -112,7 +112,10 @@ class SpeculativeRunner(StepRunner):
         """Computes the draft model's logits after these tokens; None where there is no such model."""
         if self._draft is None:
             return None
-        return self._cut(self._draft.forward(tokens, None, self.spans))
+        if not self._draft.is_away:
+            return self._cut(self._draft.forward(tokens, None))
+        self._draft.start(tokens, None, self.spans)
+        return self._cut(self._draft.fetch())
 
     def _propose(self, out: Output | None, at: int) -> Tensor:
         """Proposes the token at a position; an id out of range is brought into it and marked."""

@@ -18,7 +18,7 @@ class Piece:
 
     Attributes:
         run: Does it.
-        group: The streams whose forward it is alone; None where it does more.
+        group: The streams whose whole forward it is, and nothing else; None for others.
         captured: True where it is work of the strategy's device alone, and so a graph of it can be.
     """
 

@@ -296,18 +296,31 @@ class StepRunner:
         return self.num_draft_tokens + 1 if self.proposing else 1
 
     def forwards(self) -> list[Piece]:
-        """Lists the pieces of `forward`, which touch different contexts."""
-        return [Piece(partial(self.forward_group, group), group, not group.is_away) for group in self.groups]
+        """Lists the pieces of `forward`: models that are away compute beside those that are not."""
+        away, what = [each for each in self.groups if each.is_away], (self.tokens, self._parent, self.spans)
+        return [
+            *(Piece(partial(each.start, *what), None, False) for each in away),
+            *(Piece(partial(self._forward, each), each) for each in self.groups if not each.is_away),
+            *(Piece(partial(self._fetch, each), None, False) for each in away),
+        ]
 
     def forward(self) -> None:
         """Appends the tokens chosen last to every stream and computes its next logits."""
-        for group in self.groups:
-            self.forward_group(group)
+        for piece in self.forwards():
+            piece.run()
 
-    def forward_group(self, group: StreamGroup) -> None:
-        """Does `forward` for the streams of one group."""
-        parent = self.buffers.parent if self._rows_permuted else None
-        self.outputs.update(group.split(group.forward(self.tokens, parent, self.spans)))
+    def _forward(self, group: StreamGroup) -> None:
+        """Does `forward` for the streams of one group, which touch a context of their own."""
+        self.outputs.update(group.split(group.forward(self.tokens, self._parent)))
+
+    def _fetch(self, group: StreamGroup) -> None:
+        """Takes what a model that is away has computed."""
+        self.outputs.update(group.split(group.fetch()))
+
+    @property
+    def _parent(self) -> Tensor | None:
+        """The rows that the tokens chosen last continue; None where rows stay."""
+        return self.buffers.parent if self._rows_permuted else None
 
     def _at_home(self, outputs: Mapping[str, Output]) -> dict[str, Output]:
         """Brings each stream's output to the strategy's device."""

@@ -88,24 +88,33 @@ class StreamGroup:
             self._away.clear()
         self._context = context
 
-    def forward(self, tokens: Tensor, parent: Tensor | None, spans: Spans) -> Output:
-        """Appends the tokens `[R, K]` to every stream; returns the output on the strategy's device.
+    def forward(self, tokens: Tensor, parent: Tensor | None) -> Output:
+        """Appends the tokens `[R, K]` to every stream.
 
         Args:
-            tokens: On the strategy's device.
+            tokens: Tokens.
             parent: int64 `[R]`, the rows that they continue; None where rows stay.
-            spans: Positions that attention spans in the contexts of the step.
         """
-        if self.is_away:
-            return Output(self._away(tokens, parent, spans, self._count))
         if parent is not None:
             self.reorder(parent)
         return self.model.forward(self.context, self.spread(tokens))
 
+    def start(self, tokens: Tensor, parent: Tensor | None, spans: Spans) -> None:
+        """Does `forward` for a model that is away; `fetch` brings what it gives.
+
+        Args:
+            tokens: On the strategy's device.
+            parent: There, too.
+            spans: Positions that attention spans in the contexts of the step.
+        """
+        self._away.start(tokens, parent, spans, self._count)
+
+    def fetch(self) -> Output:
+        """Brings the logits of what was started to the strategy's device."""
+        return Output(self._away.fetch())
+
     def _compute(self, tokens: Tensor, parent: Tensor | None) -> Tensor:
-        if parent is not None:
-            self.reorder(parent)
-        return self.model.forward(self.context, self.spread(tokens)).logits
+        return self.forward(tokens, parent).logits
 
     def _count(self, positions: int) -> None:
         """Counts positions that a replayed forward appends."""

@@ -193,15 +193,20 @@ def test_a_captured_forward_keeps_its_addresses(recorder: Recorder, monkeypatch:
     forward = AwayForward(
         lambda tokens, parent: (tokens if parent is None else tokens[parent]).double(), "cpu", DEVICE
     )
+
+    def run_one(tokens: torch.Tensor, parent: torch.Tensor | None) -> torch.Tensor:
+        forward.start(tokens, parent, (8,), counted.append)
+        return forward.fetch()
+
     one, pair, parent = torch.tensor([[5], [7]]), torch.tensor([[1, 2], [3, 4]]), torch.tensor([1, 1])
     with FarDevice().opened():
-        before = [forward(one, None, (8,), counted.append), forward(pair, parent, (8,), counted.append)]
+        before = [run_one(one, None), run_one(pair, parent)]
         assert counted == []
         forward.capture((8,))
         assert where == ["cpu", "cpu"]
         after = [
-            forward(one + 1, None, (8,), counted.append),
-            forward(pair + 1, parent, (8,), counted.append),
+            run_one(one + 1, None),
+            run_one(pair + 1, parent),
         ]
     assert counted == [1, 2]
     assert all(a is b and isinstance(a, FarTensor) for a, b in zip(before, after, strict=True))
