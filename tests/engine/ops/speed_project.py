@@ -45,6 +45,8 @@ GROUPS = {
     "group8m": GroupForm(8, 16, "own", outer=True),
 }
 """Codes in groups as Q4_0, Q4_K and Q8_0 have them, and Q4_K above Q6_K."""
+TENSOR_ALWAYS = {kind: form.chunk for kind, form in GROUPS.items()} | {"nf4": 128}
+"""Kinds that one token is multiplied by on tensor cores, too, and columns of a chunk."""
 BYTES = {"plain": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / NF4_BLOCK}
 BYTES |= {kind: form.nbytes(1, 2048) / 2048 for kind, form in GROUPS.items()}
 
@@ -95,7 +97,7 @@ MODELS = (
 def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
     """Cuts worth trying."""
     small = product.rows < 6000
-    if kind in GROUPS:
+    if kind in TENSOR_ALWAYS:
         yield from tensor_candidates(kind, product)
         return
     if tokens > 1:
@@ -104,7 +106,7 @@ def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
                 if n * tokens <= 64:
                     yield Config(n, k, warps)
         return
-    sizes = {"plain": (1, 2, 4), "int8": (2, 4, 8), "nf4": (2, 4, 8)}[kind]
+    sizes = {"plain": (1, 2, 4), "int8": (2, 4, 8)}[kind]
     for n in sizes if small else [2 * size for size in sizes[1:]]:
         tiles = [(512, 1), (512, 2), (1024, 2), (1024, 4)]
         if product.columns > 2048:
@@ -117,12 +119,14 @@ def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
 
 def tensor_candidates(kind: str, product: Product) -> Iterator[Config]:
     """Cuts for tensor cores worth trying, the same for any number of tokens."""
-    if form := GROUPS.get(kind):
-        for k, warps in ((1, 1), (2, 1), (1, 2), (2, 2), (1, 4), (2, 4), (1, 8), (2, 8), (1, 16)):
-            for n in (16, 32) if warps > 4 else (16, 32, 64):
-                block = k * warps * form.chunk
-                if block < 2 * product.columns and n * k <= 64:
-                    yield Config(n, block, warps, tensor=True)
+    if kind in TENSOR_ALWAYS:
+        # For one token two chunks of a warp belong together.
+        for n in (16, 32):
+            for warps in (4, 8, 16) if product.rows < 6000 else (1, 2, 4, 8):
+                for chunks in (1, 2, 4):
+                    block = chunks * warps * TENSOR_ALWAYS[kind]
+                    if n * chunks <= 64 and block < 2 * product.columns:
+                        yield Config(n, block, warps, tensor=True)
         return
     unit = 128 if kind == "plain" else 256  # a warp's columns of a tile
     if product.rows < 6000:
@@ -304,7 +308,7 @@ def main() -> None:
     builds: dict[object, Future[None]] = {}
 
     def build(kind: str, product: Product, tokens: int, config: Config, overlap: bool = True) -> Future[None]:
-        if config.tensor:  # one kernel serves eight tokens or fewer
+        if config.tensor and kind not in TENSOR_ALWAYS:  # one kernel serves eight tokens or fewer
             tokens = 8 * ceil(tokens / 8)
         what = (kind, product, tokens, config, overlap)
         if what not in builds:
@@ -313,11 +317,16 @@ def main() -> None:
 
     def cuts(tokens: int, kind: str, product: Product) -> list[Config]:
         shape = (kind, tokens, product.rows, product.columns)
-        found = [choose(*shape), choose(*shape, tensor=False)]
+        found = [choose(*shape)]
+        if kind not in TENSOR_ALWAYS:
+            found.append(choose(*shape, tensor=False))
         if tokens > 1:
             found += tensor_candidates(kind, product)
         if tokens == 1 or arguments.full:
             found += candidates(kind, tokens, product)
+        if chunk := TENSOR_ALWAYS.get(kind):
+            least = (2 if tokens == 1 else 1) * chunk  # columns of a warp
+            found = [c for c in found if not c.tensor or least <= c.block_k // c.warps <= 2 * least]
         return list(dict.fromkeys(found))
 
     try:

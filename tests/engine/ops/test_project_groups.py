@@ -15,7 +15,7 @@ SOME = ("Q4_0", "Q4_K", "AWQ g128", "Q6_K")
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "tokens", [2, pytest.param(1, marks=pytest.mark.proof), pytest.param(8, marks=pytest.mark.proof)]
+    "tokens", [1, 4, pytest.param(2, marks=pytest.mark.proof), pytest.param(8, marks=pytest.mark.proof)]
 )
 def test_every_form_of_codes(kind: str, tokens: int) -> None:
     check(Case(kind, tokens, 24, 512, norm=True), CUT)

@@ -3,27 +3,45 @@
 A word holds four or eight codes; masked and joined with `0x43004300`, two of them at a time are a pair of
 bfloat16 `128 + q` (of float16 `1024 + q` with `0x64006400`): one instruction for two codes, no conversion, no
 table. A code of eight bits is two digits of four, `q = 16·h + l`, each with products of its own. The constant
-leaves with the subtrahend once a group, `S·Σ(c + q)·x − (c·S + M)·Σx`, and Σx is a product with ones.
+leaves with the subtrahend once a group, `S·Σ(c + q)·x − (c·S + M)·Σx`, and Σx is a product with a constant.
 
-Rows, chunks, lanes and warps lie as in `project_tensor`, and tokens, norm, gate and residual are treated
+An `m16n8k16` product has eight columns, of which one token needs one. So a token has several, its slots: each
+holds the token in the words of one slot, and zeros elsewhere. One chain of products then runs over all slots
+into sums that keep groups apart, and each lane scales sums of its own, once for the whole chain. One token
+has eight slots, four have two. Squares for the norm are products of the tokens with themselves.
+
+Rows, chunks, lanes and warps lie as in `project_tensor`, and gate, residual and the norm's scale are treated
 alike; what `project` says of dependent launch and reproducible sums holds too. `code_groups.pack` lays the
 codes out: a lane loads 16 bytes of a row, and each of their words is, over four lanes, one group or a part of
-one, so sums of each group stay apart until its scale has come over them.
+one. NF4 lies as bitsandbytes has it: a lane loads 8 bytes, two words one after the other, and four lanes hold
+a block with one absmax; its codes are looked up.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, index, possibly-undefined"
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
 import triton.language as tl
 
-from edge_tui.engine.ops.group_form import OUTER
+from edge_tui.engine.ops.group_form import OUTER, GroupForm
+from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS
+from edge_tui.engine.ops.triton.group_layout import masked, over_sums, scaled, tokens_matrix, weights_matrix
 from edge_tui.engine.ops.triton.launch import COMPILED, after_others, chain
-from edge_tui.engine.ops.triton.project_tensor import finish, own_rows, pairs, tile_rows
+from edge_tui.engine.ops.triton.project_codes import (
+    LEAST,
+    NONE,
+    OWN,
+    digits,
+    lane_level,
+    level_pairs,
+    stored_factors,
+)
+from edge_tui.engine.ops.triton.project_tensor import finish, own_rows, tile_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,52 +49,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.ops.packed import PackedMatrix
     from edge_tui.engine.ops.triton.project_configs import Config
 
-LEAST = {"none": 0, "own": 1, "zero": 2}
-"""Numbers of `GroupForm.least` for kernels."""
-NONE, OWN = (tl.constexpr(LEAST[name]) for name in ("none", "own"))
 _SPAN = tl.constexpr(OUTER)
-_PAIR_BF16 = tl.constexpr("lop3.b32 $0, $1, 0x000F000F, 0x43004300, 0xEA;")
-_PAIR_FP16 = tl.constexpr("lop3.b32 $0, $1, 0x000F000F, 0x64006400, 0xEA;")
-"""`a & b | c` in one instruction, of which the compiler makes two."""
-
-
-@triton.jit
-def _digits(words, SHIFT: tl.constexpr, DTYPE: tl.constexpr):
-    """Makes a pair of 16-bit numbers of the two digits from bits `SHIFT` and `SHIFT + 16` of each word on."""
-    MARK: tl.constexpr = 0x64006400 if tl.float16 == DTYPE else 0x43004300
-    if not COMPILED:
-        return words >> SHIFT & 0x000F000F | MARK
-    elif tl.float16 == DTYPE:
-        return tl.inline_asm_elementwise(_PAIR_FP16, "=r,r", [words >> SHIFT], tl.int32, is_pure=True, pack=1)
-    else:
-        return tl.inline_asm_elementwise(_PAIR_BF16, "=r,r", [words >> SHIFT], tl.int32, is_pure=True, pack=1)
-
-
-@triton.jit
-def _halves(words, FLOAT: tl.constexpr):
-    """Splits words of two numbers into the first and the second, as float32."""
-    if FLOAT:
-        low = words.to(tl.int16).to(tl.float16, bitcast=True)
-        return low.to(tl.float32), (words >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-    else:
-        return words.to(tl.int8).to(tl.float32), (words >> 8).to(tl.int8).to(tl.float32)
-
-
-@triton.jit
-def stored_factors(scale, outer, LEAST: tl.constexpr, OUTER: tl.constexpr):
-    """Returns S of groups, and what is stored of M, float32; without any, 0."""
-    least = 0.0
-    if LEAST == NONE:
-        s = scale.to(tl.float32)
-        if OUTER:
-            s *= outer.to(tl.float32)
-    else:
-        s, least = _halves(scale, not OUTER)
-        if OUTER:
-            outer_s, outer_least = _halves(outer, True)
-            s *= outer_s
-            least *= outer_least
-    return s, least
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -89,12 +62,13 @@ def project_groups_on_tensor_cores(
     norm,
     residual,
     out,
+    levels,  # of NF4, each twice in a word, or None
     eps,
     width,  # of `out`
     tokens,
     K: tl.constexpr,
     SPAN: tl.constexpr,  # words of a row
-    HALVES: tl.constexpr,  # of 16 tokens, whether there or not
+    TOKENS: tl.constexpr,  # a power of two, whether all are there or not
     DTYPE: tl.constexpr,  # of the tokens
     BITS: tl.constexpr,
     GROUP: tl.constexpr,
@@ -102,180 +76,193 @@ def project_groups_on_tensor_cores(
     GATE: tl.constexpr,
     DEPENDENT: tl.constexpr,
     BLOCK_N: tl.constexpr,
-    CHUNKS: tl.constexpr,  # of a warp in one tile
+    UNITS: tl.constexpr,  # of a warp in one tile
     WARPS: tl.constexpr,
 ):
-    """Multiplies `BLOCK_N` rows of the matrix by up to 8 · `HALVES` tokens; the grid is the blocks of rows.
+    """Multiplies `BLOCK_N` rows of the matrix by up to `TOKENS` tokens; the grid is the blocks of rows.
 
     The other arguments are those of `project.project`.
     """
     # The interpreter rounds bfloat16 down, and multiplies its bits.
     FLOAT: tl.constexpr = DTYPE if COMPILED else tl.float32
-    TILES: tl.constexpr = BLOCK_N // 16
+    HALVES: tl.constexpr = (TOKENS + 7) // 8
+    SLOTS: tl.constexpr = 8 * HALVES // TOKENS  # columns of a product that a token has
     CODES: tl.constexpr = 32 // BITS  # of a word
-    STEPS: tl.constexpr = CODES // 4  # of 16 columns that a tensor core takes
-    CHUNK: tl.constexpr = 16 * CODES  # columns of four lanes with four words each
-    PARTS: tl.constexpr = CHUNK // GROUP if CHUNK > GROUP else 1  # of a chunk, with scales of their own
-    WORDS: tl.constexpr = 4 // PARTS
-    BATCH: tl.constexpr = PARTS * CHUNKS * WARPS
-    STRIDE: tl.constexpr = CHUNKS * WARPS  # chunks of a tile
-    TOTAL: tl.constexpr = SPAN // 16  # chunks of a row
+    WORDS: tl.constexpr = 4 if levels is None else 2  # of a lane, one after the other
+    CHUNK: tl.constexpr = 4 * WORDS * CODES  # columns of four lanes
+    SIDE: tl.constexpr = max(SLOTS, 4) // WORDS  # chunks of a unit
+    SHARE: tl.constexpr = GROUP // (4 * CODES)  # words of a group, in each of four lanes
+    RUN: tl.constexpr = min(SHARE, max(4 // SLOTS, 1))  # words of a slot
+    PARTS: tl.constexpr = WORDS * SIDE // (SLOTS * RUN)  # of a unit, with sums of their own
+    OWN_SCALES: tl.constexpr = 2 if SLOTS == 8 and SHARE == 1 else PARTS  # of a lane, for a row of a unit
+    TILES: tl.constexpr = BLOCK_N // 16
+    BATCH: tl.constexpr = UNITS * PARTS * WARPS
+    DEPTH: tl.constexpr = SLOTS * RUN * 4 * CODES  # columns of a product
+    TOTAL: tl.constexpr = SPAN // (4 * WORDS)  # chunks of a row
+    GROUPS: tl.constexpr = TOTAL * CHUNK // GROUP
     SPANS: tl.constexpr = (TOTAL * CHUNK + _SPAN - 1) // _SPAN
+    STRIDE: tl.constexpr = UNITS * WARPS
     # An fp16 token times the norm's weight needs room above; its norm comes at the end.
     ROOM: tl.constexpr = 1.0 / 32 if tl.float16 == DTYPE else 1.0
+    ONE: tl.constexpr = 0x3C003C00 if tl.float16 == DTYPE else 0x3F803F80  # twice
     PLUS: tl.constexpr = 1024 if tl.float16 == DTYPE else 128  # to each digit
-    BASE: tl.constexpr = PLUS if BITS == 4 else 17 * PLUS
+    MARKS: tl.constexpr = PLUS if BITS == 4 else 17 * PLUS
+    BASE: tl.constexpr = 0 if levels is not None else MARKS + (1 << (BITS - 1)) if LEAST == NONE else MARKS
 
-    # A tile lies as [16 rows, half of them, chunk, warp, row; lane, word], folded into two axes.
-    line = tl.arange(0, BLOCK_N * STRIDE)
-    chunk = (line // 8 % STRIDE)[:, None]
-    row = tile_rows(line, width, GATE, BLOCK_N, STRIDE)
-    word = tl.multiple_of(tl.arange(0, 16), 4)[None, :]
+    # A tile lies as [16 rows, half of them, unit, chunk, warp, row; lane, word], folded into two axes.
+    line = tl.arange(0, BLOCK_N * STRIDE * SIDE)
+    row = tile_rows(line, width, GATE, BLOCK_N, STRIDE * SIDE)
+    unit = line // (8 * WARPS * SIDE) % UNITS * WARPS + line // 8 % WARPS
+    chunk = (unit * SIDE + line // (8 * WARPS) % SIDE)[:, None]
+    word = tl.multiple_of(tl.arange(0, 4 * WORDS), WORDS)[None, :]
     rows = weight + row * SPAN
-    there = chunk < TOTAL
-    tile = tl.load(rows + (chunk * 16 + word), mask=there, other=0, eviction_policy="evict_first")
-    # All four lanes load the scales of their row.
-    if PARTS == 1:  # said to be contiguous so that they lie along it
-        part = tl.max_contiguous(tl.multiple_of(tl.arange(0, 4) // 4, 1), 2)[None, :]
+    tile = tl.load(
+        rows + (chunk * (4 * WORDS) + word), mask=chunk < TOTAL, other=0, eviction_policy="evict_first"
+    )
+    # Scales lie as [16 rows, half of them, unit, warp, row; lane, its own].
+    line = tl.arange(0, BLOCK_N * STRIDE)
+    row = tile_rows(line, width, GATE, BLOCK_N, STRIDE)
+    unit = (line // 8 % STRIDE)[:, None]
+    own = tl.arange(0, 4 * OWN_SCALES)
+    if SLOTS == 8:
+        own = own // OWN_SCALES * 2 // SHARE + own % OWN_SCALES
     else:
-        part = tl.max_contiguous(tl.multiple_of(tl.arange(0, 4 * PARTS) % PARTS, PARTS), PARTS)[None, :]
+        own = own // OWN_SCALES * SLOTS // 4 * PARTS * RUN // SHARE + own % OWN_SCALES
+    if OWN_SCALES == 1:  # said to be contiguous so that lanes lie along it
+        own = tl.max_contiguous(tl.multiple_of(own, 1), 2)[None, :]
+    else:
+        own = tl.max_contiguous(tl.multiple_of(own, OWN_SCALES), OWN_SCALES)[None, :]
     same = tl.max_contiguous(tl.multiple_of(tl.arange(0, 4) // 4, 1), 2)[None, :]
-    scales = scale + row * (TOTAL * CHUNK // GROUP)
-    factor = tl.load(scales + (chunk * CHUNK // GROUP + part), mask=there, other=0)
+    group = unit * (SIDE * CHUNK) // GROUP + own
+    scales = scale + row * GROUPS
+    factor = tl.load(scales + group, mask=group < GROUPS, other=0)
     wide = 0.0
     if outer is not None:
         outers = outer + row * SPANS
-        wide = tl.load(outers + (chunk * CHUNK // _SPAN + same), mask=there, other=0)
+        span = unit * (SIDE * CHUNK) // _SPAN + same
+        wide = tl.load(outers + span, mask=span < SPANS, other=0)
+    level = 0
+    if levels is not None and COMPILED:
+        level = lane_level(levels)
     after_others(DEPENDENT)
 
-    # Tokens lie as [half, word, chunk, warp, token; lane, two columns].
-    line = tl.arange(0, HALVES * 4 * STRIDE * 8)
-    token = (line // (32 * STRIDE) * 8 + line % 8)[:, None]
-    pair = line // 8 % STRIDE * (CHUNK // 2) + line // (8 * STRIDE) % 4 * (2 * CODES)
+    # Tokens lie as [half, unit, part, word of a slot, warp, column of the product; lane, two columns].
+    line = tl.arange(0, HALVES * BATCH * RUN * 8)
+    place = line % 8
+    token = (line // (BATCH * RUN * 8) * 8 + place % (8 // SLOTS))[:, None]
+    unit = line // (8 * WARPS * RUN * PARTS) % UNITS * WARPS + line // 8 % WARPS
+    run = place // (8 // SLOTS) * (PARTS * RUN) + line // (8 * WARPS) % (PARTS * RUN)
     two = tl.arange(0, 2 * CODES)
-    pair = pair[:, None] + tl.max_contiguous(tl.multiple_of(two, CODES // 2), CODES // 2)[None, :]
+    if levels is None:  # a word of the next lane follows
+        run = run * (2 * CODES)
+    else:  # the next word of the lane follows
+        run = run // WORDS * (CHUNK // 2) + run % WORDS * (CODES // 2)
+        two = two // (CODES // 2) * (WORDS * CODES // 2) + two % (CODES // 2)
+    two = tl.max_contiguous(tl.multiple_of(two, CODES // 2), CODES // 2)
+    pair = (unit * (SIDE * CHUNK // 2) + run)[:, None] + two[None, :]
     value = tl.load(x + token * (K // 2) + pair, mask=(token < tokens) & (pair < K // 2), other=0)
     gain = 0
     squares = 0.0
     if norm is not None:
         gain = tl.load(norm + pair, mask=pair < K // 2, other=0)
-        squares = tl.zeros((HALVES, WARPS, 8, 4), tl.float32)
+        squares = tl.zeros((BATCH, 16, HALVES * 8), tl.float32)
     sums = tl.zeros((BATCH, BLOCK_N, HALVES * 8), tl.float32)
-    ones = tl.full((BATCH, BLOCK_N, WORDS * STEPS * 16), 1.0, FLOAT)
+    base = tl.full((BATCH, 16, DEPTH // SLOTS), -BASE, FLOAT)
+    slot = tl.reshape(tl.arange(0, SLOTS), (1, SLOTS, 1, 1, 1))
+    here = tl.where(slot == tl.reshape(tl.arange(0, 8) // (8 // SLOTS), (1, 1, 1, 8, 1)), ONE, 0)
 
-    for at in range(0, TOTAL, STRIDE):
-        coming = at + STRIDE + chunk
-        there = coming < TOTAL
-        ahead = tl.load(rows + (coming * 16 + word), mask=there, other=0, eviction_policy="evict_first")
-        factor_ahead = tl.load(scales + (coming * CHUNK // GROUP + part), mask=there, other=0)
+    for at in range(0, TOTAL, STRIDE * SIDE):
+        coming = at + STRIDE * SIDE + chunk
+        ahead = tl.load(
+            rows + (coming * (4 * WORDS) + word), mask=coming < TOTAL, other=0, eviction_policy="evict_first"
+        )
+        next_group = (at + STRIDE * SIDE) * CHUNK // GROUP + group
+        factor_ahead = tl.load(scales + next_group, mask=next_group < GROUPS, other=0)
         wide_ahead = 0.0
         if outer is not None:
-            wide_ahead = tl.load(outers + (coming * CHUNK // _SPAN + same), mask=there, other=0)
-        next_pair = (at + STRIDE) * (CHUNK // 2) + pair
+            next_span = (at + STRIDE * SIDE) * CHUNK // _SPAN + span
+            wide_ahead = tl.load(outers + next_span, mask=next_span < SPANS, other=0)
+        next_pair = (at + STRIDE * SIDE) * (CHUNK // 2) + pair
         value_ahead = tl.load(
             x + token * (K // 2) + next_pair, mask=(token < tokens) & (next_pair < K // 2), other=0
         )
         gain_ahead = 0
-        x_tile = pairs(value, DTYPE)
         if norm is not None:
             gain_ahead = tl.load(norm + next_pair, mask=next_pair < K // 2, other=0)
-            loud = x_tile.to(tl.float32)
-            square = tl.reshape(loud * loud, (HALVES, 4 * CHUNKS, WARPS, 8, 4, CODES))
-            squares += tl.sum(tl.sum(square, axis=5), axis=1)
-            x_tile = (loud * (pairs(gain, DTYPE).to(tl.float32) * ROOM)).to(FLOAT)
-        x_tile = tl.reshape(x_tile, (HALVES, PARTS, WORDS, CHUNKS, WARPS, 8, 4, STEPS, 4))
-        x_tile = tl.permute(x_tile, (1, 3, 4, 2, 7, 6, 8, 0, 5))
-        x_tile = tl.reshape(x_tile, (BATCH, WORDS * STEPS * 16, HALVES * 8))
-        if not COMPILED:
-            x_tile = x_tile.to(tl.float32)
-        # Two digits a word and shift: those of bits 0, 8 … are the first half of the columns, then 4, 12 …
-        if BITS == 4:
-            first = tl.join(_digits(tile, 0, DTYPE), _digits(tile, 8, DTYPE))
-            second = tl.join(_digits(tile, 4, DTYPE), _digits(tile, 12, DTYPE))
-            matrix = _matrix(tl.join(first, second), DTYPE, FLOAT, TILES, CHUNKS, WARPS, PARTS, STEPS)
+            each = tl.reshape(value, (HALVES * UNITS * PARTS * RUN, 1, WARPS, 8, 2 * CODES))
+            x_tile = tokens_matrix(each, DTYPE, HALVES, UNITS, WARPS, PARTS, RUN)
+            turned = tl.reshape(tl.permute(x_tile, (0, 2, 1)), (BATCH, 1, HALVES * 8, DEPTH // SLOTS))
+            turned = tl.broadcast_to(turned, (BATCH, 2 // HALVES, HALVES * 8, DEPTH // SLOTS))
+            squares = tl.dot(tl.reshape(turned, (BATCH, 16, DEPTH // SLOTS)), x_tile, squares)
+            value = scaled(value, gain, DTYPE)
+        each = tl.reshape(value, (HALVES * UNITS * PARTS * RUN, 1, WARPS, 8, 2 * CODES))
+        x_tile = tokens_matrix(each, DTYPE, HALVES, UNITS, WARPS, PARTS, RUN)
+        marks = 0.0
+        if levels is None:
+            marks = tl.reshape(tl.dot(base, x_tile), (BATCH, 1, 16, HALVES * 8))
+            marks = tl.broadcast_to(marks, (BATCH, TILES, 16, HALVES * 8))
+            marks = tl.reshape(marks, (BATCH, BLOCK_N, HALVES * 8))
+        # In the columns of another slot there are zeros.
+        x_tile = tokens_matrix(masked(each, here, DTYPE), DTYPE, HALVES, UNITS, WARPS, PARTS, RUN)
+        if levels is not None:
+            matrix = level_pairs(tile, levels, level)
+            matrix = weights_matrix(matrix, DTYPE, FLOAT, UNITS, SIDE, WARPS, WORDS, SLOTS, PARTS)
             products = tl.dot(matrix, x_tile)
         else:
-            low = tl.join(_digits(tile, 0, DTYPE), _digits(tile, 8, DTYPE))
-            high = tl.join(_digits(tile, 4, DTYPE), _digits(tile, 12, DTYPE))
-            matrix = _matrix(high, DTYPE, FLOAT, TILES, CHUNKS, WARPS, PARTS, STEPS)
-            products = tl.dot(matrix, x_tile) * 16.0
-            matrix = _matrix(low, DTYPE, FLOAT, TILES, CHUNKS, WARPS, PARTS, STEPS)
-            products = tl.dot(matrix, x_tile, products)
+            # Two digits a word and shift: those of bits 0, 8 … are the first half of the columns.
+            low = tl.join(digits(tile, 0, DTYPE), digits(tile, 8, DTYPE))
+            high = tl.join(digits(tile, 4, DTYPE), digits(tile, 12, DTYPE))
+            if BITS == 4:
+                matrix = tl.join(low, high)
+                matrix = weights_matrix(matrix, DTYPE, FLOAT, UNITS, SIDE, WARPS, WORDS, SLOTS, PARTS)
+                products = tl.dot(matrix, x_tile, marks)
+            else:
+                matrix = weights_matrix(high, DTYPE, FLOAT, UNITS, SIDE, WARPS, WORDS, SLOTS, PARTS)
+                products = tl.dot(matrix, x_tile) * 16.0 + marks
+                matrix = weights_matrix(low, DTYPE, FLOAT, UNITS, SIDE, WARPS, WORDS, SLOTS, PARTS)
+                products = tl.dot(matrix, x_tile, products)
         each = wide
         if outer is not None:
-            each = tl.broadcast_to(wide[:, :, None], (BLOCK_N * STRIDE, 4, PARTS))
-            each = tl.reshape(each, (BLOCK_N * STRIDE, 4 * PARTS))
+            each = tl.broadcast_to(wide[:, :, None], (BLOCK_N * STRIDE, 4, OWN_SCALES))
+            each = tl.reshape(each, (BLOCK_N * STRIDE, 4 * OWN_SCALES))
         s, least = stored_factors(factor, each, LEAST, outer is not None)
+        s = over_sums(s, TILES, UNITS, WARPS, PARTS, OWN_SCALES, HALVES)
         if LEAST == NONE:
-            least = s * (BASE + (1 << (BITS - 1)))
-        elif LEAST == OWN:
-            least = s * BASE + least
+            sums += products * s
         else:
-            least = s * (BASE + least)
-        s = _over_sums(s, TILES, CHUNKS, WARPS, PARTS, HALVES)
-        least = _over_sums(least, TILES, CHUNKS, WARPS, PARTS, HALVES)
-        sums += products * s
-        sums -= tl.dot(ones, x_tile) * least
+            least = over_sums(least * (1.0 / BASE), TILES, UNITS, WARPS, PARTS, OWN_SCALES, HALVES)
+            if LEAST == OWN:
+                sums += products * s
+                sums += marks * least
+            else:
+                sums += (products + marks * least) * s
         tile = ahead
         factor = factor_ahead
         wide = wide_ahead
         value = value_ahead
         gain = gain_ahead
 
+    y = tl.sum(tl.reshape(sums, (UNITS * PARTS, WARPS, BLOCK_N, HALVES, SLOTS, TOKENS // HALVES)), axis=0)
+    y = tl.reshape(tl.sum(tl.sum(y, axis=3), axis=0), (BLOCK_N, TOKENS))
+    size = 0.0
+    if norm is not None:
+        diagonal = tl.arange(0, 16)[:, None] == tl.arange(0, HALVES * 8)[None, :]
+        size = tl.where(diagonal[None, :, :], squares, 0.0)
+        size = tl.reshape(size, (UNITS * PARTS, WARPS, 16, HALVES, SLOTS, TOKENS // HALVES))
+        size = tl.permute(tl.sum(size, axis=0), (0, 2, 4, 1, 3))
+        size = tl.sum(tl.reshape(size, (WARPS, TOKENS, 16 * SLOTS)), axis=2)
+        size = tl.sum(size, axis=0)
     place, own = own_rows(width, GATE, BLOCK_N)
-    finish(
-        tl.sum(sums, axis=0),
-        place,
-        own,
-        squares,
-        bias,
-        norm,
-        residual,
-        out,
-        eps,
-        width,
-        tokens,
-        K,
-        HALVES,
-        ROOM,
-        GATE,
-        BLOCK_N,
-    )
+    finish(y, place, own, size, bias, norm, residual, out, eps, width, tokens, K, TOKENS, ROOM, GATE, BLOCK_N)
 
 
-@triton.jit
-def _matrix(
-    words,
-    DTYPE: tl.constexpr,
-    FLOAT: tl.constexpr,
-    TILES: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    WARPS: tl.constexpr,
-    PARTS: tl.constexpr,
-    STEPS: tl.constexpr,
-):
-    """Lays digits out as matrices for tensor cores, one for each group, chunk and warp."""
-    WORDS: tl.constexpr = 4 // PARTS
-    matrix = pairs(words, DTYPE).to(FLOAT)
-    matrix = tl.reshape(matrix, (TILES, 2, CHUNKS, WARPS, 8, 4, PARTS, WORDS * STEPS, 4))
-    matrix = tl.permute(matrix, (6, 2, 3, 0, 1, 4, 7, 5, 8))
-    return tl.reshape(matrix, (PARTS * CHUNKS * WARPS, TILES * 16, WORDS * STEPS * 16))
+_NF4 = GroupForm(4, NF4_BLOCK)
 
 
-@triton.jit
-def _over_sums(
-    factor,
-    TILES: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    WARPS: tl.constexpr,
-    PARTS: tl.constexpr,
-    HALVES: tl.constexpr,
-):
-    """Lays the factors of groups out over the sums that they belong to."""
-    each = tl.reshape(factor, (TILES, 2, CHUNKS, WARPS, 8, 1, 4, PARTS, 1))
-    each = tl.broadcast_to(each, (TILES, 2, CHUNKS, WARPS, 8, HALVES, 4, PARTS, 2))
-    each = tl.permute(each, (7, 2, 3, 0, 1, 4, 5, 6, 8))
-    return tl.reshape(each, (PARTS * CHUNKS * WARPS, TILES * 16, HALVES * 8))
+@cache
+def level_words(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Returns the 16 levels of NF4, each as two numbers of 16 bits in a word; the first call waits."""
+    return torch.tensor(NF4_LEVELS, device=device).to(dtype).repeat_interleave(2).view(torch.int32)
 
 
 _SIDE_BY_SIDE = {1: torch.int16, 2: torch.int32}
@@ -311,22 +298,25 @@ def project_groups(
         residual: …
         config: A cut for tensor cores, its `block_k` a multiple of the warps' chunks.
     """
-    form = packed.form
-    assert form is not None
+    form = packed.form or _NF4
     assert packed.scale is not None
     tokens, columns = x.shape
     width = packed.rows // 2 if gate else packed.rows
+    weight, scale, levels = packed.weight, packed.scale, None
+    if packed.form is None:
+        weight = weight.view(-1).view(torch.int32).view(packed.rows, -1)
+        scale, levels = scale.view(packed.rows, -1, 1), level_words(x.device, x.dtype)
     constants: dict[str, Any] = {
         "K": columns,
-        "SPAN": packed.weight.shape[1],
-        "HALVES": triton.cdiv(tokens, 8),
+        "SPAN": weight.shape[1],
+        "TOKENS": triton.next_power_of_2(tokens),
         "DTYPE": {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[x.dtype],
         "BITS": form.bits,
         "GROUP": form.group,
         "LEAST": LEAST[form.least],
         "GATE": gate,
         "BLOCK_N": config.block_n,
-        "CHUNKS": max(config.block_k // (config.warps * form.chunk), 1),
+        "UNITS": max(config.block_k // (config.warps * form.chunk * (2 if tokens == 1 else 1)), 1),
         "WARPS": config.warps,
         "num_warps": config.warps,
         "num_stages": 1,
@@ -334,13 +324,14 @@ def project_groups(
     grid = (triton.cdiv(width, config.block_n // (2 if gate else 1)),)
     project_groups_on_tensor_cores[grid](
         x.view(torch.int32),
-        packed.weight,
-        elements(packed.scale),
+        weight,
+        elements(scale),
         None if packed.outer is None else elements(packed.outer),
         packed.bias,
         None if norm is None else norm.view(torch.int32),
         residual,
         out,
+        levels,
         eps,
         width,
         tokens,

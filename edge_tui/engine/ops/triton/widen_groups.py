@@ -15,7 +15,8 @@ import triton.language as tl
 
 from edge_tui.engine.ops.group_form import OUTER
 from edge_tui.engine.ops.triton.launch import INTERPRETED
-from edge_tui.engine.ops.triton.project_groups import LEAST, NONE, OWN, elements, stored_factors
+from edge_tui.engine.ops.triton.project_codes import LEAST, NONE, OWN, stored_factors
+from edge_tui.engine.ops.triton.project_groups import elements
 
 if TYPE_CHECKING:
     from torch import Tensor
