@@ -254,6 +254,14 @@ def _cpu_scenario(name: str, model: str, precision: str, title: str, must: float
     return Scenario(name, work, {goal: _field("ratio", model, "float32", GREEDY, EAGER)}, device="cpu")
 
 
+def _foreign_scenario(size: str, must: float, aim: float) -> Scenario:
+    """Measures an architecture that only transformers knows, whose steps are captured."""
+    model = f"hunyuan-{size}"
+    goal = Goal(f"greedy bf16 in the transformers tier over generate(), {size.upper()}", "×", must, aim)
+    work = _measuring(model, BF16, GREEDY, peers=("eager",))
+    return Scenario(f"transformers {size.upper()}", work, {goal: _field("ratio", model, BF16, GREEDY, EAGER)})
+
+
 SCENARIOS = (
     Scenario(
         "greedy 0.5B",
@@ -348,6 +356,8 @@ SCENARIOS = (
         _measuring(LARGE, "int8", GREEDY),
         {Goal("int8 7B over bf16 7B", "×", 1.45, 1.7): _quotient((LARGE,), (LARGE, "int8"))},
     ),
+    _foreign_scenario("0.5b", 5.0, 8.0),
+    _foreign_scenario("7b", 2.7, 3.5),
     _cpu_scenario("CPU demo", DEMO, "float32", "demo expert", 1.5, 2.0),
     *(
         _cpu_scenario(f"CPU 0.5B {precision}", SMALL, precision, f"Qwen2-0.5B {precision}", must, aim)

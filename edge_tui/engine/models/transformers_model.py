@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.models.base import Context
 
+_KERNELS = "operation by operation, over fixed buffers"
 CROPPABLE = ("DynamicLayer", "DynamicIndexedLayer", "DummyLayer")
 """Cache layers that can forget their last positions."""
 
@@ -65,8 +66,9 @@ class TransformersModel:
         rewind = several and not self.recurrent
         if not rewind:
             reasons.append(f"{name} keeps a running state, which cannot be rewound.")
-        if module.device.type == "cuda" and (why := self._why_uncaptured()):
-            self._layout = None
+        captured = module.device.type == "cuda"
+        if captured and (why := self._why_uncaptured()):
+            captured, self._layout = False, None
             reasons.append(f"Steps of {name} are launched one by one, not captured, and so slower: {why}.")
         if not several:
             reasons.append(
@@ -78,11 +80,12 @@ class TransformersModel:
         self.caps = Caps(
             rewind=rewind,
             fork=several,
-            capture=self._layout is not None,
             hidden=access.layers > 0,
             early=access.head is not None and access.norm is not None,
             reason=" ".join(reasons),
         )
+        if captured:
+            self.caps = replace(self.caps, capture=True, kernels=_KERNELS)
 
     def use_static(self) -> None:
         """Lets contexts that are opened from now on be static ones; a proof at load does so on a GPU.
