@@ -95,3 +95,21 @@ def test_a_run_lists_its_kernels_without_weights(checkpoint: Path, tmp_path: Pat
         assert tried == "_embed", "whether kernels run here is tried first"
         assert Counter(names) == LISTED[name], name
     assert found == "found True False", "Triton finds it for a tensor of the same alignment alone"
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("strategy", ["greedy", "top_p", "beam", "contrastive", "speculative", "cfg"])
+def test_a_run_compiles_nothing_itself(strategy: str, checkpoint: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engine.decode.compiled_kernels", str(checkpoint), strategy],
+        env={**os.environ, "TRITON_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    count, total, *missed = done.stdout.split()
+    assert int(count) == int(total) > 8
+    # Whether kernels run here is tried while the model loads, perhaps before its kernel is there.
+    assert [name for name in missed if name != "_embed"] == []
