@@ -34,6 +34,8 @@ WORKERS = "edge_tui.engine.decode.kernel_workers"
 _PATIENCE = 60.0
 """Seconds without a finished kernel after which they are no longer waited for."""
 _POLL = 0.01
+_BEGINNING = 64
+"""Characters or tokens of a prompt that tell whether it is a short one."""
 
 
 class KernelBuild:
@@ -146,7 +148,11 @@ def begin(request: Request, specs: Mapping[str, ModelSpec]) -> KernelBuild | Non
     }
     key = hashlib.sha256(json.dumps([__version__, triton, job]).encode()).hexdigest()
     stamp = cache_folder() / f"edge-tui-{key[:32]}"
-    return None if stamp.exists() else KernelBuild(job | {"stamp": str(stamp)})
+    if stamp.exists():
+        return None
+    prompt = request.prompt[:_BEGINNING] if isinstance(request.prompt, str) else ""
+    prompt_of = {"prompt": prompt, "ids": request.ids[:_BEGINNING], "chat": request.chat}
+    return KernelBuild(job | prompt_of | {"stamp": str(stamp)})
 
 
 def cache_folder() -> Path:

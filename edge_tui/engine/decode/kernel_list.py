@@ -24,9 +24,10 @@ from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.run_plan import plan_run
 from edge_tui.engine.models.capacity import DEPTH
+from edge_tui.engine.models.family import UnsupportedError
 from edge_tui.engine.models.loader import LoadedModel
 from edge_tui.engine.models.loading import load_flat
-from edge_tui.engine.models.memory_estimate import resolve_precision
+from edge_tui.engine.models.memory_estimate import keeps_codes, resolve_precision
 from edge_tui.engine.ops.triton import rehearsal, stats
 from edge_tui.engine.ops.triton.project import embed
 from edge_tui.engine.text.strategy_tokenizer import StrategyTokenizer
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 META = "meta"
 _PROMPT = (0,) * 32
-"""Read by torch's products, as most prompts are."""
+"""Stands for a prompt in a chat template: torch's products read it, as they read most prompts."""
 _CONTEXT = 4096
 _WARP = 32
 
@@ -100,7 +101,7 @@ def list_kernels(request: Request, specs: Mapping[str, ModelSpec]) -> list[Kerne
     """Lists the kernels that a run launches from its first step to the capture of its graphs.
 
     Args:
-        request: The run; its prompt is not read.
+        request: The run. Of its prompt the length counts: few tokens are read by kernels.
         specs: Its models by role.
 
     Raises:
@@ -117,7 +118,11 @@ def _rehearse(request: Request, specs: Mapping[str, ModelSpec]) -> None:
     decoder = decoders.find(request.strategy)
     by_spec = {spec: _load(spec) for spec in set(specs.values())}
     models = {role: by_spec[specs[role]] for role in decoder.roles}
-    request = replace(request, prompt="", ids=_PROMPT, prefix=(), prefix_logps=(), prefix_values=())
+    main = models[decoder.roles[0]].checkpoint
+    templated = main.chat_template is not None and request.chat is not False
+    if templated or not (request.prompt or request.ids):
+        request = replace(request, prompt="", ids=_PROMPT)
+    request = replace(request, chat=False, prefix=(), prefix_logps=(), prefix_values=())
     generation = Generation(plan_run(request, decoder, models, _never), captures=False)
     generation.prefill(PrefixCache(), lambda done, total: None, _never)
     generation.launch()
@@ -138,6 +143,8 @@ def _load(spec: ModelSpec) -> LoadedModel:
         EdgeError: it cannot be loaded.
     """
     checkpoint, gpu = open_checkpoint(spec.name), "cuda:0"
+    if keeps_codes(checkpoint, spec.precision, gpu):
+        raise UnsupportedError(f"The kernels of {checkpoint.format} follow from its codes.")
     precision, dtype = resolve_precision(checkpoint, spec.precision, gpu)
     assert rehearsal.capability is not None, "stand_for comes first"
     if dtype == "bfloat16" and spec.precision != dtype and rehearsal.capability < (8, 0):

@@ -34,8 +34,9 @@ def main() -> None:
     fork = get_context("fork")
     fork.Process(target=_build_driver).start()
     stand_for(tuple(job["capability"]))
-    request = Request("", job["strategy"], job["values"], mode=job["mode"], samples=job["samples"])
     specs = {role: ModelSpec(**spec) for role, spec in job["specs"].items()}
+    fields = ("prompt", "strategy", "values", "mode", "samples", "chat")
+    request = Request(**{name: job[name] for name in fields}, ids=tuple(job["ids"]))
     _kernels.extend(list_kernels(request, specs))
     print(len(_kernels), flush=True)
     workers = min(len(_kernels), len(os.sched_getaffinity(0)))

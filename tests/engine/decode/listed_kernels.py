@@ -23,9 +23,9 @@ def main(folder: str, *strategies: str) -> None:
     stand_for((9, 0))
     first = None
     for name in strategies:
-        strategy, _, precision = name.partition(":")
+        strategy, precision, prompt = (*name.split(":"), "", "")[:3]
         spec: Any = ModelSpec(folder, precision or "auto", "cuda:0")
-        kernels = list_kernels(Request("", strategy), dict.fromkeys(ROLES, spec))
+        kernels = list_kernels(Request(prompt, strategy), dict.fromkeys(ROLES, spec))
         first = first or kernels[0]
         print(name, *(kernel.name for kernel in kernels))
     assert first is not None

@@ -70,6 +70,8 @@ RECORD = {"_scan": 1, "_pack": 1, "_post": 1}
 LISTED = {
     "greedy": MODEL | RECORD | {"greedy_kernel": 1},
     "greedy:4bit": MODEL | RECORD | {"greedy_kernel": 1},
+    # A prompt of a few tokens is read as a step is, but by kernels of its own.
+    "greedy::abc": MODEL | RECORD | {"greedy_kernel": 1, "project_on_tensor_cores": 5, "attend_kernel": 2},
     "top_p": MODEL | RECORD | {"prepare_kernel": 1, "_search": 3, "draw_kernel": 1},
     "beam": RECORD
     | {"_embed": 1, "project_on_tensor_cores": 5, "attend_kernel": 1, "follow_kernel": 1, "move_kernel": 1}
