@@ -264,6 +264,5 @@ def _with_stages(auto: Auto, values: _Values, ids: _Ids) -> Decoder:
     selecting = [link for link in filters if link.stage.last]
     filters = [link for link in filters if not link.stage.last]
     decoder = copy(auto)
-    decoder.links_around = (*auto.links_around, *links)
     decoder._set_chains((*auto.before.links, *penalties), (temperature, *first, *filters, *rest, *selecting))
     return decoder

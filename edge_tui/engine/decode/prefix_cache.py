@@ -60,9 +60,7 @@ class PrefixEntry:
             eos: Ids that end a sequence.
             roots: The contexts of its groups of streams, which say what their forwards give.
         """
-        self.runners = [
-            runner for runner in self.runners if runner.decoder is not decoder or runner.roots == roots
-        ]
+        self._drop([each for each in self.runners if each.decoder is decoder and each.roots != roots])
         wanted = decoder, rows, proposals, eos, roots[0].needs
         for runner in self.runners:
             made = runner.decoder, runner.rows, runner.num_draft_tokens, runner.eos, runner.needs
@@ -84,9 +82,24 @@ class PrefixEntry:
         """Tells whether the context holds some ids, and may be read at their end and keep those after."""
         return self.ids[: len(ids)] == list(ids) and isinstance(self.context, ResumableContext)
 
+    def free(self) -> None:
+        """Drops all runners."""
+        self._drop(self.runners)
+
+    def _drop(self, runners: list[StepRunner]) -> None:
+        """Drops runners, and their graphs, which know them: their contexts would wait for the collector."""
+        self.runners = [runner for runner in self.runners if runner not in runners]
+        for runner in runners:
+            runner.forget_graphs()
+
+    def drop_readers(self, model: LanguageModel) -> None:
+        """Drops the runners that read a model."""
+        self._drop([runner for runner in self.runners if model in runner.models])
+
     def keep(self, runner: StepRunner) -> None:
         """Adds a runner, and drops the oldest beyond the limit."""
-        self.runners = [*self.runners[1 - _RUNNERS :], runner]
+        self.runners.append(runner)
+        self._drop(self.runners[:-_RUNNERS])
 
 
 class PrefixCache(dict[tuple[int, int], PrefixEntry]):
@@ -186,11 +199,14 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
         return new
 
     def _drop(self, key: tuple[int, int]) -> None:
-        """Forgets a stream's context, with those that are rows of the same memory."""
+        """Forgets a stream's context, with those that are rows of the same memory, and frees their memory."""
         entry = self.pop(key, None)
-        if entry is not None and entry.joint is not None:
+        if entry is None:
+            return
+        entry.free()
+        if entry.joint is not None:
             for other in [other for other, each in self.items() if each.joint is entry.joint]:
-                del self[other]
+                self.pop(other).free()
 
     @contextmanager
     def later_ids_kept(self, ids: Mapping[tuple[int, int], Sequence[int]]) -> Iterator[None]:
@@ -215,9 +231,9 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
     def drop_model(self, model: LanguageModel) -> None:
         """Forgets a model's contexts, and the captured runners of pairs that read it beside another."""
         for key in [key for key in self if key[0] == id(model)]:
-            del self[key]
+            self.pop(key).free()
         for entry in self.values():
-            entry.runners = [runner for runner in entry.runners if model not in runner.models]
+            entry.drop_readers(model)
 
 
 def _common_length(a: list[int], b: list[int]) -> int:

@@ -159,6 +159,10 @@ class StepRunner:
         """True where steps of some kind have been captured."""
         return bool(self._graphs)
 
+    def forget_graphs(self) -> None:
+        """Drops what was captured."""
+        self._graphs.clear()
+
     @property
     def _fused(self) -> FusedStep | None:
         """The fused step of the links that are not left out; None where there is none."""
@@ -226,7 +230,7 @@ class StepRunner:
                 self._state[name].copy_(tensor)
         else:
             self._state = state
-            self._graphs.clear()
+            self.forget_graphs()
         for group in self.groups:
             with entered(group.model.info.device):
                 group.context = self._spread_context(group.root, group.context)
@@ -287,7 +291,7 @@ class StepRunner:
             return root
         if isinstance(before, CapturableContext) and self._graphs and before.refork():
             return before
-        self._graphs.clear()
+        self.forget_graphs()
         return root.fork(self.rows)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import torch
 
 from edge_tui import decoders
 from edge_tui.engine.decode.generation import Generation
-from edge_tui.engine.events import Finished, Noticed
+from edge_tui.engine.events import Finished, Noticed, Unloaded
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
-from tests.engine.watch import Watched, watch
+from tests.engine.watch import Watched, settle, watch
 
 pytestmark = [
     pytest.mark.gpu,
@@ -163,3 +164,23 @@ def test_a_strategy_that_cannot_be_captured_runs_all_the_same(
     seen = _run(gpu, "beam")
     assert [n for n in seen.all(Noticed) if "uncaptured" in n.message]
     assert _tokens(seen) == wanted
+
+
+def test_a_longer_prompt_frees_what_the_shorter_one_had(gpu: LocalEngine) -> None:
+    """Graphs know the runner that knows them; its contexts must not wait until Python finds the circle."""
+
+    def held(*words: int) -> int:
+        gpu.unload("model")
+        settle(gpu, Unloaded)
+        gc.disable()
+        try:
+            for count in words:
+                prompt = "the quick brown fox " * count
+                watch(gpu, Request(prompt, strategy="top_p", samples=4, seed=5, max_length=20))
+            return torch.cuda.memory_allocated()
+        finally:
+            gc.enable()
+
+    assert watch(gpu, Request("the", max_length=4)).finished.new_tokens
+    held(100)
+    assert held(5, 100) - held(100) < 2**20
