@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType as Type
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
@@ -24,6 +25,8 @@ from edge_tui.engine.ops import packed_linear
 from edge_tui.engine.ops.code_groups import unpack
 from edge_tui.engine.port import Message, ModelSpec, Request
 from tests.engine.checkpoints.gguf.test_tokenizer import strings
+from tests.engine.perplexity_packed import english, losses
+from tests.engine.requantise import requantise
 from tests.engine.watch import Watched, watch
 
 if TYPE_CHECKING:
@@ -216,3 +219,16 @@ def test_codes_kept_for_a_gpu_are_as_good_as_dequantised_weights(
     kept = perplexity(True, torch.float16)
     assert abs(kept / perplexity(False, torch.float16) - 1) < 1e-3
     assert abs(kept / perplexity(False, torch.float32) - 1) < 1e-3
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", [Type.Q4_0, Type.Q4_1, Type.Q4_K], ids=lambda kind: kind.name)
+def test_codes_kept_by_a_cpu_are_as_good_as_dequantised_weights(
+    kind: Type, model: Path, tmp_path: Path
+) -> None:
+    """Perplexity within 0.1 % in the form that ships; perplexity_packed measures a GPU's kinds."""
+    file = requantise(model / "model.gguf", kind, tmp_path / "model.gguf")
+    found = losses(file, english(str(file)), "cpu")
+    (precision, packed), (_, exact) = found.items()
+    assert precision.endswith("packed")
+    assert abs(packed - exact) < 1e-3

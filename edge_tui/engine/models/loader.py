@@ -20,6 +20,7 @@ from edge_tui.engine.models.memory_estimate import (
     keeps_codes,
     resolve_precision,
 )
+from edge_tui.engine.models.weight_bytes import has_coded_head
 from edge_tui.engine.ops.packed import CodeFault
 from edge_tui.engine.ops.quantisation import QUANTISATIONS
 from edge_tui.engine.out_of_memory import is_out_of_memory
@@ -250,7 +251,8 @@ def _read(
     load_tier: Callable[..., LanguageModel]
     codes = keeps_codes(checkpoint, precision, device)
     if tier_of(checkpoint) == "flat":
-        options["codes"] = codes
+        coded = codes and device == "cpu" and has_coded_head(checkpoint, flat_config(checkpoint.config))
+        options |= {"codes": codes, "int8_head": coded}
         from edge_tui.engine.models.loading import load_flat as load_tier
     else:
         from edge_tui.engine.models.transformers_tier import load_transformers as load_tier

@@ -26,6 +26,7 @@ from edge_tui.engine.ops.linear import (
     PlainLinear,
     codes_on_cpu,
     float32_on_cpu,
+    int8_on_cpu,
 )
 from edge_tui.engine.ops.packed_linear import GroupLinear
 from edge_tui.engine.ops.quantisation import head_packer_of, packer_of
@@ -53,6 +54,7 @@ def load_flat(
     precision: str,
     context: int = 0,
     codes: bool = False,
+    int8_head: bool = False,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     weights_from: Callable[..., Weights] = Weights,
@@ -69,6 +71,7 @@ def load_flat(
         context: Most positions to promise in `info.context`; 0 means the model's own limit.
         codes: True keeps the layers' matrices as codes in groups where they are stored so. On a CPU those of
             more than four bits, the head and the embedding are rounded to float16 then.
+        int8_head: True quantises the head of a CPU that keeps codes to int8, a row at a time.
         progress: Called with (bytes read, bytes in all).
         cancelled: Called before each tensor.
         weights_from: Makes the weights from the source's tensors; called as `Weights` is.
@@ -85,7 +88,8 @@ def load_flat(
     # A GPU's kernels compute in 16 bits, interpreted on a CPU too; its own ones do in float32.
     rounds = codes and dtype == torch.float32
     if rounds:
-        pack = pack_head = partial(float32_on_cpu, rounds=True)
+        pack = partial(float32_on_cpu, rounds=True)
+        pack_head = int8_on_cpu if int8_head else pack
     with closing(source.open_tensors()) as tensors:
         reader = weights_from(tensors, device, dtype, progress, cancelled)
         # Both before the layers, because no other matrix is as wide before it is packed.

@@ -53,11 +53,12 @@ def count_weights(
     wide = precision == "float32" or codes_on_cpu
     halve = wide and flat is not None and device == "cpu" and cpu_has_half()
     quantised_on_cpu = kind is not None and flat is not None and device == "cpu"
-    narrow_head = bool(ends) and (quantised_on_cpu or (halve and _fits_half(ends[-1:], codes_on_cpu)))
+    head_kind = INT8 if quantised_on_cpu or (codes_on_cpu and has_coded_head(checkpoint, flat)) else None
+    narrow_head = bool(ends) and bool(head_kind or (halve and _fits_half(ends[-1:], codes_on_cpu)))
     total = first = 0
     if narrow_head:
         rows, *columns = ends[-1].shape
-        total = 2 * ends[0].numel + _packed(INT8 if kind else None, rows, prod(columns), device)
+        total = 2 * ends[0].numel + _packed(head_kind, rows, prod(columns), device)
         # Both as they are read, and the packed one; or, of a single one, its 16 bits.
         first = total - (0 if tied else 2 * ends[0].numel) + WIDTH[dtype] * sum(t.numel for t in ends)
     matrices: dict[str, list[StoredTensor]] = defaultdict(list)
@@ -93,6 +94,17 @@ def count_weights(
     if flat and flat.qk_norm == "head":  # kept once for each head
         total += (flat.heads + flat.kv_heads - 2) * flat.head_dim * flat.layers * WIDTH[dtype]
     return total, inner, first
+
+
+def has_coded_head(checkpoint: Checkpoint, flat: FlatConfig | None) -> bool:
+    """Tells whether the head, or the embedding that stands for it, is stored as codes in groups.
+
+    A CPU that keeps codes packs such a head as int8 by rows: it has no product with codes of more than four
+    bits, and in 16 bits the head would take half of a small model's step.
+    """
+    names = flat.layout.found_in(checkpoint.tensors).ends if flat else _ENDS
+    stored = [name for name in names if name in checkpoint.tensors]
+    return bool(stored) and checkpoint.form_of(stored[-1]) is not None
 
 
 def _fits_half(parts: Sequence[StoredTensor], rounds: bool = False) -> bool:
