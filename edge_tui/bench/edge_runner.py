@@ -95,8 +95,10 @@ class EdgeRunner:
         Raises:
             BenchError: the engine refuses or fails.
         """
+        began = time.perf_counter()
         end = self.generate(job.request("", ids=tuple(ids), samples=job.batch))
-        return Timing(end.time_to_first_token, end.seconds, self.state.steps, len(ids))
+        waited = time.perf_counter() - began - end.time_to_first_token - end.seconds
+        return Timing(end.time_to_first_token, end.seconds, self.state.steps, len(ids), max(0.0, waited))
 
     def generate(self, request: Request) -> events.Finished:
         """Runs any request to its end; `state` and `text` are its own then.

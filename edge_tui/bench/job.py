@@ -59,12 +59,14 @@ class Timing:
         decode: From the first token to the last.
         tokens: New tokens of a row.
         prompt: Tokens of the prompt.
+        waited: After the first token, for steps that were made ready; no part of `decode`.
     """
 
     first: float
     decode: float
     tokens: int
     prompt: int
+    waited: float = 0.0
 
     @property
     def step(self) -> float:

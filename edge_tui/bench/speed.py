@@ -100,7 +100,7 @@ class _Contestant:
             fits = int(seconds / max(first.step, 1e-6)) if first.tokens > 1 else most
             self.tokens = min(most, max(_WARM_UP, fits))
         steady = self.run(1).step
-        once = max(0.0, first.decode - (first.tokens - 1) * steady)
+        once = max(0.0, first.waited + first.decode - (first.tokens - 1) * steady)
         self.setup, self.peak = self.loading + first.first + once, session.peak(self.allocated)
 
 

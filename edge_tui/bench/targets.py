@@ -237,7 +237,8 @@ def _start(session: Session, name: str) -> float:
         loading = time.perf_counter() - began
         cold = edge.decode(job, prompt_ids(tokenizer, job.prompt, 1))
         steady = edge.decode(job, prompt_ids(tokenizer, job.prompt, 2))
-        return loading - facts.weights_seconds + cold.first + max(0.0, cold.decode - steady.decode)
+        once = cold.waited + cold.decode - steady.waited - steady.decode
+        return loading - facts.weights_seconds + cold.first + max(0.0, once)
     finally:
         edge.close()
         release_cached_memory()
