@@ -18,6 +18,7 @@ from edge_tui.decoders.base import Needs, Output
 from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.models.base import Caps, ModelInfo
 from edge_tui.engine.models.capacity import CHUNK
+from edge_tui.engine.models.fused_norms import fuse_norms
 from edge_tui.engine.models.groups import Group, GroupedContext
 from edge_tui.engine.models.layer_access import layer_access
 from edge_tui.engine.models.layer_states import PastStates
@@ -57,6 +58,8 @@ class TransformersModel:
         self.recurrent = bool(fixed)
         name, reasons = type(module).__name__, []
         _fix_rotation(module)
+        if module.device.type == "cuda":  # launches cost nothing elsewhere
+            fuse_norms(module)
         self._access = layer_access(module)
         self._layout: CacheLayout | None = None
         self.caps, self.info = Caps(rewind=not fixed), info
