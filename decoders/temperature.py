@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Param, Params, Rng, Stage, State, Tensor, only
+from math import inf
+
+from edge_tui.decoders.base import Param, Params, Rng, Stage, State, Tensor
 from edge_tui.decoders.core.step_log import take_best
 
 GREEDY_BELOW = 1e-5
@@ -51,4 +53,5 @@ class Temperature(Stage):
 def scale(z: Tensor, tau: Tensor) -> Tensor:
     """Divides float32 `z [R, V]` by `τ [R, 1]`; τ = 0 keeps the (first) argmax alone."""
     greedy = tau < GREEDY_BELOW
-    return only(z, take_best(z, greedy)).where(greedy, z / tau.masked_fill(greedy, 1.0))
+    ids, divided = take_best(z, greedy), z / tau.masked_fill(greedy, 1.0)
+    return divided.masked_fill(greedy, -inf).scatter_(-1, ids, divided.gather(-1, ids))

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Statistic: TypeAlias = Literal["greatest", "total", "count", "entropy", "spread", "log_sum_exp"]
+Statistic: TypeAlias = Literal[
+    "greatest", "total", "count", "entropy", "spread", "log_sum_exp", "logit_entropy"
+]
 """A number of a row, as the function of `rows` of that name computes it."""
 Noise: TypeAlias = Literal["bits", "uniform", "gumbel"]
 """Random numbers, as the method of `Rng` of that name computes them."""

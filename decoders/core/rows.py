@@ -69,6 +69,12 @@ def entropy(prob: Tensor) -> Tensor:
     return terms.sum(-1, keepdim=True)
 
 
+def logit_entropy(z: Tensor) -> Tensor:
+    """Computes the entropy of the probabilities of logits float32 `[…, V]`, `[…, 1]` (nats)."""
+    kernels = for_rows(z)
+    return entropy(z.softmax(-1)) if kernels is None else kernels.statistic(z, "logit_entropy")
+
+
 def spread(z: Tensor) -> Tensor:
     """Computes the standard deviation of the logits that are left, by their number, float32 `[…, 1]`."""
     kernels = for_rows(z)

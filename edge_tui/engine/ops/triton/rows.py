@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from edge_tui.decoders.core.kernels import Statistic
 
-_GREATEST, _TOTAL, _COUNT, _ENTROPY, _SPREAD, _LOG_SUM_EXP = (tl.constexpr(number) for number in range(6))
+_GREATEST, _TOTAL, _COUNT, _ENTROPY, _SPREAD, _LOG_SUM_EXP, _LOGIT_ENTROPY = (
+    tl.constexpr(number) for number in range(7)
+)
 _KINDS: dict[Statistic, tl.constexpr] = {
     "greatest": _GREATEST,
     "total": _TOTAL,
@@ -31,6 +33,7 @@ _KINDS: dict[Statistic, tl.constexpr] = {
     "entropy": _ENTROPY,
     "spread": _SPREAD,
     "log_sum_exp": _LOG_SUM_EXP,
+    "logit_entropy": _LOGIT_ENTROPY,
 }
 
 
@@ -51,7 +54,7 @@ def _greatest(x):
 
 @triton.jit
 def _part_kernel(x, stride, parts, V, KIND: tl.constexpr, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr):
-    """Leaves a program's part: a sum; count, mean and squared deviations; or the greatest and the weight."""
+    """Leaves a program's part: a sum; count, mean and squared deviations; or greatest, weight and depth."""
     after_others(DEPENDENT)
     blocks, row = tl.num_programs(0), tl.program_id(1)
     mine = parts + 3 * row * blocks + tl.program_id(0)
@@ -77,9 +80,12 @@ def _part_kernel(x, stride, parts, V, KIND: tl.constexpr, BLOCK: tl.constexpr, D
         else:
             peak = tl.max(x, 0)
             removed = x == -INF  # NaN is not, and shows in the sum
-            weight = tl.where(removed, 0.0, tl.exp(tl.where(removed, 0.0, x - peak)))
+            depth = tl.where(removed, 0.0, x - peak)
+            weight = tl.where(removed, 0.0, tl.exp(depth))
             tl.store(mine, peak)
             tl.store(mine + blocks, tl.sum(weight, 0))
+            if KIND == _LOGIT_ENTROPY:
+                tl.store(mine + 2 * blocks, tl.sum(depth * weight, 0))
 
 
 @triton.jit
@@ -105,6 +111,15 @@ def _total_kernel(parts, out, blocks, KIND: tl.constexpr, PARTS: tl.constexpr, D
     elif KIND == _LOG_SUM_EXP:
         top, weight = _greatest_and_weight(parts, row, blocks, PARTS)
         result = top + tl.log(weight)
+    elif KIND == _LOGIT_ENTROPY:
+        top, weight = _greatest_and_weight(parts, row, blocks, PARTS)
+        peak = tl.load(there, mask=inside, other=-INF)
+        own, deep = (
+            tl.load(there + blocks, mask=inside, other=0.0),
+            tl.load(there + 2 * blocks, mask=inside, other=0.0),
+        )
+        below = tl.where(peak == -INF, 0.0, peak - top)
+        result = tl.log(weight) - tl.sum(tl.exp(below) * (deep + below * own), 0) / weight
     else:
         part = tl.load(there, mask=inside, other=0.0)
         result = tl.sum(part, 0)
