@@ -21,7 +21,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_tui import __version__
+from edge_tui import __version__, decoders
+from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.machine.devices import resolve_device
 from edge_tui.machine.nvml import Gpu
 
@@ -99,8 +100,8 @@ class KernelBuilds:
         self._build: KernelBuild | None = None
 
     def begin(self, request: Request, specs: Mapping[str, ModelSpec]) -> None:
-        """Does `begin`, unless a build goes on."""
-        if self._build is None:
+        """Does `begin`, unless a build goes on; a process that has torch would wait for another's import."""
+        if self._build is None and "torch" not in sys.modules:
             self._build = begin(request, specs)
 
     def wait(self, report: Callable[[int, int], None], stopped: Callable[[], bool]) -> None:
@@ -146,13 +147,22 @@ def begin(request: Request, specs: Mapping[str, ModelSpec]) -> KernelBuild | Non
         "samples": request.samples,
         "specs": {role: asdict(spec) for role, spec in sorted(specs.items())},
     }
-    key = hashlib.sha256(json.dumps([__version__, triton, job]).encode()).hexdigest()
+    what = job | {"values": _shape(request)}
+    key = hashlib.sha256(json.dumps([__version__, triton, what]).encode()).hexdigest()
     stamp = cache_folder() / f"edge-tui-{key[:32]}"
     if stamp.exists():
         return None
     prompt = request.prompt[:_BEGINNING] if isinstance(request.prompt, str) else ""
     prompt_of = {"prompt": prompt, "ids": request.ids[:_BEGINNING], "chat": request.chat}
     return KernelBuild(job | prompt_of | {"stamp": str(stamp)})
+
+
+def _shape(request: Request) -> list[object]:
+    """Lists what kernels depend on of the values: rows, proposals, and links at neutral values."""
+    decoder = decoders.find(request.strategy)
+    values = resolve_params(request, decoder, {}).values
+    neutral = sorted(name for name, value in values.items() if value in (0.0, 1.0))
+    return [decoder.rows(values), decoder.num_draft_tokens(values), neutral]
 
 
 def cache_folder() -> Path:

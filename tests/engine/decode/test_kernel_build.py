@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +16,6 @@ from edge_tui.engine.decode import kernel_build
 from edge_tui.engine.decode.kernel_build import KernelBuild
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.random_checkpoints import make_checkpoint, save_tokenizer
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ENDS = {
     "killed": "import os, signal; print(9, flush=True); os.kill(os.getpid(), signal.SIGKILL)",
@@ -59,6 +57,48 @@ def checkpoint(tmp_path: Path) -> Path:
     folder = make_checkpoint(tmp_path / "m", dtype=torch.bfloat16, intermediate=128)
     save_tokenizer(folder)
     return folder
+
+
+class Hopper:
+    """Stands for NVML and a GPU."""
+
+    def __init__(self, device: str = "cuda:0") -> None:
+        if device != "cuda:0":
+            raise OSError("no such device")
+
+    def capability(self) -> tuple[int, int]:
+        return 9, 0
+
+    def close(self) -> None:
+        """Closes nothing."""
+
+
+def test_kernels_are_compiled_once_for_what_they_depend_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[Any] = []
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(kernel_build, "Gpu", Hopper)
+    monkeypatch.setattr(kernel_build, "resolve_device", lambda device: device)
+    monkeypatch.setattr(kernel_build, "KernelBuild", lambda job: jobs.append(job) or job)
+
+    def begins(strategy: str, device: str = "cuda:0", prompt: str = "", **values: float) -> bool:
+        spec = ModelSpec("model", device=device)
+        return kernel_build.begin(Request(prompt, strategy, values), {"model": spec}) is not None
+
+    assert begins("top_p", prompt="Once upon")
+    assert (jobs[0]["capability"], jobs[0]["prompt"]) == ((9, 0), "Once upon")
+    assert jobs[0]["specs"]["model"]["device"] == "cuda:0"
+    stamp = Path(jobs[0]["stamp"])
+    assert stamp.parent == tmp_path
+    assert begins("top_p"), "nothing has been compiled yet"
+    stamp.touch()
+    assert not begins("top_p", top_p=0.3, temperature=1.0)
+    assert begins("top_p", temperature=0.7), "a link that is not neutral has a kernel"
+    assert begins("beam")
+    assert not begins("top_p", prompt="Twice", device="cuda:0")
+    assert not begins("beam", device="cpu")
 
 
 MODEL = {"_embed": 1, "_project": 5, "attend_kernel": 1}
