@@ -1,9 +1,9 @@
 """Measures llama.cpp beside the engine: `python -m tests.engine.speed_llama_cpp cuda --models qwen2-7b`.
 
-Both decode the same GGUF file of true size and random blocks, greedily, 256 tokens behind 64, and take turns.
-On a CPU both have two threads on the same two cores. `python -m tests.engine.llama_cpp` builds it first.
-Kinds are those of files: a Q4_0 has a head of Q6_K, a Q4_K_M mixes two kinds, and where columns are no
-multiple of 256 a wider kind takes the place of one of K, as llama.cpp's quantiser has it.
+Both decode the same GGUF file of true size and random blocks, greedily, 256 tokens behind 64. On a CPU they
+take turns, with two threads on the same two cores. `python -m tests.engine.llama_cpp` builds it first. Kinds
+are those of files: a Q4_0 has a head of Q6_K, a Q4_K_M mixes two kinds, and where columns are no multiple of
+256 a wider kind takes the place of one of K, as llama.cpp has it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.checkpoints.gguf.files import PACKED, add, gguf_name, random_blocks
 from tests.engine.llama_cpp import bench_program
 
-PROMPT, TOKENS, ROUNDS = 64, 256, 3
+PROMPT, ROUNDS = 64, 3
 _PIECE = 1 << 20
 """Weights of random blocks, which repeat: drawing them all would take longer than writing."""
 _NARROW = {Type.Q4_K: Type.Q5_0, Type.Q6_K: Type.Q8_0}
@@ -129,10 +129,10 @@ def _vocabulary(tokens: int, rows: int) -> dict[str, Any]:
     }
 
 
-def theirs(device: str, file: Path, rounds: int) -> list[float]:
+def theirs(device: str, file: Path, tokens: int, rounds: int) -> list[float]:
     """Returns the tokens a second of `llama-bench`, one a round."""
     where = ["-ngl", "99"] if device == "cuda" else ["-ngl", "0", "-t", "2"]
-    sizes = ["-p", "0", "-d", str(PROMPT), "-n", str(TOKENS), "-r", str(rounds), "-fa", "auto", "-o", "json"]
+    sizes = ["-p", "0", "-d", str(PROMPT), "-n", str(tokens), "-r", str(rounds), "-fa", "auto", "-o", "json"]
     command = [str(bench_program(device)), "-m", str(file), *sizes, *where]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -140,26 +140,26 @@ def theirs(device: str, file: Path, rounds: int) -> list[float]:
     return [float(each) for each in json.loads(done.stdout)[0]["samples_ts"]]
 
 
-def ours(runner: EdgeRunner, tokenizer: Any, number: int) -> float:
+def ours(runner: EdgeRunner, tokenizer: Any, tokens: int, number: int) -> float:
     """Returns the engine's tokens a second, the first left out."""
     ids = tuple(prompt_ids(tokenizer, PROMPT, number))
-    end = runner.generate(Request("", ids=ids, strategy="greedy", max_length=TOKENS))
+    end = runner.generate(Request("", ids=ids, strategy="greedy", max_length=tokens))
     return (runner.state.steps - 1) / end.seconds
 
 
-def measure(device: str, model: str, kind: str, folder: Path) -> dict[str, Any]:
+def measure(device: str, model: str, kind: str, tokens: int, folder: Path) -> dict[str, Any]:
     """Measures both on one file and prints the medians."""
     file = write_random_gguf(folder / f"{model}-{kind}.gguf", model, kind)
     runner = EdgeRunner({"model": ModelSpec(str(file), "auto", "cuda:0" if device == "cuda" else "cpu")})
     try:
         facts = runner.load()
-        ours(runner, facts.tokenizer, 0)
+        ours(runner, facts.tokenizer, 16, 0)
+        # Loading a file to a GPU takes longer than decoding does, so there turns are not taken.
+        turns, each = (ROUNDS, 1) if device == "cpu" else (1, ROUNDS)
         own, other = [], []
-        for number in range(1, ROUNDS + 1) if device == "cpu" else (1,):
-            own += [
-                ours(runner, facts.tokenizer, number * 8 + i) for i in range(1 if device == "cpu" else ROUNDS)
-            ]
-            other += theirs(device, file, 1 if device == "cpu" else ROUNDS)
+        for turn in range(turns):
+            own += [ours(runner, facts.tokenizer, tokens, 1 + turn + i) for i in range(each)]
+            other += theirs(device, file, tokens, each)
     finally:
         runner.close()
     size = file.stat().st_size
@@ -181,6 +181,7 @@ def main() -> None:
     parser.add_argument(
         "--kinds", type=lambda text: text.split(","), default=["F16", "Q4_0", "Q8_0", "Q4_K_M"]
     )
+    parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--folder", type=Path, help="where files are written; a temporary one if left out")
     asked = parser.parse_args()
     if asked.device == "cpu":
@@ -190,7 +191,7 @@ def main() -> None:
     print("| model | file | ours computes in | ours tok/s | llama.cpp tok/s | ours over it |", flush=True)
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         for model, kind in product(asked.models, asked.kinds):
-            rows.append(measure(asked.device, model, kind, Path(name)))
+            rows.append(measure(asked.device, model, kind, asked.tokens, Path(name)))
             if out := os.environ.get("OUT"):
                 (Path(out) / f"llama_cpp_{asked.device}.json").write_text(json.dumps(rows, indent=1))
 
