@@ -69,8 +69,8 @@ def load_flat(
             to the embedding there; anything else keeps `dtype`, except that large matrices which 16 bits hold
             are kept in 16 bits by a CPU that computes in float32.
         context: Most positions to promise in `info.context`; 0 means the model's own limit.
-        codes: True keeps the layers' matrices as codes in groups where they are stored so. On a CPU those of
-            more than four bits, the head and the embedding are rounded to float16 then.
+        codes: True keeps the matrices as codes in groups where they are stored so, but for the embedding. On
+            a CPU that and the head, and codes of more than four bits, are rounded to float16 then.
         int8_head: True quantises the head of a CPU that keeps codes to int8, a row at a time.
         progress: Called with (bytes read, bytes in all).
         cancelled: Called before each tensor.
@@ -94,7 +94,7 @@ def load_flat(
         reader = weights_from(tensors, device, dtype, progress, cancelled)
         # Both before the layers, because no other matrix is as wide before it is packed.
         layout = flat.layout.found_in(reader)
-        embedding, head, tied = _pack_ends(reader, flat, layout, pack_head, rounds)
+        embedding, head, tied = _pack_ends(reader, flat, layout, pack_head, rounds, codes and not rounds)
         layers = _read_layers(reader, replace(flat, layout=layout), pack, codes)
         prefix, norm = layout.prefixes[0], None
         if flat.features.final_norm:
@@ -125,12 +125,21 @@ def load_flat(
 
 
 def _pack_ends(
-    reader: Weights, flat: FlatConfig, layout: TensorLayout, pack_head: Packer, rounds: bool
+    reader: Weights, flat: FlatConfig, layout: TensorLayout, pack_head: Packer, rounds: bool, codes: bool
 ) -> tuple[Tensor, Linear, bool]:
-    """Reads the embedding and packs the head; the flag says whether they are one matrix."""
+    """Reads the embedding and packs the head; the flag says whether they are one matrix.
+
+    A head of its own that is stored as codes stays so where a GPU's kernels read `codes`.
+    """
+    bias = reader.get(f"{layout.heads[0]}.bias", flat.vocab) if flat.head_bias else None
+    shape = flat.vocab, flat.embedding_width
+    first, own = layout.ends
+    if codes and own in reader and (groups := reader.stack_codes([own], [shape[0]], shape[1])) is not None:
+        coded = GroupLinear(groups, bias, reader.dtype)
+        del groups  # before room is taken for the embedding
+        return reader.get(first, *shape), coded, False
     embedding, last = read_ends(reader, flat)
     tied = last is embedding
-    bias = reader.get(f"{layout.heads[0]}.bias", flat.vocab) if flat.head_bias else None
     head = pack_head(last, bias)
     del last  # before room is taken for a narrower embedding
     if rounds and not isinstance(head, PlainLinear):

@@ -72,6 +72,8 @@ def count_weights(
             forms[matrix].append(checkpoint.form_of(name) if codes else None)
         elif is_scale(name):
             continue  # counted with their matrix
+        elif codes and not codes_on_cpu and name == end_names[1] and (form := checkpoint.form_of(name)):
+            total += form.nbytes(*tensor.shape)
         elif tensor.dtype in ("U8", "I8"):
             total += _repacked_bytes(checkpoint, name, tensor, WIDTH[dtype], device)
         else:

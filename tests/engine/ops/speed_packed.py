@@ -24,12 +24,16 @@ from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.ops.random_groups import KINDS, random_groups
 
 PROMPT, TOKENS = 64, 256
+HEADS = {"Q4_0": "Q6_K", "Q4_K_M": "Q6_K", "Q8_0": "Q8_0"}
+"""Kinds of the head in files of a kind, as llama.cpp writes them; in the other files it has 16 bits."""
 MIXED = ("v_proj", "down_proj")
 """Matrices that Q4_K_M stores as Q6_K, in half of the layers."""
 
 
 def form_of(kind: str, name: str) -> GroupForm:
     """The form of a matrix in a file of such a kind."""
+    if name.startswith("lm_head"):
+        return KINDS[HEADS[kind]]
     if kind != "Q4_K_M":
         return KINDS["AWQ g128" if kind == "AWQ" else kind]
     layer, part = int(name.split(".")[2]), name.split(".")[-2]
@@ -40,8 +44,9 @@ def store_as(kind: str) -> None:
     """Lets every checkpoint say that its layers are stored in this kind, and fills them with random codes."""
 
     def form(self: Checkpoint, name: str) -> GroupForm | None:
-        matrix = flat_config(self.config).layout.matrix_of(name)
-        return form_of(kind, name) if matrix is not None and kind != "bfloat16" else None
+        layout = flat_config(self.config).layout
+        coded = layout.matrix_of(name) or (name == layout.ends[1] and kind in HEADS)
+        return form_of(kind, name) if coded and kind != "bfloat16" else None
 
     def codes(self: RandomWeights, names: list[str], rows: list[int], columns: int) -> CodeGroups | None:
         forms = [form_of(kind, name) for name in names]
