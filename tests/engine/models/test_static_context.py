@@ -12,6 +12,7 @@ from edge_tui.engine.models.base import CapturableContext, ContextFull, Resumabl
 from edge_tui.engine.models.static_context import LEAST_SPAN, NotStatic, StaticContext
 from edge_tui.engine.models.transformers_tier import TransformersModel, load_transformers
 from tests.engine.models.architectures import make_tiny
+from tests.engine.models.recording import Recording
 from tests.engine.models.references import (
     TOLERANCE,
     checkpoint,
@@ -207,3 +208,27 @@ def test_what_graphs_take_back_makes_room_again(static: bool, tmp_path: Path) ->
     context.reserve(9)
     with pytest.raises(ContextFull):
         context.reserve(10)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_step_is_replayed_wherever_the_text_has_got_to(count: int, case: Case) -> None:
+    context, at = opened(case.model, 1), torch.tensor([8])
+    case.model.prefill(context, case.ids[:1, :8])
+    context.widen(2 * count)
+    fed, logits = case.ids[:1, :count].clone(), case.logits[:1, :count].clone()
+
+    def step() -> None:
+        context.truncate(at)
+        logits.copy_(case.model.forward(context, fed).logits)
+
+    recording = Recording(step)
+    assert context.length.tolist() == [8]
+    place = 8
+    for taken in (*range(count, 0, -1), count, count):
+        at.fill_(place)
+        fed.copy_(case.ids[:1, place : place + count])
+        recording.replay()
+        assert deviation(logits, case.logits[:1, place : place + count]) < TOLERANCE
+        place += taken
+    assert context.length.tolist() == [place - taken + count]
