@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models import loader
 from edge_tui.engine.models.static_context import LEAST_SPAN
 from edge_tui.engine.port import ModelSpec, Request
+from tests.engine.decode.explaining import add_up, explain
 from tests.engine.models.architectures import make_tiny
 from tests.engine.random_checkpoints import save_tokenizer
 from tests.engine.watch import Watched, watch
@@ -81,3 +83,14 @@ def test_samples_are_rows_of_one_context(engines: tuple[LocalEngine, LocalEngine
     columns = [[seen.column("id", row) for row in range(3)] for seen in both]
     assert columns[0] == columns[1]
     assert len({tuple(column) for column in columns[0]}) > 1
+
+
+def test_a_token_before_and_behind_a_border_is_explained(engines: tuple[LocalEngine, LocalEngine]) -> None:
+    """Asking reads an earlier position again; the context then has its later ones as before."""
+    _, static = engines
+    request = Request("", "top_p", seed=4, ids=IDS, max_length=14)
+    seen = watch(static, request)
+    for index in (3, 12):
+        add_up(explain(static, request, seen, index))
+    going_on = watch(static, replace(request, prefix=tuple(seen.ids[:13]), max_length=1))
+    assert going_on.ids == seen.ids[13:]
