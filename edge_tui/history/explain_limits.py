@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from edge_tui.history.runs import StoredRun
     from edge_tui.transcript.token_table import TokenView
 
+_LEAST_EPSILON = 1e-3
+_FAR = 4
+"""Times the error of a sum: what is further off the record on the same machine comes of other weights."""
+
 
 def refusal(stored: StoredRun) -> str:
     """Says why no token of a run can be computed again, one sentence; "" where that may be tried."""
@@ -57,11 +61,15 @@ def compare(
     """
     changes = _differences(stored, loaded)
     notes = [answer.note, _unknown_file(stored)]
+    recorded = {each.id: each.logp for each in token.top}
+    errors = [abs(each.raw_logp - recorded[each.id]) for each in answer.candidates if each.id in recorded]
+    error = max(errors, default=0.0)
+    is_other = not changes and error > _FAR * max(answer.epsilon, _LEAST_EPSILON)
+    if is_other:
+        notes.append(f"{stored.model} gives other numbers than in this run, so its files have changed since.")
     if changes:
-        recorded = {each.id: each.logp for each in token.top}
-        errors = [abs(each.raw_logp - recorded[each.id]) for each in answer.candidates if each.id in recorded]
-        error = max(errors, default=0.0)
         notes.append(f"{'; '.join(changes)}: the numbers are nearly those of the draw.")
+    if changes or is_other:
         facts = (*answer.facts, ("off the record", f"{error:.2g}"))
         answer = replace(answer, exactness="near", epsilon=max(answer.epsilon, error), facts=facts)
     return replace(answer, note=" ".join(filter(None, notes)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from edge_tui.cli.main import main
 from edge_tui.history.schema import default_path
@@ -179,6 +180,20 @@ def test_another_device_and_other_versions_are_told_with_what_they_change(call: 
     every = call("history", "why", "last")[1].splitlines()
     assert every[0] == line["note"]
     assert [each.split()[0] for each in every[1:]] == ["#0", "#1", "#2", "#3"]
+
+
+def test_other_weights_under_the_same_name_are_told(call: Call, run: Call, model: Path) -> None:
+    run()
+    file = model / "model.safetensors"
+    weights = load_file(file)
+    name = max(weights, key=lambda each: weights[each].numel())
+    save_file(weights | {name: weights[name] * 1.01}, file, metadata={"format": "pt"})
+    for line in lines(call("history", "why", "last", "--json")[1]):
+        assert line["exactness"] == "near"
+        assert (
+            f"{model} gives other numbers than in this run, so its files have changed since." in line["note"]
+        )
+        assert line["epsilon"] > 4e-3
 
 
 def test_a_strategy_of_the_users_own_is_the_file_that_it_was(call: Call, run: Call, tmp_path: Path) -> None:
