@@ -14,6 +14,7 @@ from edge_tui.engine.models.cpu_threads import probe
 from edge_tui.engine.models.device_memory import memory_of, release_cached_memory
 from edge_tui.engine.port import ModelSpec
 from edge_tui.errors import RequestError
+from edge_tui.machine.cuda_context import begin_context
 
 if TYPE_CHECKING:
     from edge_tui.engine.models.base import LanguageModel
@@ -100,6 +101,7 @@ class ModelManager:
 
         load = self._load or load
         self._post(Loading(role, spec.name))
+        begin_context(spec.device)
         import_torch()
         began = time.perf_counter()
         total = 1
