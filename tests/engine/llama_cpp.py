@@ -37,6 +37,19 @@ _UNUSED = ("fattn-tile-*", "fattn-mma-*-ncols2_[2-9]*.cu", "fattn-mma-*-ncols2_1
 _USED = tuple(
     f"mmq-instance-{kind}.cu" for kind in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k")
 )
+_INSTRUCTIONS = [
+    "SSE42",
+    "AVX",
+    "AVX2",
+    "BMI2",
+    "FMA",
+    "F16C",
+    "AVX512",
+    "AVX512_VBMI",
+    "AVX512_VNNI",
+    "AVX512_BF16",
+]
+_AS_LINUX_NAMES = {"SSE42": "sse4_2", "AVX512": "avx512bw", "AVX512_VBMI": "avx512vbmi"}
 _OFF = ("LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_SERVER", "LLAMA_BUILD_APP", "LLAMA_OPENSSL")
 
 
@@ -93,7 +106,7 @@ def unpack() -> None:
 def build(device: str) -> None:
     """Builds `llama-bench` for "cuda" (Hopper) or "cpu" (this processor)."""
     began = time.perf_counter()
-    flags = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_TOOLS_INSTALL=OFF"]
+    flags = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=OFF", "-DLLAMA_TOOLS_INSTALL=OFF", *_processor()]
     flags += [f"-D{name}=OFF" for name in _OFF]
     if device == "cuda":
         flags += ["-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=90-real", "-DGGML_CUDA_NO_VMM=ON"]
@@ -110,6 +123,13 @@ def build(device: str) -> None:
         print("".join((HOME / f"{device}.log").read_text()[-3000:]))
         sys.exit(f"llama.cpp for {device} cannot be built")
     print(f"llama.cpp for {device}: built in {time.perf_counter() - began:.0f} s on {jobs} cores", flush=True)
+
+
+def _processor() -> list[str]:
+    """Names the instructions of this processor, without AMX: virtual machines announce it and trap on it."""
+    present = Path("/proc/cpuinfo").read_text().split()
+    there = {name: _AS_LINUX_NAMES.get(name, name.lower()) in present for name in _INSTRUCTIONS}
+    return [f"-DGGML_{name}={'ON' if there[name] else 'OFF'}" for name in there]
 
 
 def _cublas() -> list[str]:
