@@ -138,10 +138,12 @@ def test_the_gauge_agrees_with_nvidia_smi() -> None:
     from edge_tui.machine.nvml import Gpu
 
     held = torch.empty(1 << 30, dtype=torch.uint8, device="cuda:0")
-    query = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits"]
-    lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
-    used, total = (int(part) << 20 for part in lines[0].split(","))
-    sample = Gpu("cuda:0").sample()
+    gpu = Gpu("cuda:0")
+    fields = "--query-gpu=memory.used,memory.total"
+    query = ["nvidia-smi", fields, "--format=csv,noheader,nounits", f"--id={gpu.uuid()}"]
+    line = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    used, total = (int(part) << 20 for part in line.split(","))
+    sample = gpu.sample()
     assert sample.used is not None
     assert sample.total is not None
     assert abs(sample.total - total) <= 0.01 * total
