@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from edge_tui.engine.ops.row_counts import rounded
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -127,15 +129,30 @@ def mix(x: Tensor, weights: Experts, chosen: Tensor, shares: Tensor, how: Routin
 
 
 def _product(x: Tensor, counts: list[int], weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiplies rows that are sorted by expert, `counts[e]` of each, by that expert's matrix."""
+    """Multiplies rows that are sorted by expert, `counts[e]` of each, by that expert's matrix.
+
+    Where numbers of rows are to be few (`row_counts`), more rows are multiplied than an expert has: the
+    experts after it overwrite what is too much.
+    """
     y = x.new_empty(len(x), weight.shape[1])
+    rounds = x.device.type == "cpu" and x.dtype.itemsize == 2
     at = 0
     for expert, count in enumerate(counts):
         if count:
-            rows, place = x[at : at + count], y[at : at + count]
-            if bias is None:
-                torch.mm(rows, weight[expert].t(), out=place)
+            most = rounded(count) if rounds else count
+            if at + most > len(x) >= most:  # at the end none would overwrite: earlier rows go along
+                y[at : at + count] = _times(x[-most:], weight[expert], bias, expert)[at - len(x) :][:count]
             else:
-                torch.addmm(bias[expert], rows, weight[expert].t(), out=place)
+                end = at + (most if at + most <= len(x) else count)
+                _times(x[at:end], weight[expert], bias, expert, out=y[at:end])
             at += count
     return y
+
+
+def _times(
+    rows: Tensor, matrix: Tensor, bias: Tensor | None, expert: int, out: Tensor | None = None
+) -> Tensor:
+    """Multiplies rows by one expert's matrix."""
+    if bias is None:
+        return torch.mm(rows, matrix.t(), out=out)
+    return torch.addmm(bias[expert], rows, matrix.t(), out=out)

@@ -16,6 +16,7 @@ from edge_tui.engine.models import memory_estimate
 from edge_tui.engine.models.architectures import families, flat_config, supports
 from edge_tui.engine.models.feed_forward import FeedForward
 from edge_tui.engine.models.loader import LoadError, available_precisions, load, tier_of
+from edge_tui.engine.ops.row_counts import KERNEL_BYTES, kernels
 from edge_tui.engine.port import ModelSpec
 from edge_tui.hub.precision_options import estimate_model
 from tests.engine.models.architecture_table import measure
@@ -222,9 +223,19 @@ def test_experts_that_are_stored_the_other_way_round_exist_twice(
 ) -> None:
     sizes = {"num_local_experts": 8, "intermediate_size": 512, "num_attention_heads": 2}
     save_tokenizer(make_tiny(tmp_path / "m", family, **sizes))
-    needed = memory_estimate.estimate(open_checkpoint(str(tmp_path / "m")), "bfloat16", 8, 1, "cpu")
-    larger = 8 * (2 * 512) * 32 * 2
+    needed = memory_estimate.estimate(open_checkpoint(str(tmp_path / "m")), "float32", 8, 1, "cpu")
+    larger = 8 * (2 * 512) * 32 * 4
     assert (needed.total - needed.weights >= larger) == turned
+
+
+def test_kernels_of_16_bits_are_counted_once_for_each_number_of_rows(tmp_path: Path) -> None:
+    save_tokenizer(make_tiny(tmp_path / "m", "qwen3_moe", vocab_size=TOKENS))
+    described = open_checkpoint(str(tmp_path / "m"))
+    short, long = (
+        memory_estimate.estimate(described, "bfloat16", context, 1, "cpu").overhead for context in (8, 2048)
+    )
+    assert 2 * kernels(8) * KERNEL_BYTES <= short < 2 * kernels(16) * KERNEL_BYTES
+    assert 2 * kernels(512) * KERNEL_BYTES <= long
 
 
 def test_config_of_the_published_shape() -> None:

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from edge_tui.engine.ops.experts import Experts, Routing, choose, mix
+from edge_tui.engine.ops.row_counts import STEP, kernels, rounded
 
 HIDDEN, WIDTH, EXPERTS = 24, 20, 6
 BOUND = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
@@ -81,6 +83,43 @@ def test_a_mixture_is_the_weighted_sum_of_its_chosen_experts(way: str, biased: b
     logits = F.linear(x, weights.router, weights.router_bias)
     chosen, shares = choose(logits, EXPERTS, how)
     assert off(mix(x, weights, chosen, shares, how), looped(x, weights, logits, how)) < 1e-5
+
+
+class RowCounts(TorchDispatchMode):
+    """Notes how many rows are multiplied by a matrix at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name().removeprefix("aten::").partition(".")[0]
+        if name in ("mm", "addmm"):
+            self.seen.add(len(args[name == "addmm"]))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("biased", [False, True], ids=["plain", "biased"])
+@pytest.mark.parametrize("tokens", [1, 5, 41, 300])
+def test_products_of_16_bits_have_few_numbers_of_rows(tokens: int, biased: bool) -> None:
+    """Each costs a CPU a kernel that is kept; whose rows they are does not change."""
+    dtype, how = torch.bfloat16, Routing(2, True)
+    weights, x = made(biased, False, dtype), random("x", tokens, HIDDEN, dtype=dtype)
+    logits = F.linear(x, weights.router, weights.router_bias)
+    chosen, shares = choose(logits, EXPERTS, how)
+    with RowCounts() as counts:
+        got = mix(x, weights, chosen, shares, how)
+    assert off(got, looped(x, weights, logits, how)) < BOUND[dtype]
+    assert counts.seen <= {rounded(count) for count in range(1, 2 * tokens + 1)} | {*range(1, STEP)}
+    with RowCounts() as exact:
+        mix(x.float(), made(biased, False), chosen, shares, how)
+    assert exact.seen == set(chosen.flatten().bincount().tolist()) - {0}, "float32 needs no rounding"
+
+
+def test_rounded_numbers_are_counted() -> None:
+    for most in (1, 2, 3, 31, 32, 33, 64, 65, 512):
+        assert kernels(most) == len({rounded(count) for count in range(1, most + 1)})
+        assert all(rounded(count) >= count for count in range(1, most + 1))
 
 
 def test_a_token_gets_the_same_alone_and_among_others() -> None:
