@@ -5,6 +5,7 @@ It writes the number of kernels, then a line for each that is done. `kernel_buil
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -14,10 +15,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from triton.backends.nvidia.driver import CudaUtils
-
-from edge_tui.engine.decode.kernel_list import list_kernels, stand_for
 from edge_tui.engine.port import ModelSpec, Request
 
 if TYPE_CHECKING:
@@ -29,6 +26,11 @@ _kernels: list[Kernel] = []
 
 def main() -> None:
     """Compiles side by side, on every processor."""
+    gc.disable()  # importing torch takes a fifth less, and this process ends soon
+    import torch
+
+    from edge_tui.engine.decode.kernel_list import list_kernels, stand_for
+
     job: dict[str, Any] = json.load(sys.stdin)
     torch.set_num_threads(1)  # no thread may be there when workers are forked
     fork = get_context("fork")
@@ -55,6 +57,8 @@ def _compile(number: int) -> None:
 def _build_driver() -> None:
     """Builds Triton's own extension module, which the first launch loads."""
     with suppress(Exception):
+        from triton.backends.nvidia.driver import CudaUtils
+
         CudaUtils()
 
 
