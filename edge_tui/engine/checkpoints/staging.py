@@ -51,7 +51,7 @@ class Staging:
             buffer.copy_(part)
             into[at : at + len(part)].copy_(buffer, non_blocking=True)
             if target.is_cuda:
-                self._events[self._turn].record()
+                self._events[self._turn].record(torch.cuda.current_stream(target.device))
 
     def _free_buffer(self, target: Tensor) -> Tensor:
         """Takes the next buffer, and waits until what it held has arrived."""
