@@ -19,7 +19,7 @@ from edge_tui.engine.models.weight_bytes import WIDTH, count_weights
 from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu.packed_sizes import packers
 from edge_tui.engine.ops.quantisation import FOUR_BIT, INT8, QUANTISATIONS
-from edge_tui.engine.ops.row_counts import KERNEL_BYTES, kernels
+from edge_tui.engine.ops.row_counts import kernel_bytes
 from edge_tui.machine.devices import cpu_has_bfloat16, free_memory
 from edge_tui.util.formatting import size
 
@@ -259,7 +259,9 @@ class MemoryNeed:
         kv, root = self._caches(context)
         copies = _LOGIT_COPIES + _STREAM_COPIES * (self._streams - 1)
         logits = self._rows * self._vocab * 4 * copies
-        fixed = self._tables(context) + (_WORKSPACE if self._cuda else self._kernels(context))
+        experts = not self._cuda and self._number == 2 and self._flat and self._flat.features.mixture
+        fixed = self._tables(context) + (_WORKSPACE if self._cuda else 0)
+        fixed += kernel_bytes(min(context, CHUNK)) if experts else 0
         storing = self._weights + self._storing()
         # A CPU's heap keeps as much again: what was freed and does not fit what comes next.
         reading = self._weights + fixed + root + self.reading(context) * (1 if self._cuda else 2)
@@ -289,12 +291,6 @@ class MemoryNeed:
         local = self._flat.features.local_rope
         dim = self._flat.rope.dim + (local.dim if local else 0)
         return 2 * round_up(context + SLACK) * dim * self._number
-
-    def _kernels(self, context: int) -> int:
-        """Counts the kernels that a CPU keeps for the experts of a mixture, whose numbers of rows differ."""
-        if self._flat is None or self._flat.features.mixture is None or self._number != 2:
-            return 0
-        return 2 * kernels(min(context, CHUNK)) * KERNEL_BYTES  # two shapes of matrices
 
     def _storing(self) -> int:
         """Counts what exists beside the finished weights while the largest matrix is packed."""

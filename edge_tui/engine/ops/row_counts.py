@@ -23,3 +23,8 @@ def kernels(most: int) -> int:
     """Counts the numbers that `rounded` makes of 1 to `most` rows."""
     low = rounded(min(most, STEP)).bit_length()
     return low + max(0, -(-most // STEP) - 1)
+
+
+def kernel_bytes(most: int) -> int:
+    """Counts what is kept of a mixture's two shapes of matrices once they have met 1 to `most` rows."""
+    return 2 * kernels(most) * KERNEL_BYTES

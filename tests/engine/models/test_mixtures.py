@@ -16,7 +16,7 @@ from edge_tui.engine.models import memory_estimate
 from edge_tui.engine.models.architectures import families, flat_config, supports
 from edge_tui.engine.models.feed_forward import FeedForward
 from edge_tui.engine.models.loader import LoadError, available_precisions, load, tier_of
-from edge_tui.engine.ops.row_counts import KERNEL_BYTES, kernels
+from edge_tui.engine.ops.row_counts import kernel_bytes
 from edge_tui.engine.port import ModelSpec
 from edge_tui.hub.precision_options import estimate_model
 from tests.engine.models.architecture_table import measure
@@ -234,8 +234,8 @@ def test_kernels_of_16_bits_are_counted_once_for_each_number_of_rows(tmp_path: P
     short, long = (
         memory_estimate.estimate(described, "bfloat16", context, 1, "cpu").overhead for context in (8, 2048)
     )
-    assert 2 * kernels(8) * KERNEL_BYTES <= short < 2 * kernels(16) * KERNEL_BYTES
-    assert 2 * kernels(512) * KERNEL_BYTES <= long
+    assert kernel_bytes(8) <= short < kernel_bytes(16)
+    assert kernel_bytes(512) <= long
 
 
 def test_config_of_the_published_shape() -> None:

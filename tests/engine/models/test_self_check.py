@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +177,11 @@ def test_every_architecture_is_right_or_refused(tmp_path: Path) -> None:
     assert {"rwkv", "bert", "openai-gpt"} <= set(refused)
 
 
+def _without_numbers(row: dict[str, Any]) -> dict[str, Any]:
+    """Leaves the digits of deviations out, which differ with the processor and its threads."""
+    return row | {"notices": [re.sub(r"\b\d[\d.]*(e-\d+)?", "#", each) for each in row["notices"]]}
+
+
 @pytest.mark.proof
 @pytest.mark.timeout(1800)
 def test_the_table_of_architectures_is_what_is_measured() -> None:
@@ -183,7 +189,7 @@ def test_the_table_of_architectures_is_what_is_measured() -> None:
     if shown["transformers"] != transformers.__version__:
         pytest.skip(f"the table is of transformers {shown['transformers']}")
     measured = [asdict(row) for row in architecture_table.rows() if isinstance(row, architecture_table.Row)]
-    assert measured == [row | {"notices": tuple(row["notices"])} for row in shown["rows"]]
+    assert [_without_numbers(row) for row in measured] == [_without_numbers(row) for row in shown["rows"]]
     decoded = [row for row in measured if row["tier"]]
     assert len(decoded) >= 60
     right = {"equal", "equal without its cache", "generate() fails"}
