@@ -125,11 +125,11 @@ class EdgeRunner:
 
     def step_bytes(self, roles: Sequence[str], job: Job, rows: int) -> float:
         """Counts the bytes that a step has to read, all its models together."""
-        facts = [self.facts[self._specs[role].name] for role in roles]
-        return sum(
-            weight_bytes_per_step(each.info, each.config)
-            + kv_bytes_per_step(each.info, job.prompt, job.tokens, rows)
-            for each in facts
+        specs = [self._specs[role] for role in roles]
+        facts = [self.facts[spec.name] for spec in specs]
+        read = [self.facts[spec.name] for spec in dict.fromkeys(specs)]  # once for all roles of a model
+        return sum(weight_bytes_per_step(each.info, each.config) for each in read) + sum(
+            kv_bytes_per_step(each.info, job.prompt, job.tokens, rows) for each in facts
         )
 
     def close(self) -> None:

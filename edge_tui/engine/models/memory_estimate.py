@@ -242,11 +242,8 @@ class MemoryNeed:
             checkpoint, self._flat, self._precision, dtype, device, self._codes
         )
         self._position = _kv_bytes(checkpoint, self._flat, dtype)
-        width = (
-            self._flat.embedding_width
-            if self._flat
-            else checkpoint.number("hidden_size", "n_embd", "d_model")
-        )
+        stated = checkpoint.number("hidden_size", "n_embd", "d_model")
+        width = self._flat.embedding_width if self._flat else stated
         self._state = width * self._number if past else 0
         self._vocab = checkpoint.vocab
 
@@ -259,9 +256,9 @@ class MemoryNeed:
         kv, root = self._caches(context)
         copies = _LOGIT_COPIES + _STREAM_COPIES * (self._streams - 1)
         logits = self._rows * self._vocab * 4 * copies
-        experts = not self._cuda and self._number == 2 and self._flat and self._flat.features.mixture
-        fixed = self._tables(context) + (_WORKSPACE if self._cuda else 0)
-        fixed += kernel_bytes(min(context, CHUNK)) if experts else 0
+        mixed = not self._cuda and self._number == 2 and self._flat and self._flat.features.mixture
+        kept = kernel_bytes(min(context, CHUNK)) if mixed else _WORKSPACE * self._cuda
+        fixed = self._tables(context) + kept
         storing = self._weights + self._storing()
         # A CPU's heap keeps as much again: what was freed and does not fit what comes next.
         reading = self._weights + fixed + root + self.reading(context) * (1 if self._cuda else 2)
