@@ -7,7 +7,8 @@ number, so that it is captured on a GPU and traced on a CPU. Needs torch, no mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,9 @@ from edge_tui.decoders.core import checks, step_checks
 from edge_tui.decoders.core.attributes import Attributes
 from edge_tui.decoders.core.decoder import Decoder
 from edge_tui.decoders.core.edge_reference import fits
-from edge_tui.decoders.core.errors import StrategyError, fault
+from edge_tui.decoders.core.errors import StrategyError, fault, place_of, problem_of
 from edge_tui.decoders.core.output import Output, last_logits
-from edge_tui.decoders.core.params import Params
+from edge_tui.decoders.core.params import ParamError, Params
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.decoders.core.stage import Env, Filter, Token
 from edge_tui.decoders.core.steady import why_unsteady
@@ -48,16 +49,32 @@ def check(strategy: type[Filter] | type[Decoder] | Decoder, cases: int = 10, **v
         ParamError: a parameter is declared wrongly, or a value is out of range.
     """
     decoder = _decoder(strategy)
-    for case in range(cases):
-        run = _Run(decoder, case, values)
-        if decoder.num_draft_tokens(run.values):
-            run.propose()
-            continue
-        run.check_steps()
-        if decoder.kind == "sample":
-            run.check_rows_apart()
-            run.check_going_on()
-    _check_edges(decoder)
+    with _at_its_line(decoder):
+        for case in range(cases):
+            run = _Run(decoder, case, values)
+            if decoder.num_draft_tokens(run.values):
+                run.propose()
+                continue
+            run.check_steps()
+            if decoder.kind == "sample":
+                run.check_rows_apart()
+                run.check_going_on()
+        _check_edges(decoder)
+
+
+@contextmanager
+def _at_its_line(decoder: Decoder) -> Iterator[None]:
+    """Turns any other exception into an error with the line of the strategy's files that it comes from."""
+    try:
+        yield
+    except (StrategyError, ParamError):
+        raise
+    except Exception as error:
+        files = {place_of(type(each))[0] for each in (decoder, *stages_of(decoder))}
+        problem = problem_of(error, files.__contains__)
+        if problem is None:
+            raise
+        raise StrategyError(problem.sentence, place=(problem.source, problem.line)) from error
 
 
 def _decoder(strategy: type[Filter] | type[Decoder] | Decoder) -> Decoder:
@@ -150,8 +167,6 @@ class _Run:
         attributes = Attributes(self.decoder)
         inspection = checks.Inspection(at, state)
         lent = {f"the logits of {name}": out.logits for name, out in outs.items()} | {"p": p.table}
-        if why := why_unsteady(self.decoder, outs, state, p, rng):
-            raise fault(at, f"asks for numbers ({why}); it must do the same operations whatever they are.")
         before = dict(state)
         with inspection.watch(lent):
             step = self.decoder.step(outs, state, p, rng)
@@ -160,6 +175,8 @@ class _Run:
         raw = outs[main].logits[:, -1]
         step_checks.check_step(self.decoder, step, self.rows, self.vocab, 0, "cpu")
         step_checks.check_numbers(self.decoder, step, self.rows, raw)
+        if why := why_unsteady(self.decoder, outs, state, p, rng):  # last: it takes any error for a question
+            raise fault(at, f"asks for numbers ({why}); it must do the same operations whatever they are.")
         again = self.decoder.step(outs, self.start(self.ids), p, rng)
         if not (step.chosen.equal(again.chosen) and step.final.equal(again.final)):
             raise fault(at, "gives two results for one input; it must take its luck from rng.")

@@ -9,6 +9,7 @@ from numpy.random import RandomState
 from edge_tui.decoders.base import Decoder, Output, numbers
 from edge_tui.decoders.core import step_checks
 from edge_tui.decoders.core.attributes import Attributes
+from edge_tui.decoders.core.checks import Inspection
 from edge_tui.decoders.core.errors import StrategyError
 from edge_tui.verify import driver
 from edge_tui.verify.distributions import values
@@ -52,7 +53,9 @@ def _step(decoder: Decoder, number: int) -> str:
         rows = random_rows(decoder, number, count)
         rows = driver.Rows(rows.streams, [one] * count, rows.prompt, rows.output, number)
     before = Attributes(decoder)
-    first, second = driver.step(decoder, rows), driver.step(decoder, rows)
+    with Inspection(decoder.step, {}).watch({}):  # which names the stage at fault
+        first = driver.step(decoder, rows)
+    second = driver.step(decoder, rows)
     before.check("step")
     raw = torch.from_numpy(next(iter(rows.streams.values())))
     step_checks.check_step(decoder, first, count, raw.shape[1], 0, "cpu")

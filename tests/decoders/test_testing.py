@@ -104,6 +104,42 @@ def test_what_breaks_the_contract_is_found(words: str) -> None:
     assert words in str(error.value)
 
 
+class Raises(Filter):
+    """Has no state of that name."""
+
+    name, title, summary = "raises", "raises", "Raises."
+
+    def apply(self, z: Tensor, p: Any, s: Any, rng: Any) -> Tensor:
+        return z / s["nothing"]
+
+
+class Rebinds(Filter):
+    """Loses its state."""
+
+    name, title, summary = "rebinds", "rebinds", "Rebinds."
+
+    def init(self, env: Any) -> Any:
+        return {"n": torch.ones(env.rows, 1)}
+
+    def apply(self, z: Tensor, p: Any, s: Any, rng: Any) -> Tensor:
+        s["n"] = s["n"] + 1
+        return z
+
+
+@pytest.mark.parametrize(
+    ("strategy", "line", "words"),
+    [
+        (Raises, Raises.apply.__code__.co_firstlineno + 1, "Raises.apply raised KeyError: 'nothing'."),
+        (Rebinds, Rebinds.apply.__code__.co_firstlineno, "Rebinds.apply puts another tensor under s['n']"),
+    ],
+)
+def test_an_error_is_told_with_its_own_reason_and_line(strategy: type[Filter], line: int, words: str) -> None:
+    """It is not taken for a question about numbers, which is an error on the meta device."""
+    with pytest.raises(StrategyError) as error:
+        check(strategy, cases=1)
+    assert str(error.value).startswith(f"test_testing.py, line {line}: {words}")
+
+
 class Forgets(Mirostat):
     """Learns half of it outside of what a run that goes on calls."""
 
