@@ -176,7 +176,7 @@ def parts_of(name: str, path: Path) -> tuple[Path, ...]:
     missing = [part for part in names if not (path.parent / part).is_file()]
     if names != [path.name] and (missing or not names):
         raise IncompleteCheckpoint(
-            f"{name} is split into {len(names):,} files, and {len(missing):,} of them are missing, first "
+            f"{name} lacks {len(missing):,} of the {len(names):,} files that it is split into, first "
             f"{missing[0] if missing else 'all'}; fetch the rest."
         )
     return tuple(path.parent / part for part in names)
