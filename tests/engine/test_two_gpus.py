@@ -236,7 +236,7 @@ def test_each_device_gets_its_memory_back(open_engine: Callable[..., LocalEngine
         seen = watch(engine, request, timeout=COMPILING)
         weights = {each.device: each.weight_bytes for each in seen.all(Loaded)}
         assert set(weights) == {"cuda:0", "cuda:1"}
-        for role, device in (("amateur", "cuda:1"), ("model", "cuda:0")):
+        for role, device in (("amateur", "cuda:1"), ("expert", "cuda:0")):
             engine.unload(role)
             gone = next(each for each in settle(engine, Unloaded) if isinstance(each, Unloaded))
             assert gone.before_bytes - gone.after_bytes >= 0.99 * weights[device]
