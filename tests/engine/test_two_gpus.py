@@ -195,7 +195,7 @@ def test_the_second_gpu_alone_does_what_the_first_does(
 
 
 @two_gpus
-@pytest.mark.parametrize("coding", sorted(CODINGS)[:4])
+@pytest.mark.parametrize("coding", ["awq", "awq g128", "gptq act-order", "gptq 8 bit"])
 def test_packed_codes_decode_on_the_second_gpu(
     coding: str, open_engine: Callable[..., LocalEngine], tmp_path: Path
 ) -> None:
