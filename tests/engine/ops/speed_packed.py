@@ -49,6 +49,8 @@ def store_as(kind: str) -> None:
         return form_of(kind, name) if coded and kind != "bfloat16" else None
 
     def codes(self: RandomWeights, names: list[str], rows: list[int], columns: int) -> CodeGroups | None:
+        if names[0].startswith("lm_head") and kind not in HEADS:
+            return None
         forms = [form_of(kind, name) for name in names]
         return stack(
             [random_groups(f, n, columns, device=self.device) for f, n in zip(forms, rows, strict=True)]
