@@ -45,8 +45,6 @@ GROUPS = {
     "group8m": GroupForm(8, 16, "own", outer=True),
 }
 """Codes in groups as Q4_0, Q4_K and Q8_0 have them, and Q4_K above Q6_K."""
-TENSOR_ALWAYS = {kind: form.chunk for kind, form in GROUPS.items()} | {"nf4": 128}
-"""Kinds that one token is multiplied by on tensor cores, too, and columns of a chunk."""
 BYTES = {"plain": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / NF4_BLOCK}
 BYTES |= {kind: form.nbytes(1, 2048) / 2048 for kind, form in GROUPS.items()}
 
@@ -97,7 +95,7 @@ MODELS = (
 def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
     """Cuts worth trying."""
     small = product.rows < 6000
-    if kind in TENSOR_ALWAYS:
+    if kind in GROUPS:
         yield from tensor_candidates(kind, product)
         return
     if tokens > 1:
@@ -106,7 +104,7 @@ def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
                 if n * tokens <= 64:
                     yield Config(n, k, warps)
         return
-    sizes = {"plain": (1, 2, 4), "int8": (2, 4, 8)}[kind]
+    sizes = {"plain": (1, 2, 4), "int8": (2, 4, 8), "nf4": (2, 4, 8)}[kind]
     for n in sizes if small else [2 * size for size in sizes[1:]]:
         tiles = [(512, 1), (512, 2), (1024, 2), (1024, 4)]
         if product.columns > 2048:
@@ -119,12 +117,12 @@ def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
 
 def tensor_candidates(kind: str, product: Product) -> Iterator[Config]:
     """Cuts for tensor cores worth trying, the same for any number of tokens."""
-    if kind in TENSOR_ALWAYS:
+    if kind in GROUPS:
         # For one token two chunks of a warp belong together.
         for n in (16, 32):
             for warps in (4, 8, 16) if product.rows < 6000 else (1, 2, 4, 8):
                 for chunks in (1, 2, 4):
-                    block = chunks * warps * TENSOR_ALWAYS[kind]
+                    block = chunks * warps * GROUPS[kind].chunk
                     if n * chunks <= 64 and block < 2 * product.columns:
                         yield Config(n, block, warps, tensor=True)
         return
@@ -308,7 +306,7 @@ def main() -> None:
     builds: dict[object, Future[None]] = {}
 
     def build(kind: str, product: Product, tokens: int, config: Config, overlap: bool = True) -> Future[None]:
-        if config.tensor and kind not in TENSOR_ALWAYS:  # one kernel serves eight tokens or fewer
+        if config.tensor and kind not in GROUPS:  # one kernel serves eight tokens or fewer
             tokens = 8 * ceil(tokens / 8)
         what = (kind, product, tokens, config, overlap)
         if what not in builds:
@@ -318,14 +316,14 @@ def main() -> None:
     def cuts(tokens: int, kind: str, product: Product) -> list[Config]:
         shape = (kind, tokens, product.rows, product.columns)
         found = [choose(*shape)]
-        if kind not in TENSOR_ALWAYS:
+        if kind not in GROUPS:
             found.append(choose(*shape, tensor=False))
         if tokens > 1:
             found += tensor_candidates(kind, product)
         if tokens == 1 or arguments.full:
             found += candidates(kind, tokens, product)
-        if chunk := TENSOR_ALWAYS.get(kind):
-            least = (2 if tokens == 1 else 1) * chunk  # columns of a warp
+        if form := GROUPS.get(kind):
+            least = (2 if tokens == 1 else 1) * form.chunk  # columns of a warp
             found = [c for c in found if not c.tensor or least <= c.block_k // c.warps <= 2 * least]
         return list(dict.fromkeys(found))
 

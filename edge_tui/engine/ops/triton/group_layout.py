@@ -75,16 +75,15 @@ def weights_matrix(
     UNITS: tl.constexpr,
     SIDE: tl.constexpr,
     WARPS: tl.constexpr,
-    WORDS: tl.constexpr,
     SLOTS: tl.constexpr,
     PARTS: tl.constexpr,
 ):
     """Lays numbers out as matrices for tensor cores, one for each unit, part and warp."""
     BLOCK_N: tl.constexpr = words.shape[0] // (UNITS * SIDE * WARPS)
-    PLACES: tl.constexpr = 2 * words.numel // (words.shape[0] * 4 * WORDS)  # columns of a word
-    DEEP: tl.constexpr = SIDE * WORDS * PLACES // (SLOTS * PARTS)  # columns of a slot and lane
+    PLACES: tl.constexpr = 2 * words.numel // (words.shape[0] * 4)  # columns of a lane
+    DEEP: tl.constexpr = SIDE * PLACES // (SLOTS * PARTS)  # those of a slot
     matrix = pairs(words, DTYPE).to(FLOAT)
-    matrix = tl.reshape(matrix, (BLOCK_N // 8, UNITS, SIDE, WARPS, 8, 4, WORDS * PLACES))
+    matrix = tl.reshape(matrix, (BLOCK_N // 8, UNITS, SIDE, WARPS, 8, 4, PLACES))
     matrix = tl.permute(matrix, (1, 3, 0, 4, 2, 6, 5))
     matrix = tl.reshape(matrix, (UNITS, WARPS, BLOCK_N, SLOTS, PARTS, DEEP // 4, 4, 4))
     matrix = tl.permute(matrix, (0, 4, 1, 2, 3, 5, 7, 6))

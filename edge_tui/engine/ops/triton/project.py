@@ -230,18 +230,14 @@ def project(
     width = packed.rows // 2 if gate else packed.rows
     if config is None:
         config = choose(packed.kind, tokens, packed.rows, columns)
-    # Tensor cores take both 16-bit types, and sixteen columns at once, from Ampere on.
-    able = INTERPRETED or capability(x.device) >= (8, 0)
-    if (
-        config.tensor
-        and packed.form is None
-        and not (able and x.dtype != torch.float32 and columns % NF4_BLOCK == 0)
-    ):
-        config = choose(packed.kind, tokens, packed.rows, columns, tensor=False)
-    tensor = config.tensor
-    if packed.form is not None or (packed.kind == "nf4" and tensor):
+    if packed.form is not None:
         project_groups(x, packed, out, norm, eps, gate, residual, config)
         return
+    # Tensor cores take both 16-bit types, and sixteen columns at once, from Ampere on.
+    able = INTERPRETED or capability(x.device) >= (8, 0)
+    if config.tensor and not (able and x.dtype != torch.float32 and columns % NF4_BLOCK == 0):
+        config = choose(packed.kind, tokens, packed.rows, columns, tensor=False)
+    tensor = config.tensor
     constants: dict[str, Any] = {
         "K": columns,
         "CODES": CODES[packed.kind],
@@ -258,13 +254,14 @@ def project(
         norm.view(torch.int32) if tensor and norm is not None else norm,
         residual,
         out,
+        levels(x.device) if packed.kind == "nf4" else None,
+        eps,
+        width,
     )
     grid = (triton.cdiv(width, config.block_n // (2 if gate else 1)),)
     if tensor:
         project_on_tensor_cores[grid](
             *arguments,
-            eps,
-            width,
             tokens,
             HALVES=triton.cdiv(tokens, 8),
             CHUNKS=config.block_k // (config.warps * CHUNK[packed.kind]),
@@ -274,8 +271,7 @@ def project(
             **constants,
         )
     else:
-        table = levels(x.device) if packed.kind == "nf4" else None
-        _project[grid](*arguments, table, eps, width, T=tokens, BLOCK_K=config.block_k, **constants)
+        _project[grid](*arguments, T=tokens, BLOCK_K=config.block_k, **constants)
 
 
 def embed(ids: Tensor, table: Tensor, out: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Unpacks words of quantised weights and their scales in registers: the part that matrix kernels share."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, misc, possibly-undefined"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, possibly-undefined"
 
 from __future__ import annotations
 
@@ -50,18 +50,6 @@ _NF4_TO_FLOAT: tl.constexpr = tl.constexpr("""{
 _PAIR_BF16: tl.constexpr = tl.constexpr("lop3.b32 $0, $1, 0x000F000F, 0x43004300, 0xEA;")
 _PAIR_FP16: tl.constexpr = tl.constexpr("lop3.b32 $0, $1, 0x000F000F, 0x64006400, 0xEA;")
 """`a & b | c` in one instruction, of which the compiler makes two."""
-
-_NF4_TO_PAIRS: tl.constexpr = tl.constexpr(
-    "{ .reg .b32 code, even, odd;"
-    + "".join(
-        f"shr.u32 code, $4, {8 * i + 4}; shfl.sync.idx.b32 even, $5, code, 0x101f, 0xffffffff;"
-        f"shr.u32 code, $4, {8 * i}; shfl.sync.idx.b32 odd, $5, code, 0x101f, 0xffffffff;"
-        f"prmt.b32 ${i}, even, odd, 0x5410;"
-        for i in range(4)
-    )
-    + "}"
-)
-"""The same with levels of 16 bits, two of which become a word."""
 
 LEAST = {"none": 0, "own": 1, "zero": 2}
 """Numbers of `GroupForm.least` for kernels."""
@@ -125,22 +113,6 @@ def digits(words, SHIFT: tl.constexpr, DTYPE: tl.constexpr):
         return tl.inline_asm_elementwise(_PAIR_FP16, "=r,r", [words >> SHIFT], tl.int32, is_pure=True, pack=1)
     else:
         return tl.inline_asm_elementwise(_PAIR_BF16, "=r,r", [words >> SHIFT], tl.int32, is_pure=True, pack=1)
-
-
-@triton.jit
-def level_pairs(words, levels, level):
-    """Looks the codes of NF4 up: four words of two levels each; `levels` has each level twice in a word."""
-    if not COMPILED:
-        parts = ()
-        for i in tl.static_range(4):
-            first = tl.load(levels + (words >> (8 * i + 4) & 15))
-            second = tl.load(levels + (words >> (8 * i) & 15))
-            parts = parts + ((first & 0xFFFF) | (second << 16),)  # noqa: RUF005 - Triton has no unpacking
-    else:
-        parts = tl.inline_asm_elementwise(
-            _NF4_TO_PAIRS, "=r,=r,=r,=r,r,r", [words, level], (tl.int32,) * 4, is_pure=True, pack=1
-        )
-    return tl.join(tl.join(parts[0], parts[2]), tl.join(parts[1], parts[3]))
 
 
 @triton.jit

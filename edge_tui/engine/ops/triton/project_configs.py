@@ -32,7 +32,7 @@ class Config:
 
 
 TOKENS = (1, 4, 5, 8)
-"""Numbers of tokens that were measured: one on plain cores, more on tensor cores; 4 bits always there."""
+"""Numbers of tokens that were measured: one on plain cores, more on tensor cores; groups always there."""
 
 _Cut = tuple[int, int, int]
 
@@ -65,18 +65,18 @@ _MEASURED: tuple[tuple[str, int, int, _Cut, _Cut, _Cut, _Cut], ...] = (
     ("int8", 9728, 896, (8, 512, 1), (16, 1024, 4), (16, 1024, 4), (16, 1024, 4)),
     ("int8", 16384, 2048, (16, 512, 2), (16, 512, 2), (16, 512, 2), (32, 512, 4)),
     ("int8", 37888, 3584, (8, 256, 1), (32, 512, 4), (32, 512, 4), (32, 512, 4)),
-    ("nf4", 896, 896, (16, 1024, 4), (16, 1024, 4), (16, 1024, 4), (16, 1024, 4)),
-    ("nf4", 896, 4864, (16, 2048, 16), (16, 2048, 16), (16, 2048, 16), (16, 2048, 16)),
-    ("nf4", 1152, 896, (16, 1024, 4), (16, 1024, 4), (16, 1024, 8), (16, 1024, 4)),
-    ("nf4", 2048, 2048, (16, 2048, 8), (16, 2048, 8), (16, 2048, 8), (16, 2048, 8)),
-    ("nf4", 2048, 8192, (16, 2048, 16), (16, 2048, 16), (16, 2048, 16), (16, 2048, 16)),
-    ("nf4", 3072, 2048, (16, 1024, 8), (16, 1024, 8), (16, 1024, 8), (16, 1024, 8)),
-    ("nf4", 3584, 3584, (16, 2048, 8), (16, 2048, 8), (16, 2048, 8), (16, 2048, 8)),
-    ("nf4", 3584, 18944, (16, 2048, 8), (16, 2048, 8), (16, 2048, 8), (16, 2048, 8)),
-    ("nf4", 4608, 3584, (16, 1024, 4), (16, 1024, 4), (16, 1024, 4), (16, 1024, 4)),
-    ("nf4", 9728, 896, (16, 512, 2), (16, 512, 2), (16, 512, 2), (16, 512, 2)),
-    ("nf4", 16384, 2048, (16, 512, 2), (16, 512, 2), (16, 512, 2), (16, 512, 2)),
-    ("nf4", 37888, 3584, (16, 128, 1), (16, 128, 1), (16, 128, 1), (16, 128, 1)),
+    ("nf4", 896, 896, (8, 1024, 2), (16, 1024, 4), (16, 1024, 4), (16, 1024, 4)),
+    ("nf4", 896, 4864, (8, 8192, 8), (16, 2048, 16), (16, 2048, 16), (16, 2048, 16)),
+    ("nf4", 1152, 896, (4, 512, 2), (16, 1024, 4), (16, 1024, 8), (16, 1024, 4)),
+    ("nf4", 2048, 2048, (2, 1024, 4), (16, 2048, 8), (16, 2048, 8), (16, 2048, 8)),
+    ("nf4", 2048, 8192, (8, 8192, 8), (16, 2048, 16), (16, 2048, 16), (16, 2048, 16)),
+    ("nf4", 3072, 2048, (2, 1024, 4), (16, 1024, 8), (16, 1024, 8), (16, 1024, 8)),
+    ("nf4", 3584, 3584, (8, 4096, 8), (16, 2048, 8), (16, 2048, 8), (16, 2048, 8)),
+    ("nf4", 3584, 18944, (4, 2048, 8), (16, 2048, 8), (16, 2048, 8), (16, 2048, 8)),
+    ("nf4", 4608, 3584, (4, 1024, 2), (16, 1024, 4), (16, 1024, 4), (16, 1024, 4)),
+    ("nf4", 9728, 896, (8, 1024, 4), (16, 512, 2), (16, 512, 2), (16, 512, 2)),
+    ("nf4", 16384, 2048, (8, 512, 1), (16, 512, 2), (16, 512, 2), (16, 512, 2)),
+    ("nf4", 37888, 3584, (8, 512, 2), (16, 128, 1), (16, 128, 1), (16, 128, 1)),
     ("plain", 896, 896, (4, 1024, 4), (16, 1024, 8), (16, 512, 4), (16, 512, 4)),
     ("plain", 896, 4864, (4, 8192, 8), (16, 1024, 8), (16, 1024, 8), (16, 1024, 8)),
     ("plain", 1152, 896, (4, 1024, 4), (16, 512, 4), (16, 512, 4), (16, 512, 4)),
@@ -95,9 +95,6 @@ _MEASURED: tuple[tuple[str, int, int, _Cut, _Cut, _Cut, _Cut], ...] = (
 )
 """A matrix's kind, `N` and `K`; then for each of `TOKENS` the fastest `block_n`, `block_k` and warps."""
 
-_PLAIN_CORES = ("plain", "int8")
-"""Kinds of which one token is multiplied on plain cores."""
-
 
 @cache
 def choose(kind: str, tokens: int, rows: int, columns: int, *, tensor: bool = True) -> Config:
@@ -108,11 +105,9 @@ def choose(kind: str, tokens: int, rows: int, columns: int, *, tensor: bool = Tr
         missing = tokens - tokens_measured
         return 8 * missing if missing > 0 else -missing
 
-    always = kind not in _PLAIN_CORES
-    column = min(range(len(TOKENS) if tensor or always else 1), key=lambda i: distance(TOKENS[i]))
+    groups = kind.startswith("group")  # on tensor cores alone
+    column = min(range(len(TOKENS) if tensor or groups else 1), key=lambda i: distance(TOKENS[i]))
     fitting = (row for row in _MEASURED if row[0] == kind)
     nearest = min(fitting, key=lambda row: abs(log(rows / row[1])) + abs(log(columns / row[2])))
     block_n, block_k, warps = nearest[3:][column]
-    if always and not tensor:  # NF4 in 32 bits; plain cores take fewer rows at once
-        block_n //= 4
-    return Config(block_n, block_k, warps, tensor=tensor and (always or column > 0))
+    return Config(block_n, block_k, warps, tensor=groups or column > 0)

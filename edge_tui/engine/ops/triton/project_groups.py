@@ -8,28 +8,25 @@ leaves with the subtrahend once a group, `S·Σ(c + q)·x − (c·S + M)·Σx`, 
 An `m16n8k16` product has eight columns, of which one token needs one. So a token has several, its slots: each
 holds the token in the words of one slot, and zeros elsewhere. One chain of products then runs over all slots
 into sums that keep groups apart, and each lane scales sums of its own, once for the whole chain. One token
-has eight slots, four have two. Squares for the norm are products of the tokens with themselves.
+has eight slots, four have two.
 
 Rows, chunks, lanes and warps lie as in `project_tensor`, and gate, residual and the norm's scale are treated
 alike; what `project` says of dependent launch and reproducible sums holds too. `code_groups.pack` lays the
 codes out: a lane loads 16 bytes of a row, and each of their words is, over four lanes, one group or a part of
-one. NF4 lies as bitsandbytes has it: a lane loads 8 bytes, two words one after the other, and four lanes hold
-a block with one absmax; its codes are looked up.
+one.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, index, possibly-undefined"
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
 import triton.language as tl
 
-from edge_tui.engine.ops.group_form import OUTER, GroupForm
-from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS
+from edge_tui.engine.ops.group_form import OUTER
 from edge_tui.engine.ops.triton.group_layout import masked, over_sums, scaled, tokens_matrix, weights_matrix
 from edge_tui.engine.ops.triton.launch import COMPILED, after_others, chain
 from edge_tui.engine.ops.triton.project_codes import (
@@ -37,11 +34,9 @@ from edge_tui.engine.ops.triton.project_codes import (
     NONE,
     OWN,
     digits,
-    lane_level,
-    level_pairs,
     stored_factors,
 )
-from edge_tui.engine.ops.triton.project_tensor import finish, own_rows, tile_rows
+from edge_tui.engine.ops.triton.project_tensor import finish, own_rows, pairs, tile_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +57,6 @@ def project_groups_on_tensor_cores(
     norm,
     residual,
     out,
-    levels,  # of NF4, each twice in a word, or None
     eps,
     width,  # of `out`
     tokens,
@@ -88,17 +82,16 @@ def project_groups_on_tensor_cores(
     HALVES: tl.constexpr = (TOKENS + 7) // 8
     SLOTS: tl.constexpr = 8 * HALVES // TOKENS  # columns of a product that a token has
     CODES: tl.constexpr = 32 // BITS  # of a word
-    WORDS: tl.constexpr = 4 if levels is None else 2  # of a lane, one after the other
-    CHUNK: tl.constexpr = 4 * WORDS * CODES  # columns of four lanes
-    SIDE: tl.constexpr = max(SLOTS, 4) // WORDS  # chunks of a unit
+    CHUNK: tl.constexpr = 16 * CODES  # columns of four lanes with four words each
+    SIDE: tl.constexpr = 2 if SLOTS == 8 else 1  # chunks of a unit
     SHARE: tl.constexpr = GROUP // (4 * CODES)  # words of a group, in each of four lanes
     RUN: tl.constexpr = min(SHARE, max(4 // SLOTS, 1))  # words of a slot
-    PARTS: tl.constexpr = WORDS * SIDE // (SLOTS * RUN)  # of a unit, with sums of their own
+    PARTS: tl.constexpr = 4 * SIDE // (SLOTS * RUN)  # of a unit, with sums of their own
     OWN_SCALES: tl.constexpr = 2 if SLOTS == 8 and SHARE == 1 else PARTS  # of a lane, for a row of a unit
     TILES: tl.constexpr = BLOCK_N // 16
     BATCH: tl.constexpr = UNITS * PARTS * WARPS
     DEPTH: tl.constexpr = SLOTS * RUN * 4 * CODES  # columns of a product
-    TOTAL: tl.constexpr = SPAN // (4 * WORDS)  # chunks of a row
+    TOTAL: tl.constexpr = SPAN // 16  # chunks of a row
     GROUPS: tl.constexpr = TOTAL * CHUNK // GROUP
     SPANS: tl.constexpr = (TOTAL * CHUNK + _SPAN - 1) // _SPAN
     STRIDE: tl.constexpr = UNITS * WARPS
@@ -107,18 +100,16 @@ def project_groups_on_tensor_cores(
     ONE: tl.constexpr = 0x3C003C00 if tl.float16 == DTYPE else 0x3F803F80  # twice
     PLUS: tl.constexpr = 1024 if tl.float16 == DTYPE else 128  # to each digit
     MARKS: tl.constexpr = PLUS if BITS == 4 else 17 * PLUS
-    BASE: tl.constexpr = 0 if levels is not None else MARKS + (1 << (BITS - 1)) if LEAST == NONE else MARKS
+    BASE: tl.constexpr = MARKS + (1 << (BITS - 1)) if LEAST == NONE else MARKS
 
     # A tile lies as [16 rows, half of them, unit, chunk, warp, row; lane, word], folded into two axes.
     line = tl.arange(0, BLOCK_N * STRIDE * SIDE)
     row = tile_rows(line, width, GATE, BLOCK_N, STRIDE * SIDE)
     unit = line // (8 * WARPS * SIDE) % UNITS * WARPS + line // 8 % WARPS
     chunk = (unit * SIDE + line // (8 * WARPS) % SIDE)[:, None]
-    word = tl.multiple_of(tl.arange(0, 4 * WORDS), WORDS)[None, :]
+    word = tl.multiple_of(tl.arange(0, 16), 4)[None, :]
     rows = weight + row * SPAN
-    tile = tl.load(
-        rows + (chunk * (4 * WORDS) + word), mask=chunk < TOTAL, other=0, eviction_policy="evict_first"
-    )
+    tile = tl.load(rows + (chunk * 16 + word), mask=chunk < TOTAL, other=0, eviction_policy="evict_first")
     # Scales lie as [16 rows, half of them, unit, warp, row; lane, its own].
     line = tl.arange(0, BLOCK_N * STRIDE)
     row = tile_rows(line, width, GATE, BLOCK_N, STRIDE)
@@ -141,9 +132,6 @@ def project_groups_on_tensor_cores(
         outers = outer + row * SPANS
         span = unit * (SIDE * CHUNK) // _SPAN + same
         wide = tl.load(outers + span, mask=span < SPANS, other=0)
-    level = 0
-    if levels is not None and COMPILED:
-        level = lane_level(levels)
     after_others(DEPENDENT)
 
     # Tokens lie as [half, unit, part, word of a slot, warp, column of the product; lane, two columns].
@@ -153,19 +141,14 @@ def project_groups_on_tensor_cores(
     unit = line // (8 * WARPS * RUN * PARTS) % UNITS * WARPS + line // 8 % WARPS
     run = place // (8 // SLOTS) * (PARTS * RUN) + line // (8 * WARPS) % (PARTS * RUN)
     two = tl.arange(0, 2 * CODES)
-    if levels is None:  # a word of the next lane follows
-        run = run * (2 * CODES)
-    else:  # the next word of the lane follows
-        run = run // WORDS * (CHUNK // 2) + run % WORDS * (CODES // 2)
-        two = two // (CODES // 2) * (WORDS * CODES // 2) + two % (CODES // 2)
     two = tl.max_contiguous(tl.multiple_of(two, CODES // 2), CODES // 2)
-    pair = (unit * (SIDE * CHUNK // 2) + run)[:, None] + two[None, :]
+    pair = (unit * (SIDE * CHUNK // 2) + run * (2 * CODES))[:, None] + two[None, :]
     value = tl.load(x + token * (K // 2) + pair, mask=(token < tokens) & (pair < K // 2), other=0)
     gain = 0
     squares = 0.0
     if norm is not None:
         gain = tl.load(norm + pair, mask=pair < K // 2, other=0)
-        squares = tl.zeros((BATCH, 16, HALVES * 8), tl.float32)
+        squares = tl.zeros((HALVES, WARPS, 8, 4), tl.float32)
     sums = tl.zeros((BATCH, BLOCK_N, HALVES * 8), tl.float32)
     base = tl.full((BATCH, 16, DEPTH // SLOTS), -BASE, FLOAT)
     slot = tl.reshape(tl.arange(0, SLOTS), (1, SLOTS, 1, 1, 1))
@@ -174,7 +157,7 @@ def project_groups_on_tensor_cores(
     for at in range(0, TOTAL, STRIDE * SIDE):
         coming = at + STRIDE * SIDE + chunk
         ahead = tl.load(
-            rows + (coming * (4 * WORDS) + word), mask=coming < TOTAL, other=0, eviction_policy="evict_first"
+            rows + (coming * 16 + word), mask=coming < TOTAL, other=0, eviction_policy="evict_first"
         )
         next_group = (at + STRIDE * SIDE) * CHUNK // GROUP + group
         factor_ahead = tl.load(scales + next_group, mask=next_group < GROUPS, other=0)
@@ -189,38 +172,28 @@ def project_groups_on_tensor_cores(
         gain_ahead = 0
         if norm is not None:
             gain_ahead = tl.load(norm + next_pair, mask=next_pair < K // 2, other=0)
-            each = tl.reshape(value, (HALVES * UNITS * PARTS * RUN, 1, WARPS, 8, 2 * CODES))
-            x_tile = tokens_matrix(each, DTYPE, HALVES, UNITS, WARPS, PARTS, RUN)
-            turned = tl.reshape(tl.permute(x_tile, (0, 2, 1)), (BATCH, 1, HALVES * 8, DEPTH // SLOTS))
-            turned = tl.broadcast_to(turned, (BATCH, 2 // HALVES, HALVES * 8, DEPTH // SLOTS))
-            squares = tl.dot(tl.reshape(turned, (BATCH, 16, DEPTH // SLOTS)), x_tile, squares)
+            loud = pairs(value, DTYPE).to(tl.float32)
+            square = tl.reshape(loud * loud, (HALVES, UNITS * PARTS * RUN, WARPS, 8, 4, CODES))
+            squares += tl.sum(tl.sum(square, axis=5), axis=1)
             value = scaled(value, gain, DTYPE)
         each = tl.reshape(value, (HALVES * UNITS * PARTS * RUN, 1, WARPS, 8, 2 * CODES))
         x_tile = tokens_matrix(each, DTYPE, HALVES, UNITS, WARPS, PARTS, RUN)
-        marks = 0.0
-        if levels is None:
-            marks = tl.reshape(tl.dot(base, x_tile), (BATCH, 1, 16, HALVES * 8))
-            marks = tl.broadcast_to(marks, (BATCH, TILES, 16, HALVES * 8))
-            marks = tl.reshape(marks, (BATCH, BLOCK_N, HALVES * 8))
+        marks = tl.reshape(tl.dot(base, x_tile), (BATCH, 1, 16, HALVES * 8))
+        marks = tl.broadcast_to(marks, (BATCH, TILES, 16, HALVES * 8))
+        marks = tl.reshape(marks, (BATCH, BLOCK_N, HALVES * 8))
         # In the columns of another slot there are zeros.
         x_tile = tokens_matrix(masked(each, here, DTYPE), DTYPE, HALVES, UNITS, WARPS, PARTS, RUN)
-        if levels is not None:
-            matrix = level_pairs(tile, levels, level)
-            matrix = weights_matrix(matrix, DTYPE, FLOAT, UNITS, SIDE, WARPS, WORDS, SLOTS, PARTS)
-            products = tl.dot(matrix, x_tile)
+        # Two digits a word and shift: those of bits 0, 8 … are the first half of the columns, then 4, 12.
+        low = tl.join(digits(tile, 0, DTYPE), digits(tile, 8, DTYPE))
+        high = tl.join(digits(tile, 4, DTYPE), digits(tile, 12, DTYPE))
+        if BITS == 4:
+            matrix = weights_matrix(tl.join(low, high), DTYPE, FLOAT, UNITS, SIDE, WARPS, SLOTS, PARTS)
+            products = tl.dot(matrix, x_tile, marks)
         else:
-            # Two digits a word and shift: those of bits 0, 8 … are the first half of the columns.
-            low = tl.join(digits(tile, 0, DTYPE), digits(tile, 8, DTYPE))
-            high = tl.join(digits(tile, 4, DTYPE), digits(tile, 12, DTYPE))
-            if BITS == 4:
-                matrix = tl.join(low, high)
-                matrix = weights_matrix(matrix, DTYPE, FLOAT, UNITS, SIDE, WARPS, WORDS, SLOTS, PARTS)
-                products = tl.dot(matrix, x_tile, marks)
-            else:
-                matrix = weights_matrix(high, DTYPE, FLOAT, UNITS, SIDE, WARPS, WORDS, SLOTS, PARTS)
-                products = tl.dot(matrix, x_tile) * 16.0 + marks
-                matrix = weights_matrix(low, DTYPE, FLOAT, UNITS, SIDE, WARPS, WORDS, SLOTS, PARTS)
-                products = tl.dot(matrix, x_tile, products)
+            matrix = weights_matrix(high, DTYPE, FLOAT, UNITS, SIDE, WARPS, SLOTS, PARTS)
+            products = tl.dot(matrix, x_tile) * 16.0 + marks
+            matrix = weights_matrix(low, DTYPE, FLOAT, UNITS, SIDE, WARPS, SLOTS, PARTS)
+            products = tl.dot(matrix, x_tile, products)
         each = wide
         if outer is not None:
             each = tl.broadcast_to(wide[:, :, None], (BLOCK_N * STRIDE, 4, OWN_SCALES))
@@ -246,23 +219,10 @@ def project_groups_on_tensor_cores(
     y = tl.reshape(tl.sum(tl.sum(y, axis=3), axis=0), (BLOCK_N, TOKENS))
     size = 0.0
     if norm is not None:
-        diagonal = tl.arange(0, 16)[:, None] == tl.arange(0, HALVES * 8)[None, :]
-        size = tl.where(diagonal[None, :, :], squares, 0.0)
-        size = tl.reshape(size, (UNITS * PARTS, WARPS, 16, HALVES, SLOTS, TOKENS // HALVES))
-        size = tl.permute(tl.sum(size, axis=0), (0, 2, 4, 1, 3))
-        size = tl.sum(tl.reshape(size, (WARPS, TOKENS, 16 * SLOTS)), axis=2)
-        size = tl.sum(size, axis=0)
+        size = tl.reshape(tl.sum(tl.sum(squares, axis=3), axis=1), (HALVES, SLOTS, TOKENS // HALVES))
+        size = tl.reshape(tl.sum(size, axis=1), (TOKENS,))
     place, own = own_rows(width, GATE, BLOCK_N)
     finish(y, place, own, size, bias, norm, residual, out, eps, width, tokens, K, TOKENS, ROOM, GATE, BLOCK_N)
-
-
-_NF4 = GroupForm(4, NF4_BLOCK)
-
-
-@cache
-def level_words(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Returns the 16 levels of NF4, each as two numbers of 16 bits in a word; the first call waits."""
-    return torch.tensor(NF4_LEVELS, device=device).to(dtype).repeat_interleave(2).view(torch.int32)
 
 
 _SIDE_BY_SIDE = {1: torch.int16, 2: torch.int32}
@@ -298,17 +258,14 @@ def project_groups(
         residual: …
         config: A cut for tensor cores, its `block_k` a multiple of the warps' chunks.
     """
-    form = packed.form or _NF4
+    form = packed.form
+    assert form is not None
     assert packed.scale is not None
     tokens, columns = x.shape
     width = packed.rows // 2 if gate else packed.rows
-    weight, scale, levels = packed.weight, packed.scale, None
-    if packed.form is None:
-        weight = weight.view(-1).view(torch.int32).view(packed.rows, -1)
-        scale, levels = scale.view(packed.rows, -1, 1), level_words(x.device, x.dtype)
     constants: dict[str, Any] = {
         "K": columns,
-        "SPAN": weight.shape[1],
+        "SPAN": packed.weight.shape[1],
         "TOKENS": triton.next_power_of_2(tokens),
         "DTYPE": {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[x.dtype],
         "BITS": form.bits,
@@ -324,14 +281,13 @@ def project_groups(
     grid = (triton.cdiv(width, config.block_n // (2 if gate else 1)),)
     project_groups_on_tensor_cores[grid](
         x.view(torch.int32),
-        weight,
-        elements(scale),
+        packed.weight,
+        elements(packed.scale),
         None if packed.outer is None else elements(packed.outer),
         packed.bias,
         None if norm is None else norm.view(torch.int32),
         residual,
         out,
-        levels,
         eps,
         width,
         tokens,
