@@ -27,6 +27,6 @@ class DynamicTemperature(Filter):
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Divides z by the temperature of its entropy; 0 keeps the argmax alone."""
-        doubt = (rows.logit_entropy(z) / rows.count(z).log()).nan_to_num(0.0)  # one candidate: 0 / 0
+        doubt = rows.evenness(z)
         low, high = p["dynatemp_low"], p["dynatemp_high"]
         return scale(z, low + (high - low) * doubt ** p["dynatemp_exponent"])

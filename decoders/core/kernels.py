@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Statistic: TypeAlias = Literal[
-    "greatest", "total", "count", "entropy", "spread", "log_sum_exp", "logit_entropy"
-]
+Statistic: TypeAlias = Literal["greatest", "total", "count", "entropy", "spread", "log_sum_exp", "evenness"]
 """A number of a row, as the function of `rows` of that name computes it."""
 Noise: TypeAlias = Literal["bits", "uniform", "gumbel"]
 """Random numbers, as the method of `Rng` of that name computes them."""

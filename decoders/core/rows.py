@@ -69,10 +69,16 @@ def entropy(prob: Tensor) -> Tensor:
     return terms.sum(-1, keepdim=True)
 
 
-def logit_entropy(z: Tensor) -> Tensor:
-    """Computes the entropy of the probabilities of logits float32 `[…, V]`, `[…, 1]` (nats)."""
+def evenness(z: Tensor) -> Tensor:
+    """Computes the entropy of logits `[…, V]` over the logarithm of their candidates' number, `[…, 1]`.
+
+    It is 1 where all candidates are equally likely, 0 where there is one or none (Pielou, 1966).
+    """
     kernels = for_rows(z)
-    return entropy(z.softmax(-1)) if kernels is None else kernels.statistic(z, "logit_entropy")
+    if kernels is not None:
+        return kernels.statistic(z, "evenness")
+    number = count(z)
+    return (entropy(z.softmax(-1)) / number.log()).masked_fill(number <= 1, 0.0)
 
 
 def spread(z: Tensor) -> Tensor:

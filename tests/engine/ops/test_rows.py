@@ -34,7 +34,7 @@ FUNCTIONS = [
     rows.total,
     rows.count,
     rows.entropy,
-    rows.logit_entropy,
+    rows.evenness,
     rows.spread,
 ]
 WIDTHS = [5, 2_500, *(pytest.param(width, marks=pytest.mark.gpu) for width in (128_256, 151_936))]

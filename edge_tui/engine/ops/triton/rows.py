@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
     from edge_tui.decoders.core.kernels import Statistic
 
-_GREATEST, _TOTAL, _COUNT, _ENTROPY, _SPREAD, _LOG_SUM_EXP, _LOGIT_ENTROPY = (
+_GREATEST, _TOTAL, _COUNT, _ENTROPY, _SPREAD, _LOG_SUM_EXP, _EVENNESS = (
     tl.constexpr(number) for number in range(7)
 )
+_WIDE = tl.constexpr(4)
+"""Most numbers of a part."""
 _KINDS: dict[Statistic, tl.constexpr] = {
     "greatest": _GREATEST,
     "total": _TOTAL,
@@ -33,7 +35,7 @@ _KINDS: dict[Statistic, tl.constexpr] = {
     "entropy": _ENTROPY,
     "spread": _SPREAD,
     "log_sum_exp": _LOG_SUM_EXP,
-    "logit_entropy": _LOGIT_ENTROPY,
+    "evenness": _EVENNESS,
 }
 
 
@@ -57,7 +59,7 @@ def _part_kernel(x, stride, parts, V, KIND: tl.constexpr, BLOCK: tl.constexpr, D
     """Leaves a program's part: a sum; count, mean and squared deviations; or greatest, weight and depth."""
     after_others(DEPENDENT)
     blocks, row = tl.num_programs(0), tl.program_id(1)
-    mine = parts + 3 * row * blocks + tl.program_id(0)
+    mine = parts + _WIDE * row * blocks + tl.program_id(0)
     if KIND == _TOTAL or KIND == _ENTROPY:  # noqa: SIM109 - Triton has no tuples of constants
         x = load_block(x, stride, V, 0.0, BLOCK)
         if KIND == _ENTROPY:
@@ -84,15 +86,16 @@ def _part_kernel(x, stride, parts, V, KIND: tl.constexpr, BLOCK: tl.constexpr, D
             weight = tl.where(removed, 0.0, tl.exp(depth))
             tl.store(mine, peak)
             tl.store(mine + blocks, tl.sum(weight, 0))
-            if KIND == _LOGIT_ENTROPY:
+            if KIND == _EVENNESS:
                 tl.store(mine + 2 * blocks, tl.sum(depth * weight, 0))
+                tl.store(mine + 3 * blocks, number)
 
 
 @triton.jit
 def _greatest_and_weight(parts, row, blocks, PARTS: tl.constexpr):
     """Puts together a row's greatest logit, and the sum of its weights below that."""
     numbers = tl.arange(0, PARTS)
-    there, inside = parts + 3 * row * blocks + numbers, numbers < blocks
+    there, inside = parts + _WIDE * row * blocks + numbers, numbers < blocks
     peak = tl.load(there, mask=inside, other=-INF)
     weight = tl.load(there + blocks, mask=inside, other=0.0)
     top = tl.max(peak, 0)
@@ -105,13 +108,13 @@ def _total_kernel(parts, out, blocks, KIND: tl.constexpr, PARTS: tl.constexpr, D
     """Puts a row's parts together."""
     after_others(DEPENDENT)
     row, numbers = tl.program_id(0), tl.arange(0, PARTS)
-    there, inside = parts + 3 * row * blocks + numbers, numbers < blocks
+    there, inside = parts + _WIDE * row * blocks + numbers, numbers < blocks
     if KIND == _GREATEST:
         result = _greatest(tl.load(there, mask=inside, other=-INF))
     elif KIND == _LOG_SUM_EXP:
         top, weight = _greatest_and_weight(parts, row, blocks, PARTS)
         result = top + tl.log(weight)
-    elif KIND == _LOGIT_ENTROPY:
+    elif KIND == _EVENNESS:
         top, weight = _greatest_and_weight(parts, row, blocks, PARTS)
         peak = tl.load(there, mask=inside, other=-INF)
         own, deep = (
@@ -119,7 +122,9 @@ def _total_kernel(parts, out, blocks, KIND: tl.constexpr, PARTS: tl.constexpr, D
             tl.load(there + 2 * blocks, mask=inside, other=0.0),
         )
         below = tl.where(peak == -INF, 0.0, peak - top)
-        result = tl.log(weight) - tl.sum(tl.exp(below) * (deep + below * own), 0) / weight
+        entropy = tl.log(weight) - tl.sum(tl.exp(below) * (deep + below * own), 0) / weight
+        number = tl.sum(tl.load(there + 3 * blocks, mask=inside, other=0.0), 0)
+        result = tl.where(number <= 1.0, 0.0, entropy / tl.log(number))
     else:
         part = tl.load(there, mask=inside, other=0.0)
         result = tl.sum(part, 0)
@@ -169,7 +174,7 @@ def _reach_kernel(
     """Counts the blocks that a share of a row's sum covers, then the numbers in the one where it ends."""
     after_others(DEPENDENT)
     row, numbers = tl.program_id(0), tl.arange(0, PARTS)
-    part = tl.load(parts + 3 * row * blocks + numbers, mask=numbers < blocks, other=0.0)
+    part = tl.load(parts + _WIDE * row * blocks + numbers, mask=numbers < blocks, other=0.0)
     goal = tl.load(share + row) * tl.sum(part, 0)
     covered = tl.sum(((tl.cumsum(part, 0) <= goal) & (numbers < blocks)).to(tl.int32), 0)
     before = tl.sum(tl.where(numbers < covered, part, 0.0), 0)
@@ -245,7 +250,7 @@ def reach(weight: Tensor, share: Tensor) -> Tensor:
 
 
 def _parts_of(cut: Cut, kind: tl.constexpr) -> Tensor:
-    """Computes what the programs leave, float32 `[R, 3, blocks]`."""
-    parts = cut.empty(cut.grid[1], 3, cut.blocks)
+    """Computes what the programs leave, float32 `[R, 4, blocks]`."""
+    parts = cut.empty(cut.grid[1], _WIDE.value, cut.blocks)
     _part_kernel[cut.grid](cut.flat, cut.stride, parts, cut.width, KIND=kind, **cut.first)
     return parts
