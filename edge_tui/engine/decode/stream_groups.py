@@ -8,6 +8,7 @@ masks differ. Streams of different models stay forwards of their own.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakMethod
 
 from edge_tui.decoders.base import Output
 from edge_tui.engine.decode.away_forward import AwayForward, Spans
@@ -76,7 +77,14 @@ class StreamGroup:
         self._rows = rows
         self._device, self._home = model.info.device, home or model.info.device
         self.is_away = self._device != self._home
-        self._away = AwayForward(self._compute, self._device, self._home)
+        compute = WeakMethod(self._compute)  # in a circle, a context outlives its run by a collection
+
+        def compute_there(tokens: Tensor, parent: Tensor | None) -> Tensor:
+            here = compute()
+            assert here is not None, "who starts a forward is there"
+            return here(tokens, parent)
+
+        self._away = AwayForward(compute_there, self._device, self._home)
 
     @property
     def context(self) -> Context:

@@ -106,7 +106,7 @@ def check_run(engine: LocalEngine, strategy: str, length: int, seed: int) -> Non
 
 @pytest.mark.parametrize("strategy", [*SAMPLERS, *CHAINS])
 def test_the_token_taken_has_the_best_sum(strategy: str, engine: LocalEngine) -> None:
-    check_run(engine, strategy, 8, 11)
+    check_run(engine, strategy, 5, 11)
 
 
 @pytest.mark.proof
@@ -291,7 +291,7 @@ def test_a_run_opens_its_context_when_those_before_it_are_gone(specs: dict[str, 
         explain(engine, earlier, first, index)
     assert held() == 2, "one about another opens one, for all questions"
     watch(engine, request)
-    assert held() == 1, "and the next run drops it"
+    until(lambda: held() == 1)  # the next run drops it; the engine's thread may hold it a moment longer
     explain(engine, earlier, first, 5)
     watch(engine, replace(request, max_length=600))
     assert held_at_opening == [0, 1, 1, 0]
