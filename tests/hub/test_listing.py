@@ -3,7 +3,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -151,13 +151,23 @@ def test_other_architectures_go_to_the_other_tier(cache: Path, tmp_path: Path) -
     assert local_models([folder])[-1].tier == "transformers"
 
 
-@pytest.mark.proof
-def test_a_full_cache_is_listed_quickly(cache: Path) -> None:
-    for n in range(30):
+def test_a_file_is_opened_once_to_be_listed(cache: Path) -> None:
+    """A full cache is listed while one looks at it: with every file read again and again it would not be."""
+    for n in range(3):
         snapshot(cache, f"org/m{n}", shards=2)
-    began = time.perf_counter()
-    assert sum(model.ready for model in local_models()) == 32
-    assert time.perf_counter() - began < 1.0
+    opened: list[str] | None = []
+
+    def note(event: str, given: tuple[object, ...]) -> None:
+        if opened is not None and event == "open":
+            opened.append(str(given[0]))
+
+    sys.addaudithook(note)  # for as long as the process lives
+    models = local_models()
+    files, opened = opened, None
+    assert sum(model.ready for model in models) == 5
+    times = Counter(file for file in files if file.startswith(str(cache)) and "/snapshots/" in file)
+    assert sum(file.endswith("config.json") for file in times) >= 3
+    assert set(times.values()) == {1}
 
 
 def test_the_estimate_reserves_what_a_load_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
