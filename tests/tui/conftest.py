@@ -14,6 +14,7 @@ from edge_tui.engine.port import ModelSpec
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.session import Session
 from edge_tui.tui.widgets.message_line import Kind, MessageLine
+from tests.tui import parsed_css
 from tests.tui.engines import FixedTelemetry, PictureEngine, ticking
 from tests.tui.rendered import SAID, idle
 
@@ -32,6 +33,11 @@ def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr("textual.pilot.wait_for_idle", idle)
     monkeypatch.setattr("textual.app.wait_for_idle", idle)
+
+
+@pytest.fixture(autouse=True)
+def _parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("textual.css.stylesheet.parse", parsed_css.parse)
 
 
 @pytest.fixture(autouse=True)

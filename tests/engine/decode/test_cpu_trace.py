@@ -50,7 +50,7 @@ TURNED = {
     "min_p": 0.05,
     "sample": 1.0,
 }
-STEPS = 24
+STEPS = 16
 Records = list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
 
 
@@ -169,9 +169,9 @@ def test_parameters_turned_on_the_way(
     """Away from neutral, to another value, and back: a trace for the first holds no other."""
 
     def turn(of: Generation, i: int) -> None:
-        if i in (5, 9, 14):
-            of.runner.table.set("temperature", {5: 0.3, 9: 2.5, 14: 1.0}[i])
-            of.runner.table.set("repetition_penalty", {5: 1.0, 9: 1.8, 14: 1.0}[i])
+        if i in (4, 7, 11):
+            of.runner.table.set("temperature", {4: 0.3, 7: 2.5, 11: 1.0}[i])
+            of.runner.table.set("repetition_penalty", {4: 1.0, 7: 1.8, 11: 1.0}[i])
 
     decoder, one = decoders.find("top_p"), model(folder, 320)
     compiled, plain = both(monkeypatch, decoder, lambda: records(generation(decoder, one, {}), turn))
@@ -179,7 +179,7 @@ def test_parameters_turned_on_the_way(
     assert calls.count(False) == 2  # the first step of each new kind, which is inspected
     assert same(compiled, plain)
     assert not same(compiled, still)
-    assert [int(ints[0, 4]) for ints, _ in compiled] == [0] * 5 + [2] * 4 + [4] * 5 + [6] * (STEPS - 14)
+    assert [int(ints[0, 4]) for ints, _ in compiled] == [0] * 4 + [2] * 3 + [4] * 4 + [6] * (STEPS - 11)
 
 
 def test_a_step_is_written_down_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def some(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", each)
 
 
-@some("greedy", "typical", "auto", MIXED)
+@some("greedy", "typical", "auto", "xtc", MIXED)
 def test_steps_agree(name: str) -> None:
     """Odd sizes, more programs than one, counts that grow, logits wider than the vocabulary."""
     values = {**PENALTIES, "do_sample": 1, "top_k": 9, "top_p": 0.8, "min_p": 0.02, "typical_p": 0.7}
