@@ -214,7 +214,7 @@ def test_a_body_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(request_checks, "BODY_SECONDS", 0.2)
     host, port = locked.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         head = f"POST /infer HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n"
         connection.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
         assert b" 408 " in connection.recv(100)
@@ -312,7 +312,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr("edge_tui.serve.header_limits.HEAD_SECONDS", 0.3)
     host, port = locked.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as wire:
+    with socket.create_connection((host, int(port)), timeout=60) as wire:
         wire.sendall(said)
         late = b"".join(iter(lambda: wire.recv(1000), b""))  # until it has hung up
         assert late[:12] == (b"HTTP/1.1 408" if said else b"")
@@ -320,7 +320,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(
 
 def test_a_connection_may_rest_between_requests(locked: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     host, port = locked.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as wire:
+    with socket.create_connection((host, int(port)), timeout=60) as wire:
         for _ in range(2):
             wire.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             said = b""
@@ -337,7 +337,7 @@ def test_a_connection_may_rest_between_requests(locked: Running, monkeypatch: py
 def test_a_head_without_end_is_hung_up_on(locked: Running, head: str) -> None:
     host, port = locked.url.removeprefix("http://").split(":")
     piece = b"x-more: " + b"x" * 1000 + (b"\r\n" if head == "lines" else b"")
-    with socket.create_connection((host, int(port)), timeout=10) as wire:
+    with socket.create_connection((host, int(port)), timeout=60) as wire:
         wire.sendall(b"POST /infer HTTP/1.1\r\nHost: localhost\r\n")
         sent = 0
         with suppress(ConnectionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
@@ -10,6 +11,7 @@ from textual.constants import MAX_FPS
 from textual.widgets import Input, OptionList, TextArea
 
 from edge_tui.tui.pacing import Pacer
+from tests.waiting import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,13 +69,12 @@ async def _handled() -> None:
         await asyncio.sleep(0)
 
 
-async def until(pilot: Pilot[Any], look: Callable[[], object]) -> None:
-    """Waits for something to hold."""
-    for _ in range(1200):
-        if look():
-            return
+async def until(pilot: Pilot[Any], look: Callable[[], object], what: str = "it") -> None:
+    """Waits for something to hold; the deadline only ends a test that hangs."""
+    end = time.monotonic() + min(60.0, LONGEST)
+    while not look():
+        assert time.monotonic() < end, f"{what} never came:\n" + "\n".join(lines(pilot.app))
         await pilot.pause(0.025)
-    raise AssertionError("it never came:\n" + "\n".join(lines(pilot.app)))
 
 
 def is_open(app: App[Any], screen: type[Screen[Any]]) -> bool:
@@ -85,18 +86,19 @@ def is_open(app: App[Any], screen: type[Screen[Any]]) -> bool:
 
 
 async def settle(pilot: Any, calm: bool = True) -> None:
-    """Waits until two frames a tick apart are the same, and nothing is under way that could change them.
+    """Waits until two frames a tick apart are the same, and at neither was anything under way.
 
-    No cursor blinks where it is to be `calm`.
+    What ends just before a frame may show on the next one only. No cursor blinks where it is to be `calm`.
     """
     app = pilot.app
     for field in (*app.screen.query(Input), *app.screen.query(TextArea)) if calm else ():
         field.cursor_blink = False
-    before: list[Strip] = []
-    for _ in range(100):
+    before: list[Strip] | None = None
+    end = time.monotonic() + min(60.0, LONGEST)
+    while time.monotonic() < end:
         await pilot.pause(Pacer.TICK)
-        now = strips(app)
-        if now == before and not app.session.unpainted and not due(app):
+        now = None if app.session.unpainted or due(app) else strips(app)
+        if now is not None and now == before:
             return
         before = now
     raise AssertionError(f"the screen does not come to rest, {due(app)}:\n" + "\n".join(lines(app)))

@@ -56,11 +56,17 @@ class Terminal:
             if len(self.raw) == before:
                 break
 
-    def see(self, pattern: str, seconds: float = 20.0) -> Any:
+    def end(self) -> int | None:
+        """Reads until the process has ended, and returns its status; a signal's end has none."""
+        self.until(lambda: not self.child.isalive(), "the end")
+        self.read()
+        return self.child.exitstatus
+
+    def see(self, pattern: str, seconds: float = 60.0) -> Any:
         """Waits until the screen shows a pattern."""
         return self.until(lambda: re.search(pattern, self.text), pattern, seconds)
 
-    def until(self, look: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+    def until(self, look: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
         """Waits until `look` finds something, and returns it."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -131,11 +137,7 @@ def test_a_whole_sitting(terminal: Callable[..., Terminal]) -> None:
     sitting.see(r"edge-tui\s+demo/amateur", 30)
 
     sitting.press("\x11")
-    deadline = time.monotonic() + 5
-    while sitting.child.isalive() and time.monotonic() < deadline:
-        sitting.read()
-    sitting.read()
-    assert sitting.child.exitstatus == 0
+    assert sitting.end() == 0
     assert b"\x1b[?1049l" in sitting.raw[-4000:]
     assert b"\x1b[?25h" in sitting.raw[-4000:]
     assert b"Traceback" not in sitting.raw

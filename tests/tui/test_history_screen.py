@@ -121,11 +121,10 @@ async def test_two_runs_are_compared_at_their_first_differing_token() -> None:
         assert screen.found.diverges
         assert [each.name for each in screen.found.settings] == ["seed"]
         await until(pilot, lambda: [pane.cursor for pane in screen.panes] == [2, 2])
-        await press(pilot, "left", "d")
-        await until(pilot, lambda: [pane.cursor for pane in screen.panes] == [2, 2])
-        assert [inspector.index for inspector in screen.inspectors] == [2, 2]
-        await press(pilot, "left")
-        await until(pilot, lambda: [inspector.index for inspector in screen.inspectors] == [1, 1])
+        for key, place in (("left", 1), ("d", 2), ("left", 1)):
+            await press(pilot, key)
+            await until(pilot, lambda place=place: [pane.cursor for pane in screen.panes] == [place] * 2)
+            await until(pilot, lambda place=place: [each.index for each in screen.inspectors] == [place] * 2)
         await press(pilot, "escape")
         await until(pilot, lambda: is_open(pilot.app, HistoryScreen))
 

@@ -6,7 +6,9 @@ import pytest
 
 from edge_tui.tui.keymap import catalog, parse_keys, resolve
 from edge_tui.tui.screens.help import HelpScreen
+from edge_tui.tui.screens.models import ModelsScreen
 from tests.tui.rendered import is_open, notices, until
+from tests.tui.test_workbench import ended
 
 BOUND = catalog()
 
@@ -87,14 +89,10 @@ async def test_the_app_hears_the_users_keys(picture: Any) -> None:
     )
     async with app.run_test(size=(80, 24)) as pilot:
         bench = app.workbench
-        await pilot.pause(0.1)
-        assert any("keys.rerun: g is the key of again" in each for each in notices(app))
+        await until(pilot, lambda: any("keys.rerun: g is the key of again" in each for each in notices(app)))
         bench.prompt.insert("Hello")
         await pilot.press("ctrl+j")
-        for _ in range(60):
-            await pilot.pause(0.02)
-            if bench.pane.transcript is not None:
-                break
+        await until(pilot, lambda: bench.pane.transcript is not None and ended(bench))
         last = len(bench.pane.transcript) - 1
         await pilot.press("semicolon", "semicolon")
         assert bench.pane.cursor == last - 1
@@ -120,10 +118,10 @@ async def test_help_begins_with_the_keys_of_where_one_is(picture: Any) -> None:
         assert [name.partition(" (")[0] for name in found] == ["Token pane", "Workbench", "Everywhere"]
         assert "f7           rerun" in str(app.screen.query_one("#keys").render())
         await pilot.press("escape", "e", "question_mark")
-        await pilot.pause(0.1)
+        await until(pilot, lambda: is_open(app, HelpScreen))
         assert headings(app.screen)[0].startswith("Parameters")
         await pilot.press("escape", "m")
-        await pilot.pause(0.1)
+        await until(pilot, lambda: is_open(app, ModelsScreen))
         await pilot.press("f1")
-        await pilot.pause(0.1)
+        await until(pilot, lambda: is_open(app, HelpScreen))
         assert headings(app.screen) == ["Models", "Lists (typing filters)", "Everywhere"]

@@ -248,5 +248,4 @@ async def test_a_long_paste_is_kept_whole(picture: Any) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause(0.1)
         app.post_message(events.Paste("word " * 40_000))
-        await pilot.pause(0.5)
-        assert len(bench(pilot).prompt.text) == 200_000
+        await until(pilot, lambda: len(bench(pilot).prompt.text) == 200_000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from edge_tui.tui.screens.models import ModelsScreen
 from tests.engine.checkpoints.gguf.files import write_gguf
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.hub_stand_in import Repository, StandIn, serving
-from tests.tui.rendered import was_said
+from tests.tui.rendered import until, was_said
 
 NAME = "org/tiny"
 
@@ -31,14 +31,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
         folder = make_checkpoint(tmp_path / "tiny", shards=2, chat_template=True)
         stand_in.repositories[NAME] = Repository(folder)
         yield stand_in
-
-
-async def until(pilot: Any, look: Callable[[], object], what: str) -> None:
-    for _ in range(600):
-        if look():
-            return
-        await pilot.pause(0.025)
-    raise AssertionError(f"not seen: {what}: {hint(pilot)}")
 
 
 def hint(pilot: Any) -> str:

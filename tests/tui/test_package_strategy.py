@@ -41,10 +41,7 @@ async def test_it_is_in_the_registry_the_sidebar_and_the_list(announced: str, de
         assert "▸  epsilon" in shown, shown
         bench.prompt.insert("import os")
         await pilot.press("ctrl+j")
-        for _ in range(400):
-            if bench.pane.transcript is not None and bench.session.run.finished is not None:
-                break
-            await pilot.pause(0.025)
+        await until(pilot, lambda: bench.pane.transcript and bench.session.run.finished)
         assert bench.session.run.started.strategy == announced
         await pilot.press("s", *"pip")
         await until(pilot, lambda: is_open(app, StrategiesScreen))

@@ -10,7 +10,7 @@ from textual.widgets import Input
 
 from edge_tui.tui.input_parser import LONGEST_PASTE, PasteOpen, PasteRefused
 from edge_tui.tui.screens.dialog import Dialog
-from tests.tui.rendered import is_open, notices
+from tests.tui.rendered import is_open, notices, until
 from tests.tui.test_key_queue import arrive
 from tests.tui.test_keys import bench, ran
 
@@ -71,8 +71,7 @@ async def test_shrinking_and_back_keeps_the_focus(picture: Any) -> None:
         await pilot.pause()
         for size in (SMALL, LARGE, (200, 15), LARGE, (1, 1), LARGE):
             await pilot.resize_terminal(*size)
-            await pilot.pause(0.05)
-            assert workbench.focused is workbench.prompt
+            await until(pilot, lambda: workbench.focused is workbench.prompt)
             await arrive(pilot, "2", "q")
         assert workbench.prompt.text == "Why is the sky blue?" + "2q" * 6
         assert workbench.run_params.decoder.name == "top_p"
@@ -92,8 +91,7 @@ async def test_the_focus_outlives_many_sizes(picture: Any) -> None:
         focused = workbench.focused
         for n in range(8):
             await pilot.resize_terminal(*((20 + n, 24), (80, 3 + n), (59 + n % 3, 16), LARGE)[n % 4])
-        await pilot.pause(0.1)
-        assert workbench.focused is focused
+        await until(pilot, lambda: workbench.focused is focused)
 
 
 async def test_what_is_hidden_below_a_width_has_the_focus_again_above_it(picture: Any) -> None:
@@ -104,7 +102,7 @@ async def test_what_is_hidden_below_a_width_has_the_focus_again_above_it(picture
         for size in (SMALL, LARGE, (160, 40)):
             await pilot.resize_terminal(*size)
             await pilot.pause(0.1)
-        assert workbench.focused is workbench.inspector
+        await until(pilot, lambda: workbench.focused is workbench.inspector)
 
 
 async def test_a_start_without_room_begins_in_the_prompt(picture: Any) -> None:
@@ -124,8 +122,7 @@ async def test_what_is_hidden_for_another_reason_loses_the_focus(picture: Any) -
         await arrive(pilot, "home", "enter")
         assert workbench.focused is workbench.inspector
         workbench.remove_class("-inspecting")
-        await pilot.pause(0.1)
-        assert workbench.focused is not workbench.inspector
+        await until(pilot, lambda: workbench.focused is not workbench.inspector)
 
 
 async def test_a_paste_that_paused_or_is_too_long_is_said(picture: Any) -> None:

@@ -195,15 +195,13 @@ async def test_changing_values_in_place(picture: Any, tmp_path: Path) -> None:
         field.value = "keys.rerun"
         await pilot.pause()
         await pilot.press("enter")
-        await pilot.pause(0.1)
+        await pilot.pause()
         await pilot.press("g")
-        await pilot.pause(0.1)
-        assert "g is the key of again" in hint(app)
+        await until(pilot, lambda: "g is the key of again" in hint(app))
         await pilot.press("enter")
-        await pilot.pause(0.1)
+        await pilot.pause()
         await pilot.press("f7")
-        await pilot.pause(0.1)
-        assert written()["keys"] == {"rerun": "f7"}
+        await until(pilot, lambda: written().get("keys") == {"rerun": "f7"})
         assert app.keymap.keys == {"main.rerun": "f7"}
         field.value = "nothing like it"
         await pilot.pause()
@@ -240,6 +238,5 @@ async def test_the_chosen_theme_is_there_at_the_next_start(picture: Any) -> None
         await pilot.press("t", *"light")
         assert app.theme == "light"
         await pilot.press("enter")
-        await pilot.pause(0.1)
-        assert "kept in" in app.workbench.view.messages.message
+        await until(pilot, lambda: "kept in" in app.workbench.view.messages.message)
     assert load(env={})[0].ui.theme == "light"

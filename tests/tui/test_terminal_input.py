@@ -28,14 +28,12 @@ def send(sitting: Terminal, data: bytes, pause: float = 0.0) -> None:
         time.sleep(pause)
 
 
-def quit_(sitting: Terminal) -> int:
+def quit_(sitting: Terminal) -> int | None:
     sitting.child.send("\x11")
-    deadline = time.monotonic() + 5
-    while sitting.child.isalive() and time.monotonic() < deadline:
-        sitting.read()
+    status = sitting.end()
     assert b"Traceback" not in sitting.raw
     assert sitting.raw.count(b"\x1b[?1049l") == 1
-    return int(sitting.child.exitstatus)
+    return status
 
 
 def test_pastes_are_data_and_keys_are_keys(sitting: Terminal) -> None:

@@ -25,6 +25,8 @@ from edge_tui.tui.terminal import (
     ignores_unknown_queries,
     wants_ascii,
 )
+from tests.tui.rendered import until
+from tests.tui.test_workbench import ended
 
 
 def heard(*chunks: str) -> list[Any]:
@@ -159,10 +161,7 @@ async def test_copying_says_what_can_be_expected(
         assert "no answer yet" in bench.view.messages.message
         bench.prompt.insert("Hello")
         await pilot.press("ctrl+j")
-        for _ in range(100):
-            await pilot.pause(0.02)
-            if bench.pane.transcript is not None:
-                break
+        await until(pilot, lambda: bench.pane.transcript is not None and ended(bench))
         sent: list[str] = []
         monkeypatch.setattr(app._driver, "write", sent.append)  # noqa: SLF001
         await pilot.press("y")
@@ -224,7 +223,7 @@ def test_a_real_terminal_is_asked_and_its_answer_seen(home: Path) -> None:
         child.expect_exact(QUERIES.encode())
         child.send("\x1b]11;rgb:ffff/ffff/ffff\x1b\\\x1b[?62;52c\x1b[2;2R")
         # The light theme's background, painted on the whole screen.
-        child.expect_exact(b"48;2;250;250;247", timeout=10)
+        child.expect_exact(b"48;2;250;250;247")
         time.sleep(0.3)
         child.send("\x11")
         child.expect(pexpect.EOF)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from textual.color import Color
@@ -13,7 +12,7 @@ from edge_tui.config.settings import Settings
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.theme import DEFAULT, LADDER, ThemeError, load, read
 from tests.tui.engines import PictureEngine
-from tests.tui.rendered import was_said
+from tests.tui.rendered import until, was_said
 
 GOOD = (resources.themes() / "dark.toml").read_text()
 
@@ -83,22 +82,14 @@ async def test_a_theme_of_ones_own_takes_effect_when_it_is_saved(tmp_path: Path)
     app = EdgeApp(PictureEngine, settings, theme_folders=[resources.themes(), tmp_path])
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause(0.1)
-
-        async def until(look: Any) -> None:
-            for _ in range(200):
-                if look():
-                    return
-                await pilot.pause(0.025)
-            raise AssertionError(app.workbench.view.messages.message)
-
         (tmp_path / "mine.toml").write_text(source)
-        await until(lambda: "mine" in app.theme_switch.themes.themes)
+        await until(pilot, lambda: "mine" in app.theme_switch.themes.themes)
         app.theme_switch.choose("mine")
         (tmp_path / "mine.toml").write_text(re.sub(r'background = "#\w+"', 'background = "#123456"', source))
-        await until(lambda: app.workbench.background_colors[1].hex == "#123456")
+        await until(pilot, lambda: app.workbench.background_colors[1].hex == "#123456")
         (tmp_path / "mine.toml").write_text("[colours")
-        await until(lambda: was_said("mine.toml"))
+        await until(pilot, lambda: was_said("mine.toml"))
         assert app.theme == "mine"
         assert app.workbench.background_colors[1].hex == "#123456"
         (tmp_path / "mine.toml").unlink()
-        await until(lambda: app.theme == "dark")
+        await until(pilot, lambda: app.theme == "dark")

@@ -14,7 +14,7 @@ import pytest
 
 from edge_tui import decoders
 from edge_tui.tui.widgets.token_pane import TokenPane
-from tests.tui.rendered import SAID, was_said
+from tests.tui.rendered import SAID, until, was_said
 
 TEXT = (Path(__file__).parent.parent.parent / "docs" / "writing-a-strategy.md").read_text()
 CODE = TEXT.partition("```python\n")[2].partition("```")[0]
@@ -30,14 +30,6 @@ def folder(home: Path) -> Iterator[Path]:
     decoders.load([made])
     yield made
     decoders.load()
-
-
-async def until(pilot: Any, look: Callable[[], object], what: str) -> None:
-    for _ in range(400):
-        if look():
-            return
-        await pilot.pause(0.025)
-    raise AssertionError(f"not seen: {what}")
 
 
 def edit(file: Path, old: str, new: str) -> None:
