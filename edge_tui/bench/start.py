@@ -122,9 +122,10 @@ def measure(case: Case, model: str, device: str) -> dict[str, Any]:
 @cache
 def _importing_torch() -> float:
     """Measures the seconds of importing torch in a process of its own."""
-    return min(float(_output([sys.executable, "-c", _IMPORT], os.environ)) for _ in range(3))
+    return min(float(_output([sys.executable, "-c", _IMPORT], os.environ)) for _ in range(2))
 
 
+@cache
 def _read_through(model: str) -> None:
     """Reads a model's weights once, so that they are in the page cache."""
     for path in Path(model).glob("*.safetensors"):

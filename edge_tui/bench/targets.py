@@ -212,6 +212,7 @@ def _starts(table: FigureTable, options: Options) -> None:
     session = table.session
     rows = session.results.head["starts"] = []
     for case in start.CASES:
+        session.progress.say(case.title)
         with session.noting_errors(case.title):
             times = start.measure(case, session.model(case.model, True).name, session.device)
             rows.append({"start": case.title} | times)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from edge_tui.engine.port import ModelSpec, Request
 
 WORKERS = "edge_tui.engine.decode.kernel_workers"
-_PATIENCE = 60.0
-"""Seconds without a finished kernel after which they are no longer waited for."""
+PATIENCE = 20.0
+"""Seconds without a finished kernel after which they are no longer waited for, now or at another start."""
 _POLL = 0.01
 _BEGINNING = 64
 """Characters or tokens of a prompt that tell whether it is a short one."""
@@ -48,6 +48,7 @@ class KernelBuild:
     """
 
     def __init__(self, job: Mapping[str, Any], module: str = WORKERS) -> None:
+        self._stamp = Path(job["stamp"])
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
@@ -71,10 +72,8 @@ class KernelBuild:
             stopped: True ends the waiting.
         """
         text, done, since = b"", 0, time.monotonic()
-        while not stopped() and time.monotonic() - since < _PATIENCE:
+        while not stopped():
             piece = self._output.read()
-            if piece == b"":  # the end
-                break
             if piece:
                 text += piece
                 since = time.monotonic()
@@ -82,6 +81,12 @@ class KernelBuild:
             if lines and len(lines) - 1 > done:
                 done = len(lines) - 1
                 report(done, int(head))
+            if (done and done == int(head)) or time.monotonic() - since > PATIENCE:
+                with suppress(OSError):
+                    self._stamp.touch()  # the processes may take seconds to end, or hang
+                break
+            if piece == b"":  # they have ended
+                break
             if piece is None:
                 time.sleep(_POLL)
 

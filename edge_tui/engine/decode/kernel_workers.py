@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from edge_tui.engine.port import ModelSpec, Request
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edge_tui.engine.decode.kernel_list import Kernel
 
 _kernels: list[Kernel] = []
@@ -25,13 +27,23 @@ _kernels: list[Kernel] = []
 
 
 def main() -> None:
-    """Compiles side by side, on every processor."""
+    """Compiles side by side, on every processor, and notes that it has been done."""
     gc.disable()  # importing torch takes a fifth less, and this process ends soon
+    job: dict[str, Any] = json.load(sys.stdin)
+    try:
+        _build(job)
+    finally:  # what could not be compiled here will not be next time
+        stamp = Path(job["stamp"])
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.touch()
+
+
+def _build(job: Mapping[str, Any]) -> None:
+    """Lists the kernels and compiles them."""
     import torch
 
     from edge_tui.engine.decode.kernel_list import list_kernels, stand_for
 
-    job: dict[str, Any] = json.load(sys.stdin)
     torch.set_num_threads(1)  # no thread may be there when workers are forked
     fork = get_context("fork")
     fork.Process(target=_build_driver).start()
@@ -46,8 +58,6 @@ def main() -> None:
         pending = [pool.submit(_compile, number) for number in range(len(_kernels))]
         for _ in as_completed(pending):
             print("done", flush=True)
-    if not any(each.exception() for each in pending):
-        Path(job["stamp"]).touch()
 
 
 def _compile(number: int) -> None:

@@ -21,7 +21,7 @@ ENDS = {
     "killed": "import os, signal; print(9, flush=True); os.kill(os.getpid(), signal.SIGKILL)",
     "raises": "raise SystemExit(1)",
     "says nothing": "import time; time.sleep(600)",
-    "finishes": "print(2); print('done'); print('done')",
+    "finishes": "print(2); print('done'); print('done', flush=True); import time; time.sleep(600)",
 }
 
 
@@ -42,9 +42,19 @@ def test_a_build_that_fails_is_waited_for_no_longer(
 ) -> None:
     (tmp_path / "workers_of_a_test.py").write_text(ENDS[end])
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    build = KernelBuild({}, "workers_of_a_test")
-    reports = wait(build, 20 if end == "says nothing" else 10**9)
+    monkeypatch.setattr(kernel_build, "PATIENCE", 0.5 if end == "says nothing" else 60.0)
+    stamp = tmp_path / "stamp"
+    reports = wait(KernelBuild({"stamp": str(stamp)}, "workers_of_a_test"))
     assert reports[-1:] == ([(2, 2)] if end == "finishes" else [])
+    assert stamp.exists() == (end in ("says nothing", "finishes")), "it is not waited for another time"
+
+
+def test_somebody_who_stops_a_run_waits_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "workers_of_a_test.py").write_text(ENDS["says nothing"])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    stamp = tmp_path / "stamp"
+    assert wait(KernelBuild({"stamp": str(stamp)}, "workers_of_a_test"), patience=20) == []
+    assert not stamp.exists()
 
 
 def test_nothing_is_compiled_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
