@@ -15,7 +15,7 @@ _cuda: Any = torch.cuda
 """Streams and events, whose constructors carry no types."""
 
 
-class _Streams(threading.local):
+class _Streams:
     """Hands out the streams of a capture, in every capture the same ones.
 
     Libraries keep a workspace for each stream that they have ever seen, of 33 MB on an H200.
@@ -39,7 +39,16 @@ class _Streams(threading.local):
         return streams[self._taken - 1]
 
 
-_streams = _Streams()
+class _Used(threading.local):
+    """Holds the streams that this thread captures on."""
+
+    def __init__(self) -> None:
+        self.streams = _Streams()
+
+
+_idle: list[_Streams] = []
+"""Those that no thread captures on; engines in turn, each with a thread of its own, use the same."""
+_used = _Used()
 
 
 def capture(piece: Callable[[], None]) -> torch.cuda.CUDAGraph:
@@ -52,7 +61,16 @@ def capture(piece: Callable[[], None]) -> torch.cuda.CUDAGraph:
         RuntimeError: something in it cannot be captured.
     """
     graph = torch.cuda.CUDAGraph()
-    main, aside = torch.cuda.current_stream(), _streams.first()
+    _used.streams = _idle.pop() if _idle else _Streams()
+    try:
+        _capture(graph, piece)
+    finally:
+        _idle.append(_used.streams)
+    return graph
+
+
+def _capture(graph: torch.cuda.CUDAGraph, piece: Callable[[], None]) -> None:
+    main, aside = torch.cuda.current_stream(), _used.streams.first()
     aside.wait_stream(main)
     with torch.cuda.stream(aside):
         graph.capture_begin(capture_error_mode="thread_local")
@@ -65,7 +83,6 @@ def capture(piece: Callable[[], None]) -> torch.cuda.CUDAGraph:
             _free_generator()
             raise
     main.wait_stream(aside)
-    return graph
 
 
 def _free_generator() -> None:
@@ -98,7 +115,7 @@ def beside(start: Any) -> Iterator[None]:
     if start is None:
         yield
         return
-    main, side = torch.cuda.current_stream(), _streams.next()
+    main, side = torch.cuda.current_stream(), _used.streams.next()
     side.wait_event(start)
     with torch.cuda.stream(side):
         yield
