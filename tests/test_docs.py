@@ -90,3 +90,25 @@ def test_a_document_without_its_markers_is_refused() -> None:
     with pytest.raises(ValueError, match="no markers for x"):
         write_docs.fill("<!-- x: begin -->", "x", "")
     assert write_docs.fill("a<!-- x: begin -->old<!-- x: end -->b", "x", "new").count("new") == 1
+
+
+def test_the_table_of_architectures_says_which_are_captured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = json.loads((write_docs.MEASURED / "architectures.json").read_text(encoding="utf-8"))
+    (tmp_path / "architectures.json").write_text(json.dumps(rows), encoding="utf-8")
+    monkeypatch.setattr(write_docs, "MEASURED", tmp_path)
+    assert "captured" not in write_docs.architectures()
+    why_not = {"llama": "", "mamba": "it keeps a running state"}
+    head = {"transformers": "5.17.0", "device": "NVIDIA H200", "why_not": why_not}
+    (tmp_path / "captured.json").write_text(json.dumps(head), encoding="utf-8")
+    cells = {
+        line.split(" | ")[0]: line.split(" | ")[5]
+        for line in write_docs.architectures().splitlines()[2:]
+        if " | " in line
+    }
+    assert (cells["| llama"], cells["| mamba"], cells["| olmo"]) == (
+        "yes",
+        "no: it keeps a running state",
+        "–",
+    )

@@ -213,13 +213,32 @@ def verified() -> str:
 def architectures() -> str:
     """Renders what each architecture of transformers can do here."""
     measured = json.loads((MEASURED / "architectures.json").read_text(encoding="utf-8"))
+    file, why_not = MEASURED / "captured.json", {}
     runs = [each for each in measured["rows"] if each["tier"]]
     refused = len(measured["rows"]) - len(runs)
     count = f"transformers {measured['transformers']}: {len(runs)} run, {refused} are refused."
-    lines = ["| model type | class | tier | greedy | beams | what to know |", "|---|---|---|---|---|---|"]
+    if file.exists():
+        captured = json.loads(file.read_text(encoding="utf-8"))
+        why_not = captured["why_not"]
+        machine = f"{captured['device']}, transformers {captured['transformers']}"
+        count += f" *captured*: its steps are replayed as CUDA graphs ({machine})."
+    heads = [
+        "model type",
+        "class",
+        "tier",
+        "greedy",
+        "beams",
+        *(["captured"] if why_not else []),
+        "what to know",
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for each in sorted(measured["rows"], key=lambda row: (not row["tier"], row["kind"])):
-        cells = (each["kind"], each["architecture"], each["tier"] or "refused", each["greedy"] or "–")
-        lines.append(f"| {' | '.join(cells)} | {each['beams'] or '–'} | {' '.join(each['notices'])} |")
+        cells = [each["kind"], each["architecture"], each["tier"] or "refused"]
+        cells += [each["greedy"] or "–", each["beams"] or "–"]
+        if why_not:
+            why = why_not.get(each["kind"], "–")
+            cells.append(f"no: {why.rstrip('.')}" if why not in ("", "–") else why or "yes")
+        lines.append(f"| {' | '.join(cells)} | {' '.join(each['notices'])} |")
     large = f"Not measured, because no tiny one could be made: {', '.join(measured['not_tiny'])}."
     return "\n\n".join([count, "\n".join(lines), large])
 
