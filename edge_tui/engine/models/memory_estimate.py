@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from edge_tui.engine.checkpoints.gguf.model import ENDS
 from edge_tui.engine.models.architectures import FlatConfig, flat_config, supports
 from edge_tui.engine.models.capacity import CHUNK, SLACK, SLICE, round_up
-from edge_tui.engine.models.weight_bytes import WIDTH, count_weights
+from edge_tui.engine.models.weight_bytes import CODE_COPIES, WIDTH, count_weights
 from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu.packed_sizes import packers
 from edge_tui.engine.ops.quantisation import FOUR_BIT, INT8, QUANTISATIONS
@@ -39,8 +39,6 @@ _LOGIT_COPIES = 8
 final distribution, counts of prompt and answer, a search's keys and its 64-bit weights."""
 _STREAM_COPIES = 3
 """The same of each further stream: logits, their difference and its weighted sum."""
-_CODE_COPIES = 4
-"""Bytes of each weight while codes are packed: as stored, a byte a code, those of all parts, and words."""
 _WORKSPACE = 2**25
 """Bytes that cuBLAS keeps on Hopper."""
 _ATTENTION = ("full_attention", "sliding_attention", "chunked_attention", "attention")
@@ -294,7 +292,7 @@ class MemoryNeed:
         # As read; LLM.int8 takes it through another copy in 16 bit.
         one = self._inner * (self._number + (self._kind.wide_copy if self._kind and self._cuda else 0))
         if self._codes:
-            one = self._inner * _CODE_COPIES
+            one = self._inner * CODE_COPIES
         one *= packers() if self._precision == "float32" else 1
         layers, ends = (self._checkpoint.read_copy(ends) for ends in (False, True))
         if not (layers or ends) or self._device != "cpu":

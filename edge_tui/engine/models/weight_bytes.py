@@ -24,6 +24,8 @@ WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one number."""
 BUFFERS = re.compile(r"rotary_emb\.inv_freq$|\.(attn|attention)\.(masked_)?bias$|\.masked_bias$")
 """Tensors that old checkpoints store and no loader reads."""
+CODE_COPIES = 4
+"""Bytes of each weight while codes are packed: as stored, a byte a code, those of all parts, and words."""
 _ENDS = ("model.embed_tokens.weight", "lm_head.weight")
 
 
@@ -74,6 +76,7 @@ def count_weights(
             continue  # counted with their matrix
         elif codes and not codes_on_cpu and name == end_names[1] and (form := checkpoint.form_of(name)):
             total += form.nbytes(*tensor.shape)
+            first = CODE_COPIES * tensor.numel
         elif tensor.dtype in ("U8", "I8"):
             total += _repacked_bytes(checkpoint, name, tensor, WIDTH[dtype], device)
         else:

@@ -12,8 +12,10 @@ from gguf import GGMLQuantizationType as Type
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models import loader, memory_estimate
+from edge_tui.engine.models.architectures import flat_config
 from edge_tui.engine.models.loading import load_flat
 from edge_tui.engine.models.memory_estimate import estimate, keeps_codes, packed_precision, resolve_precision
+from edge_tui.engine.models.weight_bytes import CODE_COPIES, count_weights
 from edge_tui.engine.ops import code_check
 from edge_tui.engine.ops.linear import PlainLinear
 from edge_tui.engine.ops.packed_linear import GroupLinear
@@ -119,6 +121,13 @@ def test_the_estimate_counts_the_weights_as_they_lie(
     packed = read(name, codes=case != "gptq act-order")
     assert forecast.weights == packed.info.weight_bytes
     assert forecast.weights <= estimate(checkpoint, "float16", 64, 1, "cuda:0").weights
+
+
+def test_the_estimate_has_room_for_a_head_of_codes_while_it_is_packed(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(make("Q4_K_M", tmp_path))
+    flat = flat_config(checkpoint.config)
+    first = count_weights(checkpoint, flat, "auto", "float16", "cuda:0", codes=True)[2]
+    assert first == CODE_COPIES * flat.vocab * flat.embedding_width
 
 
 def test_codes_stay_on_a_gpu_unless_another_precision_is_asked_for(tmp_path: Path) -> None:
