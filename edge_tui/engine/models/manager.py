@@ -12,6 +12,7 @@ from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint, 
 from edge_tui.engine.events import Event, Loaded, Loading, Progress, Unloaded
 from edge_tui.engine.models.cpu_threads import probe
 from edge_tui.engine.models.device_memory import memory_of, release_cached_memory
+from edge_tui.engine.ops.triton.availability import hash_triton
 from edge_tui.engine.port import ModelSpec
 from edge_tui.errors import RequestError
 from edge_tui.machine.cuda_context import begin_context
@@ -103,6 +104,8 @@ class ModelManager:
         self._post(Loading(role, spec.name))
         begin_context(spec.device)
         import_torch()
+        if spec.device not in ("cpu", "mps") and sys.modules["torch"].cuda.is_available():
+            hash_triton()
         began = time.perf_counter()
         total = 1
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from edge_tui.engine.models.fused_cuda import MAX_TOKENS
 from edge_tui.engine.ops import code_groups
 from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS, PackedMatrix
-from edge_tui.engine.ops.triton.availability import available
+from edge_tui.engine.ops.triton.availability import available, hash_triton
 from tests.engine.ops import random_groups, reference
 from tests.engine.ops.reference import dequantise
 
@@ -228,6 +228,12 @@ def test_embedding(columns: int) -> None:
         out = torch.full((3, columns), torch.nan, device=DEVICE).bfloat16()
         project_triton.embed(ids, table, out)
         assert torch.equal(out, table[ids])
+
+
+def test_triton_is_hashed_in_another_thread() -> None:
+    cache = pytest.importorskip("triton.runtime.cache")
+    hash_triton().join()
+    assert cache.triton_key.cache_info().currsize == 1
 
 
 def test_kernels_are_available_or_say_why_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.ops.triton import rehearsal
@@ -21,6 +23,24 @@ def takes(tensor: Tensor) -> bool:
 def is_gpu(device: str) -> bool:
     """Tells whether a device is an NVIDIA GPU, or stands for one."""
     return device.startswith("cuda") or stands_for_gpu(device)
+
+
+def hash_triton() -> Thread:
+    """Starts to hash Triton's own files in another thread.
+
+    The key of every kernel in its cache begins with that hash: 0.43 s at the first launch of a process, of
+    which the interpreter is held for little.
+    """
+    thread = Thread(target=_hash, name="triton-hash", daemon=True)
+    thread.start()
+    return thread
+
+
+def _hash() -> None:
+    with suppress(Exception):  # then the first launch says what is wrong
+        from triton.runtime.cache import triton_key
+
+        triton_key()
 
 
 @cache
