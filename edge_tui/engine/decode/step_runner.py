@@ -1,9 +1,8 @@
 """Runs decode steps on tensors that keep their addresses: a forward of every stream, then a choice.
 
 `forward` appends the tokens chosen last to every stream and computes its next logits. `sample_and_record`
-refreshes the parameters, calls the strategy (`sample`) and lays out the record of its decision
-(`build_record`). Each piece runs as it stands or captured as a CUDA graph
-(`edge_tui.engine.decode.cuda_graphs`), once for all runs that decode the same way.
+refreshes the parameters, calls the strategy and lays out the record of its decision. Each piece runs as it
+stands or captured as a CUDA graph (`cuda_graphs`), once for all runs that decode the same way.
 
 On a GPU a step leaves links out whose parameters are at their neutral values (`Params.left_out`), so each
 set of them has fused kernels and graphs of its own; those used lately are kept.
@@ -24,13 +23,7 @@ from edge_tui.engine.decode.inspection import StrategyInspector
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring
 from edge_tui.engine.decode.step_pieces import Piece
-from edge_tui.engine.decode.step_record import (
-    StepBuffers,
-    build_record,
-    clone_logits_views,
-    cut,
-    sample,
-)
+from edge_tui.engine.decode.step_record import StepBuffers, build_record, clone_logits_views, cut, sample
 from edge_tui.engine.models.base import CapturableContext
 from edge_tui.engine.ops import row_kernels
 from edge_tui.engine.ops.choose import fused_step, has_own_kernels
@@ -96,7 +89,7 @@ class StepRunner:
         self.num_draft_tokens = 0
         """Tokens that a step proposes."""
         self.proposing = True
-        """True where a strategy that proposes tokens may do so; others ignore it."""
+        """True lets a strategy propose tokens that does so."""
         self.logits_current = True
         """True once `outputs` are the logits after the tokens chosen last."""
         self._graphs: dict[tuple[bool, frozenset[int], tuple[int, ...]], CapturedStep] = {}
