@@ -17,7 +17,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from edge_tui.engine.checkpoints.weights import Weights
-from edge_tui.engine.decode import cpu_trace
+from edge_tui.engine.decode import step_runner
 from edge_tui.engine.decode.away_forward import AwayForward
 from edge_tui.engine.decode.explain import explain_token
 from edge_tui.engine.decode.param_table import Run
@@ -136,8 +136,8 @@ def test_only_tokens_and_logits_go_between_two_devices(
     manager = manager_of(specs, "amateur", "draft")
     for role in ROLES:
         manager.get(role, lambda: False)
-    # Whether a strategy can be traced is found out on `meta`, which is the far device's name here.
-    monkeypatch.setattr(cpu_trace, "why_unsteady", lambda *_: "it is watched")
+    # A trace is checked on `meta`, which is the far device's name here, and kept for the process.
+    monkeypatch.setattr(step_runner, "TracedChoice", lambda *_: None)
     device = StrictDevice(recorder)
     with device.opened():
         got = run(manager, request)

@@ -12,7 +12,7 @@ import torch
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Output, numbers
-from edge_tui.engine.decode import cpu_trace
+from edge_tui.engine.decode import step_runner
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.step_runner import StepRunner
@@ -139,7 +139,7 @@ def test_kernels_take_the_place_of_a_step_whatever_is_left_out(
         made.append(left_out)
         return choose.FusedChoice(how, decoder, width, chosen)
 
-    monkeypatch.setattr(cpu_trace, "why_unsteady", lambda *given: "as on a GPU")
+    monkeypatch.setattr(step_runner, "TracedChoice", lambda *_: None)  # as on a GPU
     values = {name: value for name, value in NEUTRAL.items() if name != "top_n_sigma"}
     name = "xtc+dry+penalties+temperature+min_p+mirostat"
     request = Request(PROMPT, name, values, seed=9, max_length=5)
@@ -237,7 +237,7 @@ def test_graphs_of_several_sets_of_links_take_turns(
         launch(generation)
 
     monkeypatch.setattr(Generation, "launch", turned)
-    monkeypatch.setattr(cpu_trace, "why_unsteady", lambda *given: "as on a GPU")
+    monkeypatch.setattr(step_runner, "TracedChoice", lambda *_: None)  # as on a GPU
     monkeypatch.setattr("edge_tui.engine.decode.cuda_graphs.Graphs", Replays)
     monkeypatch.setattr(Replays, "made", [], raising=False)
     spec = ModelSpec(str(checkpoint), precision="float32", device="cpu")

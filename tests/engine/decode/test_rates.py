@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge_tui.engine.decode import cpu_trace
+from edge_tui.engine.decode import step_runner
 from edge_tui.engine.events import Progress
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
@@ -33,7 +33,7 @@ def test_a_capture_is_no_part_of_the_rate(tmp_path: Path, monkeypatch: pytest.Mo
 
     for module in ("decode_loop", "generation", "run"):
         monkeypatch.setattr(f"edge_tui.engine.decode.{module}.time.perf_counter", lambda: now)
-    monkeypatch.setattr(cpu_trace, "why_unsteady", lambda *given: "as on a GPU")
+    monkeypatch.setattr(step_runner, "TracedChoice", lambda *_: None)  # as on a GPU
     monkeypatch.setattr("edge_tui.engine.decode.cuda_graphs.Graphs", Slow)
     monkeypatch.setattr(Replays, "made", [], raising=False)
     folder = make_checkpoint(tmp_path, extra={"eos_token_id": None}, generation={"eos_token_id": None})
