@@ -19,15 +19,11 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# Read by Textual when it is first imported. A pilot sleeps for a frame after each key: at 60 frames a second
-# a quarter of the time of a screen's tests. Processes that tests start draw as many as everywhere.
-os.environ["TEXTUAL_FPS"] = "250"
-
 # What is imported and collected stays. Looking for garbage in it takes a third of that time.
 gc.disable()
 
 _FOREIGN = ("EDGE_TUI_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "XDG_")
-_TERMINAL = ("NO_COLOR", "COLORTERM", "TEXTUAL", "TEXTUAL_FPS", "COLUMNS", "LINES")
+_TERMINAL = ("NO_COLOR", "COLORTERM", "TEXTUAL", "COLUMNS", "LINES")
 
 
 @pytest.fixture(scope="session")
