@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from textual.widgets import Input, OptionList, Static
 
+from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.checkpoints.locate import cache_root
 from edge_tui.hub import recent_models
 from edge_tui.tui.app import EdgeApp
@@ -83,6 +85,33 @@ async def test_from_a_typed_name_to_a_loaded_model(hub: StandIn, demo: Any) -> N
         await pilot.pause(0.1)
         await pilot.press("m")
         await until(pilot, lambda: names(pilot)[:1] == [NAME], "the last used comes first")
+
+
+async def test_a_late_answer_about_files_of_before_is_not_shown(
+    picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, answers = threading.Event(), 0
+
+    def reads(name: str) -> Checkpoint:
+        nonlocal answers
+        answers += 1
+        if answers == 1:
+            held.wait(10)
+            raise CheckpointError("Two files are missing.")
+        return open_checkpoint(name)
+
+    monkeypatch.setattr("edge_tui.engine.checkpoints.checkpoint.open_checkpoint", reads)
+    app = picture()
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(pilot)
+        await until(pilot, lambda: answers == 1, "the first look")
+        screen.reload()
+        await until(pilot, lambda: screen.estimate is not None, "the second look")
+        held.set()
+        await until(pilot, lambda: all(worker.is_finished for worker in app.workers), "the first answer")
+        await pilot.pause(0.1)
+        assert screen.estimate is not None
+        assert "missing" not in hint(pilot)
 
 
 async def test_a_download_goes_on_behind_other_screens(hub: StandIn, picture: Any) -> None:

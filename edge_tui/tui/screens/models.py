@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from textual import work
 from textual.content import Content
-from textual.worker import get_current_worker
+from textual.worker import Worker, get_current_worker
 
 from edge_tui.decoders.base import numbers
 from edge_tui.engine.port import ModelSpec
@@ -91,12 +91,11 @@ class ModelsScreen(FilterListScreen[None]):
         listings += [describe_local(name, "cache") for name in others]
         listings.sort(key=lambda listing: last.index(listing.name) if listing.name in last else len(last))
         names = ["auto", *(device.name for device in devices())]
-        if not get_current_worker().is_cancelled:  # a later scan may have seen more, and ended before
-            self.app.call_from_thread(self._show_listings, listings, names)
+        self.app.call_from_thread(self._show_listings, get_current_worker(), listings, names)
 
-    def _show_listings(self, listings: Sequence[Listing], devices: list[str]) -> None:
-        if not self.opened:
-            return
+    def _show_listings(self, scan: Worker[None], listings: Sequence[Listing], devices: list[str]) -> None:
+        if scan.is_cancelled or not self.opened:
+            return  # a later scan may have seen more, and ended before
         self._listings = {listing.name: listing for listing in listings}
         self._devices = devices
         if self._device not in devices:
@@ -184,17 +183,18 @@ class ModelsScreen(FilterListScreen[None]):
 
     def _look(self) -> None:
         listing, name = self._listing(), self.highlighted
+        self.workers.cancel_group(self, "estimate")  # the files may be others since it read them
+        self._refusals.pop(name, None)
         self.estimate = None
         self._paint()
         if listing is not None and listing.ready:
             self._start_estimate(name, self._device)
         elif name and name == self._offer:
-            self._refusals.pop(name, None)
             self.set_timer(_PAUSE, lambda: self._ask(name))
 
     def _ask(self, name: str) -> None:
-        """Asks the hub about a repository, if the cursor has stayed."""
-        if self.opened and self.highlighted == name and self.estimate is None:
+        """Asks the hub about a repository, if the cursor has stayed and it is not here since."""
+        if self.opened and name == self.highlighted == self._offer and self.estimate is None:
             self._start_estimate(name, self._device)
 
     @work(thread=True, exclusive=True, group="estimate")
@@ -226,7 +226,7 @@ class ModelsScreen(FilterListScreen[None]):
                 )
         except (CheckpointError, HubError) as error:
             why = str(error)
-        self.app.call_from_thread(self._show_estimate, name, remote, seen, why)
+        self.app.call_from_thread(self._show_estimate, get_current_worker(), name, remote, seen, why)
 
     def _other(self, name: str) -> ModelSpec | None:
         """Finds the model that the strategy would pair it with, if that one is not in memory yet."""
@@ -238,15 +238,16 @@ class ModelsScreen(FilterListScreen[None]):
         return other
 
     def _show_estimate(
-        self, name: str, remote: RemoteModel | None, seen: ModelEstimate | None, why: str
+        self, asked: Worker[None], name: str, remote: RemoteModel | None, seen: ModelEstimate | None, why: str
     ) -> None:
         if remote is not None:
             self._remotes[name] = remote
+        if asked.is_cancelled or not self.opened or self.highlighted != name:
+            return
         if why:
             self._refusals[name] = why
-        if self.opened and self.highlighted == name:
-            self.estimate = seen
-            self._paint()
+        self.estimate = seen
+        self._paint()
 
     def _paint(self) -> None:
         """Writes what is known about the model under the cursor."""
@@ -361,7 +362,6 @@ class ModelsScreen(FilterListScreen[None]):
         if not name or (remote is not None and remote.refusal):
             self.app.bell()
             return
-        self._refusals.pop(name, None)
         self._message = ""
         services(self).downloads.start(name)
         self.reload()
