@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -119,7 +120,7 @@ class ScriptedEngine:
     """Says what it is told to say."""
 
     def __init__(self) -> None:
-        self.said: list[Event] = [LOADED]
+        self.said: deque[Event] = deque([LOADED])
         self.requests: list[Request] = []
         self.questions: list[Question] = []
 
@@ -147,8 +148,7 @@ class ScriptedEngine:
         return ""
 
     def poll(self) -> list[Event]:
-        said, self.said = self.said, []
-        return said
+        return [self.said.popleft() for _ in range(len(self.said))]
 
     def set(self, run: int, name: str, value: float | str) -> None: ...
 

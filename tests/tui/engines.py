@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -34,7 +35,10 @@ WORDS = [word + " " for word in TEXT.split(" ")]
 
 
 class PictureEngine:
-    """Loads at once, answers every prompt with `WORDS`, a whole run at a poll."""
+    """Loads at once, answers every prompt with `WORDS`, a whole run at a poll.
+
+    As of the engine, its events may be taken from another thread: the history's.
+    """
 
     def __init__(self, device: str = "cuda:0") -> None:
         self.device = device
@@ -47,7 +51,7 @@ class PictureEngine:
         self.held = False
         """Whether runs are left unfinished after their tokens."""
         self.refusals: dict[str, str] = {}
-        self.events: list[Event] = []
+        self.events: deque[Event] = deque()
 
     def submit(self, request: Request, beside: int | None = None) -> int:
         run = len(self.requests) + 1
@@ -102,8 +106,7 @@ class PictureEngine:
         return self.refusals.get(strategy, "")
 
     def poll(self) -> list[Event]:
-        events, self.events = self.events, []
-        return events
+        return [self.events.popleft() for _ in range(len(self.events))]
 
     def decode(self, ids: Sequence[int]) -> list[str]:
         return [WORDS[i % len(WORDS)] for i in ids]

@@ -29,8 +29,7 @@ class HostileEngine(PictureEngine):
 
     def poll(self) -> list[Event]:
         if time.monotonic() < self.ready:
-            loading, self.events = self.events[:2], self.events[2:]
-            news, self.events = (loading, self.events) if len(loading) == 2 else ([], loading)
+            news = [self.events.popleft() for _ in range(2)] if len(self.events) > 1 else []
         else:
             news = super().poll()
         return [self._worse(event) for event in news]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 
-from edge_tui.engine.port import Question
+import pytest
+
+from edge_tui.engine.port import Question, Request
 from edge_tui.tui.app import EdgeApp
+from tests.history.runs import ScriptedEngine
 from tests.tui.engines import PictureEngine
 from tests.tui.rendered import lines, settle, until
 from tests.tui.test_workbench import ended
@@ -57,3 +61,28 @@ async def test_an_answer_of_the_engine(picture: Callable[..., EdgeApp]) -> None:
         await pilot.press("h")
         await settle(pilot)
         assert any("Nothing is computed here." in line for line in lines(pilot.app))
+
+
+@pytest.mark.parametrize("stand_in", [PictureEngine, ScriptedEngine])
+def test_no_answer_is_lost_to_the_thread_of_the_history(stand_in: Callable[[], PictureEngine]) -> None:
+    engine, asked, taken = stand_in(), 3_000, 0
+    engine.poll()
+    ended = threading.Event()
+
+    def drain() -> None:
+        nonlocal taken
+        while not ended.is_set():
+            taken += len(engine.poll())
+
+    history = threading.Thread(target=drain)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        history.start()
+        for _ in range(asked):
+            engine.explain(Question(Request(""), 0))
+    finally:
+        ended.set()
+        history.join()
+        sys.setswitchinterval(interval)
+    assert taken + len(engine.poll()) == asked

@@ -23,7 +23,7 @@ class Trickling(PictureEngine):
         news: list[Event] = []
         while self.events and (self.asked or not isinstance(self.events[0], TokenBatch)):
             self.asked -= isinstance(self.events[0], TokenBatch)
-            news.append(self.events.pop(0))
+            news.append(self.events.popleft())
         return news
 
 
