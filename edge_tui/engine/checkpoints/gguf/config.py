@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.checkpoints.gguf.header import Array, GgufTensor, Header
+from edge_tui.engine.checkpoints.gguf.header import GgufTensor, Header
+from edge_tui.engine.checkpoints.gguf.metadata import Metadata
 from edge_tui.engine.checkpoints.weight_files import CheckpointError, IncompleteCheckpoint
 from edge_tui.util.sanitise import one_line
 
@@ -86,75 +87,18 @@ _ENDS = {
 }
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 """Tensors that belong to the configuration."""
+_FEATURES = (
+    *("attention.scale", "attention.clamp_kqv", "attention.max_alibi_bias", "attention.temperature_scale"),
+    *("attention.temperature_length", "attention.shared_kv_layers", "attention.layer_norm_epsilon"),
+    *("attention.key_length_swa", "embedding_length_per_layer_input", "use_parallel_residual", "swin_norm"),
+    *("logit_scale", "embedding_scale", "residual_scale", "router_logit_softcapping"),
+)
+"""Keys of features that no architecture here has."""
+_CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
+"""Keys of Gemma's caps, and what they are in Gemma 2 where metadata is silent."""
 _LAYER = re.compile(r"blk\.(\d{1,6})\.(\w+)\.(weight|bias)")
-_LARGEST = 2**31 - 1
 _MAX_LAYERS = 10_000
 """Layers whose types are listed; more are refused once they are counted."""
-
-
-class Metadata:
-    """Reads typed values of one architecture out of a header's metadata.
-
-    Args:
-        name: As the user named the model.
-        header: The first file's.
-        prefix: Of the architecture's keys, "llama".
-    """
-
-    def __init__(self, name: str, header: Header, prefix: str) -> None:
-        self._name, self._header, self._prefix = name, header, prefix
-
-    def whole(self, key: str, default: int | None = None) -> int:
-        """Returns a positive whole number; of an array the one number that all layers share.
-
-        Raises:
-            CheckpointError: it is missing with no default, or no such number.
-        """
-        value: object = self._value(key)
-        if isinstance(value, Array):
-            values = self._header.read_array(f"{self._prefix}.{key}")
-            value = values[0] if len(set(values)) == 1 else "a different one for each layer"
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST:
-            raise self._refusal(key, value)
-        return value
-
-    def real(self, key: str, default: float | None = None) -> float:
-        """Returns a positive number.
-
-        Raises:
-            CheckpointError: it is missing with no default, or no such number.
-        """
-        value = self._value(key)
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-            raise self._refusal(key, value)
-        return float(value)
-
-    def has(self, key: str) -> bool:
-        """Tells whether the key is there and not 0."""
-        return bool(self._value(key))
-
-    def text(self, key: str) -> str:
-        """Returns a string, "" if there is none."""
-        value = self._value(key)
-        return value if isinstance(value, str) else ""
-
-    def keys(self, beginning: str) -> set[str]:
-        """Returns the rest of each key that begins so."""
-        whole = f"{self._prefix}.{beginning}"
-        return {key.removeprefix(whole) for key in self._header.metadata if key.startswith(whole)}
-
-    def _value(self, key: str) -> object:
-        return self._header.metadata.get(f"{self._prefix}.{key}")
-
-    def _refusal(self, key: str, value: object) -> CheckpointError:
-        said = "is missing" if value is None else f"is {one_line(str(value))[:60]}"
-        return CheckpointError(
-            f"{self._name} cannot be loaded: its {self._prefix}.{key} {said}; take another file."
-        )
 
 
 def architecture_of(name: str, header: Header) -> Architecture:
@@ -204,6 +148,7 @@ def read_config(
     head_dim = stated.whole("attention.key_length", max(hidden // heads, 1))
     if stated.whole("attention.value_length", head_dim) != head_dim or head_dim % 2:
         raise CheckpointError(f"{name} has heads of a width that is not read; take another file.")
+    _refuse_features(name, stated, architecture)
     biases = {key.split(".")[2] for key in tensors if key.endswith(".bias")}
     config: dict[str, Any] = {
         "architectures": [architecture.model_class],
@@ -217,7 +162,7 @@ def read_config(
         "head_dim": head_dim,
         "hidden_act": "silu",
         "max_position_embeddings": stated.whole("context_length"),
-        "rms_norm_eps": stated.real("attention.layer_norm_rms_epsilon"),
+        "rms_norm_eps": stated.real("attention.layer_norm_rms_epsilon", 1e-6 if architecture.names else None),
         "tie_word_embeddings": "output.weight" not in tensors,
         "attention_bias": "attn_output" in biases,
         "mlp_bias": "ffn_down" in biases,
@@ -231,6 +176,23 @@ def read_config(
     return config | _gemma(stated, config, window) if architecture.names else config
 
 
+def _refuse_features(name: str, stated: Metadata, architecture: Architecture) -> None:
+    """Refuses metadata that asks for what the architecture does not do.
+
+    Raises:
+        CheckpointError: there is such a key.
+    """
+    others = _FEATURES if architecture.names else (*_FEATURES, *_CAPS)
+    found = [key for key in others if stated.asks(key)]
+    if stated.denies("attention.causal"):
+        found.append("attention.causal")
+    if found:
+        raise CheckpointError(
+            f"{name} has {found[0]} in its metadata, which {architecture.model_type} models do not have; "
+            "take its safetensors checkpoint."
+        )
+
+
 def _gemma(stated: Metadata, config: Mapping[str, Any], window: int) -> dict[str, Any]:
     """Returns what config.json says of Gemma alone, some of which llama.cpp knows without metadata."""
     second, layers = config["model_type"] == "gemma2", config["num_hidden_layers"]
@@ -238,7 +200,6 @@ def _gemma(stated: Metadata, config: Mapping[str, Any], window: int) -> dict[str
     period = (2 if second else 6) if window else 1
     wide = (config["model_type"], layers) in _WIDE_HEADS
     kinds = ("full_attention", "sliding_attention")
-    caps = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
     own: dict[str, Any] = {
         "hidden_activation": "gelu_pytorch_tanh",
         "query_pre_attn_scalar": config["head_dim"],
@@ -247,10 +208,11 @@ def _gemma(stated: Metadata, config: Mapping[str, Any], window: int) -> dict[str
     }
     if wide:
         own["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"]
-    for key, default in caps.items():
+    for key, default in _CAPS.items():
         own[key] = stated.real(key, default) if second or stated.has(key) else None
     if not second:
-        local = {"rope_type": "default", "rope_theta": stated.real("rope.freq_base_swa", 10000.0)}
+        base = stated.real("rope.freq_base_swa", stated.real("rope.local.freq_base", 10000.0))
+        local = {"rope_type": "default", "rope_theta": base}
         own["rope_parameters"] = {"full_attention": config["rope_parameters"], "sliding_attention": local}
     return own
 
@@ -260,7 +222,9 @@ def _rope(
 ) -> dict[str, Any]:
     """Returns the settings of the rotary embedding."""
     scaling: dict[str, Any] = {"rope_type": "default"}
-    kind = stated.text("rope.scaling.type") or ("linear" if stated.has("rope.scale_linear") else "none")
+    factors_by_age = ("rope.scaling.factor", "rope.scale_linear")
+    factor = next((stated.real(key) for key in factors_by_age if stated.has(key)), 1.0)
+    kind = stated.text("rope.scaling.type") or ("none" if factor == 1.0 else "linear")
     context = config["max_position_embeddings"]
     original = stated.whole("rope.scaling.original_context_length", context)
     long, short = factors.get("rope_factors_long.weight"), factors.get("rope_factors_short.weight")
@@ -271,8 +235,7 @@ def _rope(
     elif "rope_freqs.weight" in factors:
         scaling = {"rope_type": "factors", "factors": factors["rope_freqs.weight"]}
     elif kind in ("linear", "yarn"):
-        old = stated.real("rope.scale_linear", 1.0)
-        scaling = {"rope_type": kind, "factor": stated.real("rope.scaling.factor", old)}
+        scaling = {"rope_type": kind, "factor": factor}
         if kind == "yarn":
             scaling["original_max_position_embeddings"] = original
     elif kind != "none":
@@ -294,7 +257,18 @@ def _rope(
         )
     if rotated != config["head_dim"]:
         scaling["partial_rotary_factor"] = rotated / config["head_dim"]
-    scaling["rope_theta"] = stated.real("rope.freq_base", 10000.0)
+    if scaling["rope_type"] != "longrope" and stated.real("rope.scaling.attn_factor", 1.0) != 1.0:
+        raise CheckpointError(
+            f"{name} scales its scores by rope.scaling.attn_factor, which is not read; "
+            "take its safetensors checkpoint."
+        )
+    if scaling["rope_type"] == "factors" and kind != "none" and factor != 1.0:
+        raise CheckpointError(
+            f"{name} scales its rotary embedding by rope_freqs and {one_line(kind)[:40]} at once, "
+            "which is not read; take its safetensors checkpoint."
+        )
+    theta = 1_000_000.0 if config["model_type"] == "gemma3_text" else 10_000.0
+    scaling["rope_theta"] = stated.real("rope.freq_base", stated.real("rope.global.freq_base", theta))
     own = {"original_max_position_embeddings": original} if config["model_type"] == "phi3" else {}
     return {"rope_parameters": scaling, **own}
 

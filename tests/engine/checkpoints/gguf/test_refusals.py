@@ -137,7 +137,12 @@ def test_tensors_that_cannot_be(
         ({"llama.rope.freq_base": -1.0}, "freq_base is -1.0"),
         ({"llama.rope.dimension_count": 8}, "rotates 8 of 16"),
         ({"llama.rope.scaling.type": "warp\x1b"}, "by warp␛, which is not read"),
+        ({"llama.rope.scaling.attn_factor": 0.5}, "scales its scores by rope.scaling.attn_factor"),
         ({"llama.expert_count": 8}, "mixture of experts"),
+        ({"llama.attention.scale": 0.5}, "attention.scale in its metadata, which llama models do not have"),
+        ({"llama.attention.causal": False}, "attention.causal in its metadata"),
+        ({"llama.attn_logit_softcapping": 50.0}, "attn_logit_softcapping in its metadata"),
+        ({"llama.use_parallel_residual": True}, "use_parallel_residual in its metadata"),
         ({"general.architecture": "mamba"}, "GGUF file of mamba"),
         ({"tokenizer.ggml.model": "t5"}, "of the kind 't5'"),
         ({"tokenizer.ggml.pre": "tekken"}, "pre-tokenizer 'tekken'"),
@@ -156,6 +161,23 @@ def test_metadata_that_fits_nothing(
         monkeypatch.setattr(GGUFWriter, "add_architecture", lambda out: add(out, key, value))
     sentence = refusal(write_gguf(folder, tmp_path / "m.gguf", fields=fields))
     assert words in sentence
+
+
+def test_a_feature_that_asks_for_nothing_is_none(folder: Path, tmp_path: Path) -> None:
+    asked = {
+        "logit_scale": 1.0,
+        "residual_scale": 0.0,
+        "use_parallel_residual": False,
+        "attention.causal": True,
+    }
+    file = write_gguf(folder, tmp_path / "m.gguf", fields={f"llama.{key}": v for key, v in asked.items()})
+    assert open_checkpoint(str(file)).layers == 2
+
+
+def test_rotary_factors_that_are_scaled_once_more(folder: Path, tmp_path: Path) -> None:
+    fields = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
+    file = write_gguf(folder, tmp_path / "m.gguf", fields=fields, rope_freqs=[2.0] * 8)
+    assert "by rope_freqs and linear at once" in refusal(file)
 
 
 def test_tensors_that_are_missing_or_strange(folder: Path, tmp_path: Path) -> None:

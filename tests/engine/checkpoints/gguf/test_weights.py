@@ -104,8 +104,9 @@ def test_logits_are_those_of_the_safetensors_twin(case: str, tmp_path: Path) -> 
     assert_same_logits(file, folder)
 
 
-@pytest.mark.parametrize("kind", ["gemma2", "gemma3_text"])
-def test_logits_of_gemma_are_those_of_the_safetensors_twin(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["gemma2", "gemma3_text", "gemma3_text of Ollama"])
+def test_logits_of_gemma_are_those_of_the_safetensors_twin(case: str, tmp_path: Path) -> None:
+    kind, _, ollama = case.partition(" of ")
     period = {"gemma2": 2, "gemma3_text": 6}[kind]
     kinds = ["full_attention" if i % period == period - 1 else "sliding_attention" for i in range(7)]
     caps = {"attn_logit_softcapping": 20.0, "final_logit_softcapping": 10.0} if kind == "gemma2" else {}
@@ -130,6 +131,12 @@ def test_logits_of_gemma_are_those_of_the_safetensors_twin(kind: str, tmp_path: 
         f"{arch}.attention.sliding_window": 9,
         **{f"{arch}.{key}": value for key, value in caps.items()},
     }
+    if ollama:  # its converter has names of its own for the bases, and leaves the epsilon out
+        fields |= {"gemma3.attention.layer_norm_rms_epsilon": None, "gemma3.rope.freq_base": None}
+        fields |= {"gemma3.rope.global.freq_base": 5e5, "gemma3.rope.local.freq_base": 7e3}
+        config["rope_parameters"]["full_attention"]["rope_theta"] = 5e5
+        config["rope_parameters"]["sliding_attention"]["rope_theta"] = 7e3
+        (folder / "config.json").write_text(json.dumps(config))
     file = write_gguf(folder, tmp_path / "m.gguf", fields=fields)
     assert open_checkpoint(str(file)).config["layer_types"] == kinds
     assert_same_logits(file, folder, tolerance=1e-5)
@@ -203,9 +210,10 @@ def test_phi_3s_long_rope(tmp_path: Path) -> None:
     assert_same_logits(file, folder)
 
 
-@pytest.mark.parametrize("kind", ["linear", "yarn"])
-def test_stretched_ropes(kind: str, tmp_path: Path) -> None:
-    rope = {"rope_type": kind, "factor": 4.0, "original_max_position_embeddings": 64}
+@pytest.mark.parametrize("kind", ["linear", "yarn", None])
+def test_stretched_ropes(kind: str | None, tmp_path: Path) -> None:
+    """A factor without a kind is a linear one."""
+    rope = {"rope_type": kind or "linear", "factor": 4.0, "original_max_position_embeddings": 64}
     folder = make_checkpoint(tmp_path / "m", "qwen2", rope=rope)
     fields = {
         "qwen2.rope.scaling.type": kind,
