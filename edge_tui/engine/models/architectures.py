@@ -153,6 +153,8 @@ def _refuse_unknown_features(config: Config, family: Family) -> None:
     """
     if key := _violated(config, family):
         raise UnsupportedError(f"its {key} is {config[key]!r}, which the flat decoder does not cover")
+    if config.get("is_causal") is False:
+        raise UnsupportedError("its attention looks forward (its is_causal is False)")
     for key, other in family.same.items():
         if config.get(key) not in (None, config.get(other)):
             raise UnsupportedError(f"its {key} is {config[key]!r}, not its {other}")
@@ -331,6 +333,8 @@ def _rotated_share(config: Config, scaling: Config, family: Family, kind: str) -
 def _windows(config: Config, family: Family, layers: int) -> tuple[int, ...]:
     """Returns each layer's window, 0 for full attention."""
     if "sliding_window" not in config:
+        if (types := config.get("layer_types")) not in (None, ["full_attention"] * layers):
+            raise UnsupportedError(f"its layer types are {str(types)[:60]}, which its family does not have")
         return (0,) * layers
     window = 0 if config["sliding_window"] is None else int(config["sliding_window"])
     unused = "use_sliding_window" in config and not config["use_sliding_window"]

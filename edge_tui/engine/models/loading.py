@@ -256,17 +256,17 @@ def _read_positions(weights: Weights, flat: FlatConfig, layout: TensorLayout) ->
 
 
 def _refuse_unread(weights: Weights, flat: FlatConfig, layout: TensorLayout) -> None:
-    """Refuses a file whose layers hold what the family does not have: it is another architecture.
+    """Refuses a file whose layers or head hold what the config does not have: it is another model's.
 
     Raises:
         WeightsError: a tensor has not been read.
     """
-    layers = tuple(layout.in_layer(i) for i in range(flat.layers))
+    layers = layout.prefixes[0] + layout.layer.partition("{}")[0]
     for name in weights.unread():
-        if name.startswith(layers) and not BUFFERS.search(name):
+        if name.startswith((layers, f"{layout.heads[0]}.")) and not BUFFERS.search(name):
             raise WeightsError(
-                f"The checkpoint has a tensor {name}, which no {flat.architecture} has: "
-                "its config.json names another architecture than its own."
+                f"The checkpoint has a tensor {name}, which no {flat.architecture} of {flat.layers} layers "
+                "has: its config.json is of another model."
             )
 
 

@@ -120,7 +120,7 @@ def test_biases_of_zeros_that_the_architecture_lacks_count_as_none(tmp_path: Pat
     stored, twin = make_coded(tmp_path, CODINGS["gptq"], "llama", layers=1, zero_biases=True)
     assert torch.equal(logits(stored), logits(twin))
     change(stored, bias=torch.ones(64, dtype=torch.float16))
-    with pytest.raises(LoadError, match=rf"tensor {DOWN}.bias, which no LlamaForCausalLM has"):
+    with pytest.raises(LoadError, match=rf"tensor {DOWN}.bias, which no LlamaForCausalLM of"):
         logits(stored)
 
 

@@ -82,6 +82,7 @@ def test_early_name_of_the_long_rope(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"rope_scaling": {"rope_type": "linear"}}, "linear rotary scaling has no factor"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1.0}}}, "differs between layers"),
         ({"layer_types": ["linear_attention"] * 24}, "mixes layer types"),
+        ({"is_causal": False}, "its attention looks forward"),
         ({"num_key_value_heads": 3}, "do not share 3 key heads evenly"),
         ({"hidden_size": None}, "null for hidden_size"),
         ({"head_dim": None}, "null for head_dim"),
@@ -99,6 +100,14 @@ def test_layer_types_choose_the_windows() -> None:
     kinds = ["full_attention", "sliding_attention"] * 12
     c = flat_config(QWEN2 | {"use_sliding_window": True, "sliding_window": 8, "layer_types": kinds})
     assert c.windows == (0, 8) * 12
+
+
+def test_a_family_without_windows_has_no_layer_types_but_full_ones() -> None:
+    llama = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2}
+    assert supports(llama | {"layer_types": ["full_attention"] * 2}) is None
+    for types in (["sliding_attention", "full_attention"], ["full_attention"], ["linear_attention"] * 2):
+        reason = supports(llama | {"layer_types": types, "sliding_window": 8})
+        assert "which its family does not have" in (reason or "")
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -143,6 +152,7 @@ def test_a_known_name_with_another_familys_feature_is_not_decoded(name: str) -> 
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
         ("phi", {"qk_layernorm": True}),
         ("gemma3_text", {"use_bidirectional_attention": True}),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}),
     ],
 )
 def test_features_of_the_family_that_are_not_covered_are_refused(family: str, change: dict[str, Any]) -> None:
@@ -151,12 +161,18 @@ def test_features_of_the_family_that_are_not_covered_are_refused(family: str, ch
     assert f"its {key} is" in (supports(config | change) or "")
 
 
-@pytest.mark.parametrize("name", ["self_attn.q_norm.weight", "self_attn.sinks", "mlp.router.weight"])
-def test_a_file_with_another_architectures_tensors_is_refused(name: str, tmp_path: Path) -> None:
+IN_A_LAYER = "self_attn.q_norm.weight", "self_attn.sinks", "mlp.router.weight"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*(f"model.layers.1.{each}" for each in IN_A_LAYER), "model.layers.2.mlp.up_proj.weight", "lm_head.bias"],
+)
+def test_a_file_with_another_models_tensors_is_refused(name: str, tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "m", "llama")
-    tensors = load_file(path / "model.safetensors") | {f"model.layers.1.{name}": torch.ones(4)}
+    tensors = load_file(path / "model.safetensors") | {name: torch.ones(4)}
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(WeightsError, match=f"{name}, which no LlamaForCausalLM has"):
+    with pytest.raises(WeightsError, match=f"{name}, which no LlamaForCausalLM of 2 layers has"):
         flat(path)
 
 

@@ -159,7 +159,7 @@ def test_windows_of_qwens_mixtures_are_those_of_their_classes() -> None:
         (lambda t: t.pop(f"{MOE}.experts.4.w2.weight"), "no tensor .*experts.4.w2.weight"),
         (
             lambda t: t.update({f"{MOE}.experts.5.w1.weight": torch.ones(48, 32)}),
-            "experts.5.w1.weight, which no MixtralForCausalLM has",
+            "experts.5.w1.weight, which no MixtralForCausalLM of",
         ),
     ],
     ids=["router of other size", "expert missing", "expert too many"],
