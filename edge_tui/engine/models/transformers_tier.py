@@ -17,6 +17,7 @@ from edge_tui.engine.checkpoints.weights import SafetensorsReader, Weights
 from edge_tui.engine.models.architectures import families, supports
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.transformers_model import TransformersModel
+from edge_tui.engine.models.weight_bytes import BUFFERS
 from edge_tui.engine.ops.packed import PrecisionError
 from edge_tui.engine.ops.quantisation import QUANTISATIONS, packer_of
 from edge_tui.errors import Cancelled
@@ -209,6 +210,12 @@ def _read(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> tuple[Any,
         raise WeightsError(
             f"{name} of {path.name} has shape {list(stored)}, but config.json wants {list(expected)}."
         )
+    unread = (name for name in sorted(report["unexpected_keys"]) if not BUFFERS.search(name))
+    if _is_known(config) and (name := next(unread, "")):  # other classes have files for more than a decoder
+        raise WeightsError(
+            f"{path.name} has a tensor {name}, which no {config['architectures'][0]} of its config.json has: "
+            "that is of another model."
+        )
     return module.eval().requires_grad_(False), packers
 
 
@@ -236,11 +243,15 @@ def _unpacked(reader: SafetensorsReader, name: str, skeleton: nn.Module, dtype: 
     return matrix.t().contiguous() if type(owner).__name__ == "Conv1D" else matrix
 
 
+def _is_known(config: Mapping[str, Any]) -> bool:
+    """Tells whether the flat decoder has the class that a config names, if not all that it asks for."""
+    stated = config.get("architectures") or [""]
+    return any(family.architecture == stated[0] for family in families().values())
+
+
 def _reason(config: Mapping[str, Any], error: BaseException) -> str:
     """Tells why transformers cannot load a checkpoint, or what the config of a family we know lacks."""
-    stated = config.get("architectures") or [""]
-    flat = any(family.architecture == stated[0] for family in families().values())
-    if flat and not config.get("quantization_config") and (reason := supports(config)):
+    if _is_known(config) and not config.get("quantization_config") and (reason := supports(config)):
         return f"{reason}."
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if isinstance(error, KeyError) and error.args and error.args[0] in dict(rope).values():

@@ -211,6 +211,16 @@ def test_damaged_checkpoints_are_named(tmp_path: Path) -> None:
         load(path)
 
 
+def test_a_known_class_with_another_models_tensors_is_refused(tmp_path: Path) -> None:
+    """Its config asks for what the flat tier leaves to this one, whose class does not know it either."""
+    path = make_checkpoint(tmp_path / "m", "llama", extra={"alibi": True})
+    load(path)
+    other = make_checkpoint(tmp_path / "other", "qwen3", head_dim=16)
+    (other / "model.safetensors").rename(path / "model.safetensors")
+    with pytest.raises(WeightsError, match="which no LlamaForCausalLM of its"):
+        load(path)
+
+
 def test_remote_code_is_never_run(tmp_path: Path) -> None:
     path = make_other(tmp_path / "gpt2", "gpt2")
     code = 'from pathlib import Path\nPath(__file__).with_name("ran").touch()\n'
