@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 _SIZES: dict[str, Any] = {
     "vocab_size": 96,
-    "vocab_size_per_layer_input": 96,
     **dict.fromkeys(
         ("hidden_size", "d_model", "n_embd", "embed_dim", "lru_width", "word_embed_proj_dim"), 32
     ),
@@ -38,7 +37,17 @@ _SIZES: dict[str, Any] = {
 _OWN: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {"num_hidden_layers": 8},
     "bamba": {"num_hidden_layers": 3, "attn_layer_indices": [1]},
+    "dots1": {"n_shared_experts": 1},
+    "dots3_note_text": {"num_key_value_heads": 4},
     "falcon_h1": {"mamba_d_ssm": 64},
+    "gemma3n_text": {
+        "num_hidden_layers": 4,
+        "num_kv_shared_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "activation_sparsity_pattern": [0.0] * 4,
+        "altup_num_inputs": 2,
+        "laurel_rank": 8,
+    },
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {"num_hidden_layers": 3, "layer_types": ["mamba", "attention", "mamba"]},
     "jamba": {
@@ -48,10 +57,23 @@ _OWN: dict[str, dict[str, Any]] = {
         "expert_layer_period": 2,
         "expert_layer_offset": 1,
     },
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "longcat_flash": {"num_key_value_heads": 4, "head_dim": 4},
     "mamba2": {"num_heads": 8},
+    "qwen4_exp_text": {
+        "num_hidden_layers": 4,
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 8,
+        "indexer_budget": 64,
+        "indexer_compress_ratio": 1,
+        "output_gate_type": "sigmoid",
+    },
     "recurrent_gemma": {"num_hidden_layers": 3},
     "rwkv": {"attention_hidden_size": 32, "intermediate_size": 128},
+    "xmod": {"default_language": "en_XX"},
     "xlstm": {"num_heads": 4, "hidden_size": 64, "embedding_dim": 64},
+    "zaya": {"num_experts_per_tok": 1},
     "zamba": {"num_hidden_layers": 3, "layer_types": ["mamba", "hybrid", "mamba"]},
     "zamba2": {
         "num_hidden_layers": 4,
@@ -64,10 +86,16 @@ _OWN: dict[str, dict[str, Any]] = {
         "head_dim": ...,
         "attention_head_dim": 16,
     },
-    **{kind: {"num_hidden_layers": 4} for kind in ("qwen3_next", "qwen3_5_text", "kimi_linear")},
+    **{
+        kind: {"num_hidden_layers": 4}
+        for kind in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "kimi_linear")
+    },
     **{
         kind: {"num_key_value_heads": 4, "head_dim": ...}
-        for kind in ("deepseek_v3", "deepseek_v32", "glm_moe_dsa", "axk1", "axk2", "longcat_flash", "youtu")
+        for kind in (
+            *("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "minicpm3"),
+            *("axk1", "axk2", "youtu"),
+        )
     },
 }
 """What a kind needs beside or instead of `_SIZES`; `...` leaves an entry to its class."""
@@ -93,6 +121,8 @@ def make_tiny(folder: Path, kind: str, std: float = 0.2, **own: Any) -> Path:
     try:
         known = made().to_dict().keys() | aliases.keys()
         sizes = {k: v for k, v in _SIZES.items() if k in known} | _OWN.get(kind, {}) | own
+        if "vocab_size_per_layer_input" in known:
+            sizes["vocab_size_per_layer_input"] = sizes["vocab_size"]
         sizes = {k: v for k, v in sizes.items() if v is not ... and aliases.get(k) not in sizes}
         config = AutoConfig.for_model(kind, **sizes)
         with torch.device("meta"):
