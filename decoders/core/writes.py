@@ -1,4 +1,4 @@
-"""Watches torch operations: each one's result, or each argument that it writes to."""
+"""Hands over torch operations: to whoever does them, or to who notes what they write to."""
 
 from __future__ import annotations
 
@@ -12,32 +12,25 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def dispatch(
-    before: Callable[[Any, tuple[Any, ...], dict[str, Any]], None] = lambda func, args, options: None,
-    after: Callable[[Any, Any], None] = lambda func, out: None,
-) -> Iterator[None]:
-    """Calls `before(operation, arguments, options)` and `after(operation, result)` around each one inside."""
+def dispatch(do: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
+    """Calls `do(operation, arguments, options)` in the place of each operation inside."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own hook has no types
+    class Handover(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own hook has no types
         pass
 
     def run(
-        mode: Watch,
+        mode: Handover,
         func: Any,
         types: object,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        options = kwargs or {}
-        before(func, args, options)
-        out = func(*args, **options)
-        after(func, out)
-        return out
+        return do(func, args, kwargs or {})
 
     # A method of the class's body would be wrapped for torch.compile, whose import takes a second.
-    Watch.__torch_dispatch__ = run  # type: ignore[method-assign,assignment]
-    with Watch():  # type: ignore[no-untyped-call]  # nor has its constructor
+    Handover.__torch_dispatch__ = run  # type: ignore[method-assign,assignment]
+    with Handover():  # type: ignore[no-untyped-call]  # nor has its constructor
         yield
 
 
@@ -49,7 +42,7 @@ def watch_writes(note: Callable[[Tensor], None]) -> Iterator[None]:
     """
     import torch
 
-    def check(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    def check(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         for place, declared in enumerate(func._schema.arguments):
             if declared.alias_info is None or not declared.alias_info.is_write:
                 continue
@@ -57,6 +50,7 @@ def watch_writes(note: Callable[[Tensor], None]) -> Iterator[None]:
             for each in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(each, torch.Tensor):
                     note(each)
+        return func(*args, **options)
 
-    with dispatch(before=check):
+    with dispatch(check):
         yield

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -13,7 +17,8 @@ from edge_tui import decoders
 from edge_tui.decoders import base
 from edge_tui.decoders.base import Decoder, Env, Output, Params, Step, names_of
 from edge_tui.decoders.core.random import Rng, key_of
-from edge_tui.decoders.core.steady import only_on_meta
+from edge_tui.decoders.core.steady import why_unsteady
+from edge_tui.decoders.core.writes import dispatch
 from edge_tui.verify.driver import with_layers
 from tests.decoders.driver import begin, param_values
 
@@ -66,6 +71,18 @@ def bench(decoder: Decoder, device: str, **given: object) -> Bench:
     return Bench(decoder, begin(decoder, env), outs, Params(list(values), table), rng)
 
 
+def only_on_meta() -> AbstractContextManager[None]:
+    """Refuses tensors that are made on the host: on a GPU each is a copy that the host waits for."""
+
+    def check(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        out = func(*args, **options)
+        for each in out if isinstance(out, tuple | list) else (out,):
+            assert not isinstance(each, torch.Tensor) or each.device.type == "meta", func
+        return out
+
+    return dispatch(check)
+
+
 @EACH
 def test_no_step_reads_a_value(decoder: Decoder) -> None:
     """On the meta device there are no values: `.item()`, `bool(tensor)`, `nonzero`, boolean indexing, copies
@@ -103,20 +120,81 @@ def test_no_proposal_and_no_check_of_proposals_reads_a_value(decoder: Decoder) -
     assert step.tokens.shape == (1, count + 1)
 
 
-@pytest.mark.parametrize(
+PEEKS = pytest.mark.parametrize(
     "peek",
     [
         lambda z: z.sum().item(),
         lambda z: bool(z.any()),
+        lambda z: [1 for each in z if each > 0],
+        lambda z: int(z.argmax()),
+        lambda z: z.tolist(),
         lambda z: z.nonzero(),
         lambda z: z[z > 0],
+        lambda z: z.masked_select(z > 0),
+        lambda z: z.unique(),
+        lambda z: z.argwhere(),
+        lambda z: torch.where(z > 0),
+        lambda z: z.equal(z + 1),
         lambda z: z.cpu(),
+        lambda z: z.to("cpu", torch.float64),
+        lambda z: z.numpy(),
         lambda z: z + torch.tensor([1.0]),
+        lambda z: z + torch.arange(3),
     ],
 )
+
+
+@PEEKS
 def test_the_check_above_notices_each_way_to_peek(peek: Callable[[Tensor], object]) -> None:
-    with only_on_meta(), pytest.raises((RuntimeError, NotImplementedError, AssertionError)):
+    with only_on_meta(), pytest.raises((RuntimeError, NotImplementedError, AssertionError, TypeError)):
         peek(torch.zeros(3, device="meta"))
+
+
+def why(run: Bench, step: Callable[..., object]) -> str:
+    """Why a step is not steady, asked as the engine does."""
+    with torch.inference_mode():
+        return why_unsteady(SimpleNamespace(step=step), run.outs, run.state, run.params, run.rng)  # type: ignore[arg-type]
+
+
+def on_logits(do: Callable[[Tensor], object]) -> Callable[..., object]:
+    """A step that does something with three logits."""
+    return lambda outs, s, p, rng: do(outs["model"].logits[0, 0, :3])
+
+
+@EACH
+def test_every_strategy_is_steady_and_its_inputs_are_left_as_they_are(decoder: Decoder) -> None:
+    run = bench(decoder, "cpu")
+    state = {name: tensor.clone() for name, tensor in run.state.items()}
+    assert why(run, decoder.step) == ""
+    assert all(run.state[name].equal(tensor) for name, tensor in state.items())
+
+
+@PEEKS
+def test_a_strategy_that_peeks_is_not_steady(peek: Callable[[Tensor], object]) -> None:
+    assert why(bench(decoders.find("greedy"), "cpu"), on_logits(peek))
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        lambda z: z.masked_fill(z > 0, 1.0)[torch.zeros(1, dtype=torch.int64, device=z.device)],
+        lambda z: z.clone().add_(torch.ones(3, device=z.device)).sort().values.cumsum(0),
+        lambda z: torch.where(z > 0, z, torch.full_like(z, -1)).scatter_(0, z.argmax()[None], 2.0),
+    ],
+)
+def test_what_is_the_same_for_all_numbers_is_steady(do: Callable[[Tensor], object]) -> None:
+    assert why(bench(decoders.find("greedy"), "cpu"), on_logits(do)) == ""
+
+
+def test_a_run_imports_no_compiler() -> None:
+    """On a CPU its import stops the app for seconds, in the middle of the first answer."""
+    arguments = ["run", "--no-history", "--quiet", "--model", "demo/expert", "--max-new-tokens", "4", "a"]
+    code = (
+        f"import sys; from edge_tui.cli.main import main; code = main({arguments}); "
+        "print(); print(code, *sys.modules.keys() & {'torch._dynamo', 'sympy'})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split() == ["0"], done.stdout
 
 
 @EACH
