@@ -173,8 +173,8 @@ class _Watch:
         now, name = time.time(), type(event).__name__
         if isinstance(event, events.Progress):
             name = event.what
-        if name == "compile":
-            self.times[name] = now  # the last one
+        if name == "compile" and "Started" not in self.times:
+            self.times[name] = now  # the last one; those after the first token wait for later steps
         self.times.setdefault(name, now)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from edge_tui.engine.decode.generation import Generation
+    from edge_tui.engine.decode.kernel_build import KernelBuilds
     from edge_tui.engine.decode.output_processor import OutputProcessor
     from edge_tui.engine.decode.param_table import Run
     from edge_tui.engine.events import Event, FinishReason
@@ -33,6 +34,7 @@ class DecodeLoop:
         post: Takes events.
         stopped: Tells whether the run is to stop.
         began: When it left the queue, on the monotonic clock.
+        kernels: Compiles those that steps launch from the second on.
 
     Attributes:
         first_token_at: When the first token was on the host, on the monotonic clock; 0 before.
@@ -47,9 +49,11 @@ class DecodeLoop:
         post: Callable[[Event], None],
         stopped: Callable[[], bool],
         began: float,
+        kernels: KernelBuilds,
     ) -> None:
         self._run, self._generation, self._processor = run, generation, processor
         self._post, self._stopped, self._began = post, stopped, began
+        self._kernels = kernels
         self._gate: SpeculationGate | None = None
         self._flushed = 0.0
         self._version = 0
@@ -124,12 +128,25 @@ class DecodeLoop:
             if generation.runner.table.waiting:
                 generation.publish()
             if generation.launched < generation.plan.steps:
+                if generation.launched and self._kernels.is_under_way:
+                    self._wait_for_kernels()
                 self._launch()
             elif generation.runner.ring.empty:
                 break
             self._read(wait=generation.runner.ring.full or generation.launched >= generation.plan.steps)
             yield
         return "length"
+
+    def _wait_for_kernels(self) -> None:
+        """Posts the first token, then waits for the kernels of the steps after it."""
+        self._read(wait=True)
+        began, generation = time.perf_counter(), self._generation
+        name = generation.plan.main.model.info.name
+        self._kernels.wait(
+            lambda done, total: self._post(Progress("compile", done, total, name, self._run.id)),
+            self._stopped,
+        )
+        generation.prepared += time.perf_counter() - began
 
     def _launch(self) -> None:
         generation = self._generation

@@ -60,35 +60,62 @@ class KernelBuild:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._output = self._process.stdout
+        self._text = b""
+        self._numbers: dict[bytes, int] = {}
+        """Kernels that the first token waits for ("first") and those of the run ("all"), once known."""
+        self._done: set[int] = set()
         os.set_blocking(self._output.fileno(), False)
         with suppress(BrokenPipeError), self._process.stdin as stream:
             stream.write(json.dumps(job).encode())
 
-    def wait(self, report: Callable[[int, int], None], stopped: Callable[[], bool]) -> None:
-        """Waits until all kernels are there, the processes have failed, or nobody waits any longer.
+    def wait(
+        self, report: Callable[[int, int], None], stopped: Callable[[], bool], *, first: bool = False
+    ) -> bool:
+        """Waits until the kernels are there, the processes have failed, or nobody waits any longer.
 
         Args:
             report: Called with (kernels compiled, kernels in all) after each.
             stopped: True ends the waiting.
+            first: Wait for those alone that the first token needs.
+
+        Returns:
+            True if kernels of later steps are still being compiled.
         """
-        text, done, since = b"", 0, time.monotonic()
+        reported, since = 0, time.monotonic()
         while not stopped():
             piece = self._output.read()
             if piece:
-                text += piece
                 since = time.monotonic()
-            head, *lines = text.split(b"\n")
-            if lines and len(lines) - 1 > done:
-                done = len(lines) - 1
-                report(done, int(head))
-            if (done and done == int(head)) or time.monotonic() - since > PATIENCE:
+                self._take(piece)
+            if self._done and len(self._done) > reported and (total := self._numbers.get(b"all")):
+                reported = len(self._done)
+                report(reported, total)
+            given_up = time.monotonic() - since > PATIENCE
+            if given_up or self._has(b"all"):
                 with suppress(OSError):
                     self._stamp.touch()  # the processes may take seconds to end, or hang
                 break
+            if first and self._has(b"first"):
+                return True
             if piece == b"":  # they have ended
                 break
             if piece is None:
                 time.sleep(_POLL)
+        return False
+
+    def _take(self, piece: bytes) -> None:
+        """Reads lines of the processes."""
+        *lines, self._text = (self._text + piece).split(b"\n")
+        for what, number in (line.split() for line in lines):
+            if what == b"done":
+                self._done.add(int(number))
+            else:
+                self._numbers[what] = int(number)
+
+    def _has(self, which: bytes) -> bool:
+        """Tells whether the kernels up to a known number are compiled."""
+        number = self._numbers.get(which)
+        return number is not None and self._done.issuperset(range(number))
 
     def close(self) -> None:
         """Ends the processes."""
@@ -99,20 +126,30 @@ class KernelBuild:
 
 
 class KernelBuilds:
-    """Holds the build that goes on: a run waits for what a load before it has begun."""
+    """Holds the build that goes on: a run waits for what a load before it has begun.
 
-    def __init__(self) -> None:
-        self._build: KernelBuild | None = None
+    Args:
+        build: One that goes on already.
+    """
+
+    def __init__(self, build: KernelBuild | None = None) -> None:
+        self._build = build
 
     def begin(self, request: Request, specs: Mapping[str, ModelSpec]) -> None:
         """Does `begin`, unless a build goes on; a process that has torch would wait for another's import."""
         if self._build is None and "torch" not in sys.modules:
             self._build = begin(request, specs)
 
-    def wait(self, report: Callable[[int, int], None], stopped: Callable[[], bool]) -> None:
-        """Does `KernelBuild.wait` for the build that goes on, and ends it; without one returns at once."""
-        if self._build is not None:
-            self._build.wait(report, stopped)
+    @property
+    def is_under_way(self) -> bool:
+        """True while a build goes on."""
+        return self._build is not None
+
+    def wait(
+        self, report: Callable[[int, int], None], stopped: Callable[[], bool], *, first: bool = False
+    ) -> None:
+        """Does `KernelBuild.wait` for the build that goes on; ends it unless it is waited for again."""
+        if self._build is not None and not self._build.wait(report, stopped, first=first):
             self.close()
 
     def close(self) -> None:

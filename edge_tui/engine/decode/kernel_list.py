@@ -6,8 +6,11 @@ the shapes, types and constants that the run has; launches are noted instead of 
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,7 +37,7 @@ from edge_tui.engine.text.strategy_tokenizer import StrategyTokenizer
 from edge_tui.engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -45,6 +48,7 @@ _PROMPT = (0,) * 32
 """Stands for a prompt in a chat template: torch's products read it, as they read most prompts."""
 _CONTEXT = 4096
 _WARP = 32
+_DYNAMO = "torch._dynamo"
 
 
 class NoWeights(Weights):
@@ -71,13 +75,39 @@ class _Target:
         return 0
 
 
+class _NoDynamo(ModuleType):
+    """Stands for torch._dynamo, which operations on tensors without memory import to switch it off for them.
+
+    Importing it takes two thirds of what importing torch does (1.0 s of processor time beside 1.5). Whoever
+    asks it for anything else gets torch's own.
+    """
+
+    @staticmethod
+    def disable(function: Any, *_: Any, **__: Any) -> Any:
+        """Returns a function as it is."""
+        return function
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(_DYNAMO) is self:
+            del sys.modules[_DYNAMO]
+        return getattr(import_module(_DYNAMO), name)
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Holds one kernel of a run: a launch of it, which is never made."""
+    """Holds one kernel of a run: a launch of it, which is never made.
+
+    Attributes:
+        function: Triton's.
+        arguments: Of the launch.
+        options: The same, by name.
+        first: True if the run launches it before its first token is there.
+    """
 
     function: Any
     arguments: tuple[Any, ...]
     options: Mapping[str, Any]
+    first: bool
 
     @property
     def name(self) -> str:
@@ -95,25 +125,28 @@ def stand_for(capability: tuple[int, int]) -> None:
     """Lets tensors without memory stand for those of a GPU from now on: this process is for nothing else."""
     rehearsal.capability = capability
     driver.set_active(_Target(capability))
+    if _DYNAMO not in sys.modules:
+        setattr(torch, _DYNAMO.rpartition(".")[2], _NoDynamo(_DYNAMO))
+        sys.modules[_DYNAMO] = torch._dynamo
 
 
-def list_kernels(request: Request, specs: Mapping[str, ModelSpec]) -> list[Kernel]:
+def list_kernels(request: Request, specs: Mapping[str, ModelSpec], note: Callable[[Kernel], None]) -> None:
     """Lists the kernels that a run launches from its first step to the capture of its graphs.
 
     Args:
         request: The run. Of its prompt the length counts: few tokens are read by kernels.
         specs: Its models by role.
+        note: Called with each kernel as soon as it is found; Triton compiles meanwhile as it always does.
 
     Raises:
         EdgeError, …: the run or a model would be refused, too.
     """
-    with _noting() as kernels:
+    with _Launches(note) as launches:
         embed(_empty(1, torch.int64), _empty((2, 4)), _empty((1, 4)))  # as `availability` tries one
-        _rehearse(request, specs)
-    return kernels
+        _rehearse(request, specs, launches)
 
 
-def _rehearse(request: Request, specs: Mapping[str, ModelSpec]) -> None:
+def _rehearse(request: Request, specs: Mapping[str, ModelSpec], launches: _Launches) -> None:
     """Does what a run does until its graphs are captured."""
     decoder = decoders.find(request.strategy)
     by_spec = {spec: _load(spec) for spec in set(specs.values())}
@@ -126,6 +159,7 @@ def _rehearse(request: Request, specs: Mapping[str, ModelSpec]) -> None:
     generation = Generation(plan_run(request, decoder, models, _never), captures=False)
     generation.prefill(PrefixCache(), lambda done, total: None, _never)
     generation.launch()
+    launches.first = False
     generation.launch()
     runner = generation.runner
     with torch.inference_mode():  # as `Graphs` captures them
@@ -157,37 +191,70 @@ def _load(spec: ModelSpec) -> LoadedModel:
         context=_CONTEXT,
         weights_from=NoWeights,
     )
+    if model.fused is not None and model.weights is not None:
+        # The kernels have the layers. A longer prompt is read by plain operations, which take a second here.
+        model.weights = replace(model.weights, layers=())
     tokenizer = Tokenizer.open(checkpoint)
     context = min(_CONTEXT, model.info.context)
     return LoadedModel(model, tokenizer, StrategyTokenizer(tokenizer), checkpoint, context)
 
 
-@contextmanager
-def _noting() -> Iterator[list[Kernel]]:
-    """Notes each kernel that is launched inside, once, and compiles none."""
-    kernels: list[Kernel] = []
-    seen: set[tuple[str, Any]] = set()
-    run, hook = JITFunction.run, knobs.runtime.jit_cache_hook
-    new: list[tuple[str, Any]] = []
+class _Launches:
+    """Finds the kernels that are launched while it is entered, each once, and launches none.
 
-    def note(*, key: Any, fn: Any, **_: Any) -> bool:
-        new.append((f"{fn.module}.{fn.name}", key))
-        return True  # Triton compiles nothing then
+    Args:
+        note: Called with each; what it does is not looked at.
 
-    def launch(function: Any, *arguments: Any, **options: Any) -> None:
+    Attributes:
+        first: True until the first token would be there.
+    """
+
+    def __init__(self, note: Callable[[Kernel], None]) -> None:
+        self.first = True
+        self._note = note
+        self._run, self._hook = JITFunction.run, knobs.runtime.jit_cache_hook
+        self._launched: set[object] = set()
+        self._seen: set[tuple[str, Any]] = set()
+        self._new: list[tuple[str, Any]] = []
+
+    def __enter__(self) -> _Launches:
+        def launch(function: Any, *arguments: Any, **options: Any) -> None:
+            self._launch(function, arguments, options)
+
+        def note(*, key: Any, fn: Any, **_: Any) -> bool:
+            self._new.append((f"{fn.module}.{fn.name}", key))
+            return True  # Triton compiles nothing then
+
+        JITFunction.run = launch
+        knobs.runtime.jit_cache_hook = note
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        JITFunction.run = self._run
+        knobs.runtime.jit_cache_hook = self._hook
+
+    def _launch(self, function: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
         options.pop("warmup", None)
-        run(function, *arguments, warmup=True, **options)
-        if new and (which := new.pop()) not in seen:
-            seen.add(which)
-            kernels.append(Kernel(function, arguments, options))
+        # The same launch is made for each layer, and Triton takes long to find that out.
+        launched = function, _looks(arguments), _looks(tuple(sorted(options.items())))
+        if launched in self._launched:
+            return
+        self._launched.add(launched)
+        self._run(function, *arguments, warmup=True, **options)
+        if self._new and (which := self._new.pop()) not in self._seen:
+            self._seen.add(which)
+            self.__exit__()
+            self._note(Kernel(function, arguments, options, self.first))
+            self.__enter__()
 
-    JITFunction.run = launch
-    knobs.runtime.jit_cache_hook = note
-    try:
-        yield kernels
-    finally:
-        JITFunction.run = run
-        knobs.runtime.jit_cache_hook = hook
+
+def _looks(value: Any) -> object:
+    """Describes an argument as far as Triton looks at it, and numbers exactly."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype, value.data_ptr() % 16
+    if isinstance(value, tuple):
+        return tuple(map(_looks, value))
+    return type(value), value
 
 
 def _empty(shape: int | Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:

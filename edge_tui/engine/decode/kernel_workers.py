@@ -1,6 +1,8 @@
 """`python -m edge_tui.engine.decode.kernel_workers` compiles the kernels of the run on its standard input.
 
-It writes the number of kernels, then a line for each that is done. `kernel_build` starts it.
+It lists them, and each is compiled in a copy of this process as soon as it is found: that has torch and
+Triton already. A line of its output is "first N", "all N" or "done I": the number of kernels that the first
+token waits for, that of all, and a kernel that is compiled. `kernel_build` starts it.
 """
 
 from __future__ import annotations
@@ -9,21 +11,18 @@ import gc
 import json
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import deque
 from contextlib import suppress
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.engine.ops.triton.availability import hash_triton
 from edge_tui.engine.port import ModelSpec, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from edge_tui.engine.decode.kernel_list import Kernel
-
-_kernels: list[Kernel] = []
-"""Those of the run, which workers have by being forked."""
 
 
 def main() -> None:
@@ -40,36 +39,104 @@ def main() -> None:
 
 def _build(job: Mapping[str, Any]) -> None:
     """Lists the kernels and compiles them."""
+    _fork(_build_driver)
+    hashing = hash_triton()
     import torch
 
     from edge_tui.engine.decode.kernel_list import list_kernels, stand_for
 
-    torch.set_num_threads(1)  # no thread may be there when workers are forked
-    fork = get_context("fork")
-    fork.Process(target=_build_driver).start()
+    torch.set_num_threads(1)  # no thread may be there when this process is copied
+    hashing.join()
     stand_for(tuple(job["capability"]))
     specs = {role: ModelSpec(**spec) for role, spec in job["specs"].items()}
     fields = ("prompt", "strategy", "values", "mode", "samples", "chat")
     request = Request(**{name: job[name] for name in fields}, ids=tuple(job["ids"]))
-    _kernels.extend(list_kernels(request, specs))
-    print(len(_kernels), flush=True)
-    workers = min(len(_kernels), len(os.sched_getaffinity(0)))
-    with ProcessPoolExecutor(workers, mp_context=fork) as pool:
-        pending = [pool.submit(_compile, number) for number in range(len(_kernels))]
-        for _ in as_completed(pending):
-            print("done", flush=True)
+    workers = Workers(len(os.sched_getaffinity(0)))
+    try:
+        list_kernels(request, specs, workers.add)
+    finally:
+        workers.finish()
 
 
-def _compile(number: int) -> None:
-    _kernels[number].compile()
+class Workers:
+    """Compiles kernels side by side, those found first before others.
+
+    Args:
+        most: Processes at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._waiting: deque[tuple[int, Kernel]] = deque()
+        self._running: set[int] = set()
+        self._count = 0
+        self._has_first = False
+
+    def add(self, kernel: Kernel) -> None:
+        """Takes a kernel, and begins with it if a processor is free."""
+        if not kernel.first:
+            self._close_first()
+        self._waiting.append((self._count, kernel))
+        self._count += 1
+        self._begin()
+
+    def finish(self) -> None:
+        """Compiles what is left; no kernel comes after."""
+        self._close_first()
+        _say("all", self._count)
+        while self._running:
+            self._reap(0)
+            self._begin()
+
+    def _close_first(self) -> None:
+        """Says how many kernels the first token waits for, once all of them are known."""
+        if not self._has_first:
+            self._has_first = True
+            _say("first", self._count)
+
+    def _begin(self) -> None:
+        self._reap(os.WNOHANG)
+        while self._waiting and len(self._running) < self._most:
+            number, kernel = self._waiting.popleft()
+            self._running.add(_fork(lambda: _compile(number, kernel)))  # noqa: B023 — called before it changes
+
+    def _reap(self, options: int) -> None:
+        """Forgets processes that have ended. `options`: 0 waits for one."""
+        with suppress(ChildProcessError):
+            while ended := os.waitpid(-1, options)[0]:
+                self._running.discard(ended)
+                options = os.WNOHANG
+
+
+def _fork(work: Callable[[], None]) -> int:
+    """Does something in a copy of this process; returns that one's number."""
+    if number := os.fork():
+        return number
+    try:
+        with suppress(Exception):
+            work()
+    finally:
+        os._exit(0)
+
+
+def _compile(number: int, kernel: Kernel) -> None:
+    """Compiles a kernel. What fails is compiled by the run itself, which says why."""
+    try:
+        kernel.compile()
+    finally:
+        _say("done", number)
+
+
+def _say(what: str, number: int) -> None:
+    """Writes a line, at once and in one piece: copies of this process write to the same pipe."""
+    os.write(sys.stdout.fileno(), f"{what} {number}\n".encode())
 
 
 def _build_driver() -> None:
     """Builds Triton's own extension module, which the first launch loads."""
-    with suppress(Exception):
-        from triton.backends.nvidia.driver import CudaUtils
+    from triton.backends.nvidia.driver import CudaUtils
 
-        CudaUtils()
+    CudaUtils()
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def run_request(
     if stopped():
         post(_cancelled(run.id))
         return
-    models = _load(run, decoder.roles, manager, kernels or KernelBuilds(), post, stopped)
+    kernels = kernels or KernelBuilds()
+    models = _load(run, decoder.roles, manager, kernels, post, stopped)
     manager.tokenizer = models[decoder.roles[0]].tokenizer
     try:
         # The request is read again: its parameters may have changed while the models were loading.
@@ -72,7 +73,7 @@ def run_request(
     _reset_peak(plan.main.model.info.device)
     if not _read_prompt(run, plan, generation, prefix_cache, post, stopped):
         return
-    loop = DecodeLoop(run, generation, processor, post, stopped, began)
+    loop = DecodeLoop(run, generation, processor, post, stopped, began, kernels)
     try:
         yield from loop.run()
     finally:
@@ -88,13 +89,20 @@ def _load(
     post: Callable[[Event], None],
     stopped: Callable[[], bool],
 ) -> dict[str, LoadedModel]:
-    """Loads the models that are not there, while kernels are compiled in other processes."""
+    """Loads the models that are not there, while kernels are compiled in other processes.
+
+    Those of later steps are compiled while the prompt is read; but kept tokens may be read by steps.
+    """
     specs = {role: spec for role in roles if (spec := manager.spec(role)) is not None}
     if any(manager.peek(role) is None for role in roles):
         kernels.begin(run.request, specs)
     models = {role: manager.get(role, stopped) for role in roles}
     name = models[roles[0]].model.info.name
-    kernels.wait(lambda done, total: post(Progress("compile", done, total, name, run.id)), stopped)
+
+    def report(done: int, total: int) -> None:
+        post(Progress("compile", done, total, name, run.id))
+
+    kernels.wait(report, stopped, first=not run.request.prefix)
     return models
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from triton import knobs
 
-from edge_tui.engine.decode.kernel_list import list_kernels, stand_for
+from edge_tui.engine.decode.kernel_list import Kernel, list_kernels, stand_for
 from edge_tui.engine.ops.triton.project import embed
 from edge_tui.engine.port import ModelSpec, Request
 
@@ -25,9 +25,13 @@ def main(folder: str, *strategies: str) -> None:
     for name in strategies:
         strategy, precision, prompt = (*name.split(":"), "", "")[:3]
         spec: Any = ModelSpec(folder, precision or "auto", "cuda:0")
-        kernels = list_kernels(Request(prompt, strategy), dict.fromkeys(ROLES, spec))
+        kernels: list[Kernel] = []
+        list_kernels(Request(prompt, strategy), dict.fromkeys(ROLES, spec), kernels.append)
         first = first or kernels[0]
-        print(name, *(kernel.name for kernel in kernels))
+        early = sum(kernel.first for kernel in kernels)
+        print(
+            name, *(kernel.name for kernel in kernels[:early]), "|", *(each.name for each in kernels[early:])
+        )
     assert first is not None
     first.compile()
     found: list[bool] = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,30 @@ import pytest
 import torch
 
 from edge_tui.engine.decode import kernel_build
-from edge_tui.engine.decode.kernel_build import KernelBuild
+from edge_tui.engine.decode.kernel_build import KernelBuild, KernelBuilds
+from edge_tui.engine.decode.param_table import Run
+from edge_tui.engine.decode.prefix_cache import PrefixCache
+from edge_tui.engine.decode.run import run_request
+from edge_tui.engine.events import Event, Finished, FirstToken, Progress
+from edge_tui.engine.models.manager import ModelManager
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.random_checkpoints import make_checkpoint, save_tokenizer
 
+HOPPER = 9, 0
 ENDS = {
-    "killed": "import os, signal; print(9, flush=True); os.kill(os.getpid(), signal.SIGKILL)",
+    "killed": "import os, signal; print('all 9', flush=True); os.kill(os.getpid(), signal.SIGKILL)",
     "raises": "raise SystemExit(1)",
     "says nothing": "import time; time.sleep(600)",
-    "finishes": "print(2); print('done'); print('done', flush=True); import time; time.sleep(600)",
+    "finishes": "print('all 2', 'done 1', 'done 0', sep='\\n', flush=True); import time; time.sleep(600)",
 }
+IN_TWO_PARTS = """
+import pathlib, time
+print("first 2", "done 2", "done 1", "done 0", "all 4", sep="\\n", flush=True)
+while not pathlib.Path("{}").exists():
+    time.sleep(0.01)
+print("done 3", flush=True)
+time.sleep(600)
+"""
 
 
 def wait(build: KernelBuild, patience: int = 10**9) -> list[tuple[int, int]]:
@@ -49,6 +65,29 @@ def test_a_build_that_fails_is_waited_for_no_longer(
     assert stamp.exists() == (end in ("says nothing", "finishes")), "it is not waited for another time"
 
 
+def test_the_first_token_waits_for_its_own_kernels_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, stamp = tmp_path / "gate", tmp_path / "stamp"
+    (tmp_path / "workers_of_a_test.py").write_text(IN_TWO_PARTS.format(gate))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    build = KernelBuild({"stamp": str(stamp)}, "workers_of_a_test")
+    reports: list[tuple[int, int]] = []
+
+    def report(done: int, total: int) -> None:
+        reports.append((done, total))
+
+    try:
+        assert build.wait(report, lambda: False, first=True), "kernels of later steps are to come"
+        assert not stamp.exists()
+        gate.touch()
+        assert not build.wait(report, lambda: False)
+    finally:
+        build.close()
+    assert reports[-1] == (4, 4)
+    assert stamp.exists()
+
+
 def test_somebody_who_stops_a_run_waits_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "workers_of_a_test.py").write_text(ENDS["says nothing"])
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -69,6 +108,35 @@ def checkpoint(tmp_path: Path) -> Path:
     return folder
 
 
+def test_the_first_token_is_shown_before_the_other_kernels_are_there(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = tmp_path / "gate"
+    (tmp_path / "workers_of_a_test.py").write_text(IN_TWO_PARTS.format(gate))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    events: list[Event] = []
+
+    def post(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, FirstToken):
+            gate.touch()
+
+    spec = ModelSpec(str(checkpoint), device="cpu")
+    manager = ModelManager(post, None, {"model": spec}, lambda model: None)
+    request = Request("", "greedy", ids=(9,) * 20, max_length=6)
+    kernels = KernelBuilds(KernelBuild({"stamp": str(tmp_path / "stamp")}, "workers_of_a_test"))
+    try:
+        for _ in run_request(Run(1, request), manager, PrefixCache(), post, lambda: False, kernels):
+            pass
+    finally:
+        kernels.close()
+    assert gate.exists()
+    assert not kernels.is_under_way
+    assert isinstance(events[-1], Finished)
+    assert events[-1].reason == "length"
+    assert [(event.done, event.total) for event in events if isinstance(event, Progress)][-1] == (4, 4)
+
+
 class Hopper:
     """Stands for NVML and a GPU."""
 
@@ -77,7 +145,7 @@ class Hopper:
             raise OSError("no such device")
 
     def capability(self) -> tuple[int, int]:
-        return 9, 0
+        return HOPPER
 
     def close(self) -> None:
         """Closes nothing."""
@@ -98,7 +166,7 @@ def test_kernels_are_compiled_once_for_what_they_depend_on(
         return kernel_build.begin(Request(prompt, strategy, values), {"model": spec}) is not None
 
     assert begins("top_p", prompt="Once upon")
-    assert (jobs[0]["capability"], jobs[0]["prompt"]) == ((9, 0), "Once upon")
+    assert (jobs[0]["capability"], jobs[0]["prompt"]) == (HOPPER, "Once upon")
     assert jobs[0]["specs"]["model"]["device"] == "cuda:0"
     stamp = Path(jobs[0]["stamp"])
     assert stamp.parent == tmp_path
@@ -127,6 +195,8 @@ LISTED = {
     | {"_embed": 1, "project": 5, "attend_kernel": 1, "follow_kernel": 1, "move_kernel": 1}
     | {"scan_kernel": 2, "extend_kernel": 2, "decide_kernel": 1},
 }
+LATER = {"project", "attend_kernel", "_post"}
+"""Kernels that the first token does not wait for, unless the prompt is so short that kernels read it."""
 
 
 @pytest.mark.timeout(180)
@@ -143,11 +213,46 @@ def test_a_run_lists_its_kernels_without_weights(checkpoint: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr[-3000:]
     *lines, found = done.stdout.splitlines()
     for line in lines:
-        name, tried, *names = line.split()
-        assert tried == "_embed", "whether kernels run here is tried first"
-        products = ["project" if "project" in each else each for each in names]
-        assert Counter(products) == LISTED[name], name
+        name, *names = ["project" if "project" in each else each for each in line.split()]
+        bar = names.index("|")
+        first, later = names[:bar], names[bar + 1 :]
+        assert first[0] == "_embed", "whether kernels run here is tried first"
+        assert Counter(first[1:] + later) == LISTED[name], name
+        assert set(later) >= LATER, name
+        assert LATER.isdisjoint(first) or name == "greedy::abc", name
     assert found == "found True False", "Triton finds it for a tensor of the same alignment alone"
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(600)
+def test_all_kernels_of_a_run_are_compiled(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    spec = asdict(ModelSpec(str(checkpoint), "auto", "cuda:0"))
+    request = asdict(Request("", "greedy"))
+    of_run = {
+        name: request[name] for name in ("prompt", "ids", "strategy", "values", "mode", "samples", "chat")
+    }
+    job = of_run | {
+        "capability": HOPPER,
+        "specs": {"model": spec},
+        "stamp": str(tmp_path / "cache" / "stamp"),
+    }
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", kernel_build.WORKERS],
+        env={**environment, "TRITON_CACHE_DIR": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""},
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    count = sum(LISTED["greedy"].values()) + 1
+    assert {f"done {number}" for number in range(count)} | {"first 4", f"all {count}"} == {
+        *done.stdout.splitlines()
+    }
+    assert len([*(tmp_path / "cache").rglob("*.cubin")]) == count
+    assert Path(job["stamp"]).exists()
 
 
 @pytest.mark.gpu
