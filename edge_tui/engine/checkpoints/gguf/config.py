@@ -91,9 +91,11 @@ _FEATURES = (
     *("attention.scale", "attention.clamp_kqv", "attention.max_alibi_bias", "attention.temperature_scale"),
     *("attention.temperature_length", "attention.shared_kv_layers", "attention.layer_norm_epsilon"),
     *("attention.key_length_swa", "embedding_length_per_layer_input", "use_parallel_residual", "swin_norm"),
-    *("logit_scale", "embedding_scale", "residual_scale", "router_logit_softcapping"),
+    "router_logit_softcapping",
 )
 """Keys of features that no architecture here has."""
+_SCALES = ("logit_scale", "embedding_scale", "residual_scale")
+"""The same, of factors, where 1 asks for nothing."""
 _CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
 """Keys of Gemma's caps, and what they are in Gemma 2 where metadata is silent."""
 _LAYER = re.compile(r"blk\.(\d{1,6})\.(\w+)\.(weight|bias)")
@@ -183,7 +185,8 @@ def _refuse_features(name: str, stated: Metadata, architecture: Architecture) ->
         CheckpointError: there is such a key.
     """
     others = _FEATURES if architecture.names else (*_FEATURES, *_CAPS)
-    found = [key for key in others if stated.asks(key)]
+    found = [key for key in others if stated.has(key)]
+    found += [key for key in _SCALES if stated.has(key) and stated.real(key) != 1.0]
     if stated.denies("attention.causal"):
         found.append("attention.causal")
     if found:

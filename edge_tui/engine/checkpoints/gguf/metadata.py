@@ -59,11 +59,6 @@ class Metadata:
         """Tells whether the key is there and not 0."""
         return bool(self._value(key))
 
-    def asks(self, key: str) -> bool:
-        """Tells whether a feature's key is there and asks for something, which a factor of 1 does not."""
-        value = self._value(key)
-        return bool(value) and (value is True or value != 1)
-
     def denies(self, key: str) -> bool:
         """Tells whether the key is there and false."""
         return self._value(key) is False
