@@ -188,3 +188,20 @@ async def test_a_typed_path_is_walked_to_a_model(demo: Any, tmp_path: Path) -> N
         await pilot.press("enter")
         await until(pilot, lambda: loaded(app) == str(file), "loaded")
     assert recent_models.names()[0] == str(file)
+
+
+async def test_a_model_that_is_refused_says_it_once(demo: Any, tmp_path: Path) -> None:
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    file = write_gguf(make_checkpoint(tmp_path / "twin", "llama"), shelf / "cut.gguf")
+    file.write_bytes(file.read_bytes()[:-1000])
+    app = demo()
+    rung = []
+    app.bell = lambda: rung.append(True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot)
+        screen.field.value = f"{shelf}/"
+        await until(pilot, lambda: "cut.gguf is truncated" in hint(pilot), "the refusal")
+        await pilot.press("enter")
+        await until(pilot, lambda: rung, "that it is refused")
+        assert hint(pilot).count("is truncated") == 1

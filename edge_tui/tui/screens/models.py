@@ -261,9 +261,9 @@ class ModelsScreen(FilterListScreen[None]):
         elif progress is not None and progress.active:
             parts += downloading(name, progress)
         elif why := self._refusals.get(name) or (listing.refusal if listing is not None else ""):
-            parts.append((sanitise(why), "$warning"))
+            parts.append((f"{sanitise(why)}\n", "$warning"))
             if listing is not None and listing.resumable and name not in self._refusals:
-                parts.append(("\nEnter goes on with its download.", "$primary"))
+                parts.append(("Enter goes on with its download.\n", "$primary"))
         elif listing is not None:
             parts += self._facts(listing)
         elif remote := self._remotes.get(name):
@@ -278,7 +278,7 @@ class ModelsScreen(FilterListScreen[None]):
             parts.append((f"Asking the hub about {name} …", "$text-muted"))
         else:
             parts.append(("Nothing matches; type a repository like Qwen/Qwen2.5-0.5B.", "$text-muted"))
-        parts += self._progress()
+        parts += (each for each in self._progress() if (f"{each[0]}\n", "$warning") not in parts)
         self.about.update(Content.assemble(*parts))
 
     def _facts(self, listing: Listing) -> Parts:
