@@ -43,6 +43,11 @@ def names(pilot: Any) -> list[str]:
     return [str(option.id) for found in pilot.app.screen.query(OptionList) for option in found.options]
 
 
+def listed(pilot: Any) -> str:
+    options = [option for found in pilot.app.screen.query(OptionList) for option in found.options]
+    return "\n".join(str(option.prompt) for option in options)
+
+
 def loaded(app: EdgeApp) -> str:
     model = app.session.loaded.get("model")
     return model.name if model is not None else ""
@@ -188,6 +193,20 @@ async def test_a_typed_path_is_walked_to_a_model(demo: Any, tmp_path: Path) -> N
         await pilot.press("enter")
         await until(pilot, lambda: loaded(app) == str(file), "loaded")
     assert recent_models.names()[0] == str(file)
+
+
+async def test_the_cursor_stays_on_what_was_loaded(demo: Any, tmp_path: Path) -> None:
+    tiny = [make_checkpoint(tmp_path / "shelf" / name, "llama") for name in ("tiny-a", "tiny-b")]
+    app = demo()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot)
+        screen.field.value = f"{tmp_path / 'shelf'}/tiny"
+        await until(pilot, lambda: names(pilot) == [str(each) for each in tiny], "the models")
+        await pilot.press("down")
+        await until(pilot, lambda: screen.highlighted == str(tiny[1]), "the second")
+        await pilot.press("enter")
+        await until(pilot, lambda: "● tiny-b" in listed(pilot), "loaded")
+        assert screen.highlighted == str(tiny[1])
 
 
 async def test_a_model_that_is_refused_says_it_once(demo: Any, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class FilterListScreen(Dialog[T], Generic[T]):
         super().__init__()
         self._chosen = chosen
         self._items: list[Item] = []
+        self._query = ""
         self.field = Field(self.placeholder)
         self.options = ChoiceList(markup=False)
         self.about = FittedText(classes="hint")
@@ -88,7 +89,7 @@ class FilterListScreen(Dialog[T], Generic[T]):
         self._filter(self.field.value)
 
     def _filter(self, query: str) -> None:
-        """Shows the items that match a query, the best match first."""
+        """Shows the items that match a query, the best match first, which the cursor goes to if it is new."""
         items, at = self._items, self.highlighted or self._chosen
         if query.strip():
             matcher = Matcher(query)
@@ -96,7 +97,8 @@ class FilterListScreen(Dialog[T], Generic[T]):
                 (max(matcher.match(item.search), 0.5 * has_words(item.help, query)), item) for item in items
             ]
             items = [item for score, item in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
-            at = ""
+            at = self.highlighted if query == self._query else ""
+        self._query = query
         options: list[Option] = []
         group = ""
         for item in items:
