@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from edge_tui import decoders
 from edge_tui.engine.decode import kernel_build
 from edge_tui.engine.decode.kernel_build import KernelBuild, KernelBuilds
 from edge_tui.engine.decode.param_table import Run
@@ -253,6 +254,32 @@ def test_all_kernels_of_a_run_are_compiled(checkpoint: Path, tmp_path: Path) -> 
     }
     assert len([*(tmp_path / "cache").rglob("*.cubin")]) == count
     assert Path(job["stamp"]).exists()
+
+
+LONG_ONES = "greedy", "speculative", "contrastive_search", "no_repeat_ngram", "beam"
+"""Strategies that read the whole text, and some that do not."""
+ALL = tuple(strategy.name for strategy in decoders.current().strategies())
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "strategies", [LONG_ONES, pytest.param(ALL, marks=pytest.mark.proof)], ids=["some", "all"]
+)
+def test_no_length_has_kernels_of_its_own(strategies: tuple[str, ...], tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    folder = make_checkpoint(tmp_path / "m", dtype=torch.bfloat16, intermediate=128, context=4096)
+    save_tokenizer(folder)
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engine.decode.kernels_of_lengths", str(folder), *strategies],
+        env={**environment, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    kernels = {name: differing for name, _, *differing in map(str.split, done.stdout.splitlines())}
+    assert kernels == {name: [] for name in strategies}
 
 
 @pytest.mark.gpu

@@ -286,7 +286,7 @@ class FusedContrastiveSearch(FusedStep):
             past.shape[1],
             ROOM=self._room,
             SPAN=_POSITIONS,
-            PARTS=triton.next_power_of_2(programs),
+            PARTS=triton.next_power_of_2(PROGRAMS),  # the same for every length
             ENDS=triton.next_power_of_2(max(ends.shape[1], 1)),
             **{**self.options, "BLOCK": max(8192 // (_POSITIONS * self._room), 16)},
         )

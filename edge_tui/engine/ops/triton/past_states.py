@@ -22,7 +22,7 @@ _PROGRAMS = 264
 """Programs that share the positions to move: two for each multiprocessor of an H200."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["k"])  # a prompt's last chunk has any number
 def _append_kernel(
     states,
     row_stride,
