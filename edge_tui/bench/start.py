@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from edge_tui.bench.goal import Goal
 from edge_tui.bench.job import BenchError
 from edge_tui.engine import events
-from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.decode import kernel_process
 from edge_tui.engine.port import ModelSpec, Request
 
 if TYPE_CHECKING:
@@ -207,6 +207,10 @@ def _main(model: str, precision: Any, device: str, cores: str, began: str) -> No
     """Measures a start that began at a time; "0" only starts."""
     if int(cores):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
+    kernel_process.start_early()  # as commands do
+
+    from edge_tui.engine.local import LocalEngine
+
     engine = LocalEngine({"model": ModelSpec(model, precision, device)})
     try:
         if float(began):

@@ -14,12 +14,16 @@ from edge_tui.cli import library_output, standard_streams
 from edge_tui.cli.arguments import Namespace
 from edge_tui.cli.messages import PROGRAM, fail
 from edge_tui.cli.parser import make_parser
+from edge_tui.engine.decode import kernel_process
 from edge_tui.errors import EdgeError, UsageError
 from edge_tui.util.safe_stream import guard_terminal
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+
+_RUNS_MODELS = (None, "run", "serve")
+"""Commands that decode; None is the workbench."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +66,12 @@ def _dispatch(args: argparse.Namespace) -> int:
             f"{flag_of(before[0])} has no meaning for {command}: leave it out"
             f" (see {PROGRAM} {command} --help)."
         )
-    status: int = import_module(f"edge_tui.cli.{command or 'workbench'}").run(flags)
+    if command in _RUNS_MODELS and not flags.get("connect") and flags.get("device") != "cpu":
+        kernel_process.start_early()
+    try:
+        status: int = import_module(f"edge_tui.cli.{command or 'workbench'}").run(flags)
+    finally:
+        kernel_process.end_early()
     return status
 
 

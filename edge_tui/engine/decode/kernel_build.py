@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from contextlib import closing, suppress
@@ -22,6 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import __version__, decoders
+from edge_tui.engine.decode.kernel_process import (
+    STAMP,
+    WORKERS,
+    cache_folder,
+    end,
+    end_early,
+    may_compile,
+    take,
+)
 from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.machine.devices import resolve_device
 from edge_tui.machine.nvml import Gpu
@@ -31,7 +38,6 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.port import ModelSpec, Request
 
-WORKERS = "edge_tui.engine.decode.kernel_workers"
 PATIENCE = 20.0
 """Seconds without a finished kernel after which they are no longer waited for, now or at another start."""
 _POLL = 0.01
@@ -49,14 +55,7 @@ class KernelBuild:
 
     def __init__(self, job: Mapping[str, Any], module: str = WORKERS) -> None:
         self._stamp = Path(job["stamp"])
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a group that can be ended whole; ctrl-c is not for it
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # no context of a device is made there
-        )
+        self._process = take(module)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._output = self._process.stdout
@@ -119,10 +118,7 @@ class KernelBuild:
 
     def close(self) -> None:
         """Ends the processes."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # workers outlive the one that started them
-        self._process.wait()
-        self._output.close()
+        end(self._process)
 
 
 class KernelBuilds:
@@ -139,6 +135,7 @@ class KernelBuilds:
         """Does `begin`, unless a build goes on; a process that has torch would wait for another's import."""
         if self._build is None and "torch" not in sys.modules:
             self._build = begin(request, specs)
+        end_early()
 
     @property
     def is_under_way(self) -> bool:
@@ -169,7 +166,7 @@ def begin(request: Request, specs: Mapping[str, ModelSpec]) -> KernelBuild | Non
     Returns:
         None where nothing is to be compiled: without a GPU or Triton, or where it has been done before.
     """
-    if sys.platform != "linux" or os.environ.get("TRITON_INTERPRET"):
+    if not may_compile():
         return None
     try:
         triton = version("triton")
@@ -191,7 +188,7 @@ def begin(request: Request, specs: Mapping[str, ModelSpec]) -> KernelBuild | Non
     }
     what = job | {"values": _shape(request)}
     key = hashlib.sha256(json.dumps([__version__, triton, what]).encode()).hexdigest()
-    stamp = cache_folder() / f"edge-tui-{key[:32]}"
+    stamp = cache_folder() / f"{STAMP}{key[:32]}"
     if stamp.exists():
         return None
     prompt = request.prompt[:_BEGINNING] if isinstance(request.prompt, str) else ""
@@ -205,10 +202,3 @@ def _shape(request: Request) -> list[object]:
     values = resolve_params(request, decoder, {}).values
     neutral = sorted(name for name, value in values.items() if value in (0.0, 1.0))
     return [decoder.rows(values), decoder.num_draft_tokens(values), neutral]
-
-
-def cache_folder() -> Path:
-    """Returns the folder in which Triton keeps what it has compiled."""
-    if folder := os.environ.get("TRITON_CACHE_DIR"):
-        return Path(folder)
-    return Path(os.environ.get("TRITON_HOME") or Path.home()) / ".triton" / "cache"

@@ -1,8 +1,9 @@
 """`python -m edge_tui.engine.decode.kernel_workers` compiles the kernels of the run on its standard input.
 
 It lists them, and each is compiled in a copy of this process as soon as it is found: that has torch and
-Triton already. A line of its output is "first N", "all N" or "done I": the number of kernels that the first
-token waits for, that of all, and a kernel that is compiled. `kernel_build` starts it.
+Triton already, which are imported before the job is read. A line of its output is "first N", "all N" or
+"done I": the number of kernels that the first token waits for, that of all, and a kernel that is compiled.
+`kernel_build` gives it the job.
 """
 
 from __future__ import annotations
@@ -28,7 +29,17 @@ if TYPE_CHECKING:
 def main() -> None:
     """Compiles side by side, on every processor, and notes that it has been done."""
     gc.disable()  # importing torch takes a fifth less, and this process ends soon
-    job: dict[str, Any] = json.load(sys.stdin)
+    _fork(_build_driver)
+    hashing = hash_triton()
+    import torch
+
+    import edge_tui.engine.decode.kernel_list  # noqa: F401 — it takes as long as half of torch
+
+    torch.set_num_threads(1)  # no thread may be there when this process is copied
+    hashing.join()
+    if not (text := sys.stdin.read()):
+        return  # the command that started this one early has ended, or needs no kernels
+    job: dict[str, Any] = json.loads(text)
     try:
         _build(job)
     finally:  # what could not be compiled here will not be next time
@@ -39,14 +50,8 @@ def main() -> None:
 
 def _build(job: Mapping[str, Any]) -> None:
     """Lists the kernels and compiles them."""
-    _fork(_build_driver)
-    hashing = hash_triton()
-    import torch
-
     from edge_tui.engine.decode.kernel_list import list_kernels, stand_for
 
-    torch.set_num_threads(1)  # no thread may be there when this process is copied
-    hashing.join()
     stand_for(tuple(job["capability"]))
     specs = {role: ModelSpec(**spec) for role, spec in job["specs"].items()}
     fields = ("prompt", "strategy", "values", "mode", "samples", "chat")
