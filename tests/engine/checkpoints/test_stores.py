@@ -179,3 +179,8 @@ def test_tags() -> None:
     with pytest.raises(CheckpointError, match="m:a-Q4_0, m:b-Q4_0"):
         choose("m", twice, "Q4_0")
     assert choose("m", twice, "b-Q4_0") == twice[1]
+    same = ["a/x-Q4_0.gguf", "b/x-Q4_0.gguf"]
+    for tag in ("", "Q4_0", "Q8_0"):
+        with pytest.raises(CheckpointError, match="m:a, m:b"):
+            choose("m", same, tag)
+    assert choose("m", same, "B") == same[1]

@@ -49,7 +49,8 @@ def choose(name: str, files: Iterable[str], tag: str) -> str:
     Args:
         name: Of the folder or repository, for readers.
         files: Relative names of its files.
-        tag: A kind, or any whole part of a file's name, in capitals or not; "" takes the only model.
+        tag: A kind, any whole part of a file's name, or its folder, in capitals or not; "" takes the only
+            model.
 
     Raises:
         CheckpointError: there is none, or there are several; the sentence lists what may be named.
@@ -60,12 +61,11 @@ def choose(name: str, files: Iterable[str], tag: str) -> str:
     else:
         whole = re.compile(rf"(?<![A-Za-z0-9]){re.escape(tag)}(?![A-Za-z0-9_])", re.IGNORECASE)
         same = [file for file in models if tag_of(file).casefold() == tag.casefold()]
-        found = same or [file for file in models if whole.search(PurePath(file).stem)]
+        named = [file for file in models if whole.search(PurePath(file).stem)]
+        found = same or named or [file for file in models if _folder(file).casefold() == tag.casefold()]
     if len(found) == 1:
         return found[0]
-    listed = [one_line(f"{name}:{tag_of(file)}") for file in (found or models)]
-    if found and len(set(listed)) < len(listed):  # a kind does not tell them apart, their names do
-        listed = [one_line(f"{name}:{PurePath(file).stem}") for file in found]
+    listed = [one_line(f"{name}:{tag}") for tag in _distinct_tags(found or models)]
     if not listed:
         raise CheckpointError(f"{name} holds no GGUF model; leave out the tag.")
     names = ", ".join(listed[:_LISTED]) + (
@@ -74,3 +74,14 @@ def choose(name: str, files: Iterable[str], tag: str) -> str:
     if not found:
         raise CheckpointError(f"{name} has no GGUF model {tag!r}; name one of these: {names}.")
     raise CheckpointError(f"{name} holds {len(found)} GGUF models, of which one is needed; name it: {names}.")
+
+
+def _distinct_tags(files: list[str]) -> list[str]:
+    """Lists a tag for each file: its kind, or its name or folder where that alone tells them apart."""
+    kinds = [tag_of(file) for file in files]
+    choices = kinds, [PurePath(file).stem for file in files], [_folder(file) for file in files]
+    return next((tags for tags in choices if len(set(tags)) == len(tags) and all(tags)), kinds)
+
+
+def _folder(file: str) -> str:
+    return PurePath(file).parent.name

@@ -192,9 +192,12 @@ def part_names(file: str) -> list[str]:
 
 
 def first_parts(files: Iterable[str]) -> list[str]:
-    """Selects the names of GGUF files that are models, split ones by their first part, in order."""
-    models = sorted(file for file in files if file.lower().endswith(".gguf") and "mmproj" not in file)
-    return [file for file in models if (split := _SPLIT.fullmatch(file)) is None or int(split[2]) == 1]
+    """Selects the names of GGUF files that are models, split ones by the first part there is, in order."""
+    models: dict[object, str] = {}
+    for file in sorted(file for file in files if file.lower().endswith(".gguf") and "mmproj" not in file):
+        split = _SPLIT.fullmatch(file)
+        models.setdefault((split[1], split[3]) if split else file, file)
+    return list(models.values())
 
 
 def models_in(folder: Path) -> list[Path]:

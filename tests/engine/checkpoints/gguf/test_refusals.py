@@ -202,6 +202,11 @@ def test_a_split_file_that_misses_its_second_half(folder: Path, tmp_path: Path) 
     kept = second.read_bytes()
     second.unlink()
     assert "m-00002-of-00002.gguf" in refusal(first, IncompleteCheckpoint)
+    only = tmp_path / "only" / second.name
+    only.parent.mkdir()
+    only.write_bytes(kept)
+    for place in (only, only.parent):
+        assert "m-00001-of-00002.gguf" in refusal(place, IncompleteCheckpoint)
     second.write_bytes(first.read_bytes())
     assert "repeats the tensor" in refusal(first, IncompleteCheckpoint)
     second.write_bytes(kept)
