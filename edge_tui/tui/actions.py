@@ -7,13 +7,18 @@ method there. Keys can be remapped by id through Textual's keymap.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from textual.binding import Binding
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from textual.dom import DOMNode
+
 Scope = Literal[
-    "app", "main", "tokens", "inspector", "turns", "parameters", "lessons", "models", "presets", "history",
-    "settings", "chain", "list", "value", "explain", "compare", "side", "reading", "prompt",
+    "app", "main", "tokens", "inspector", "turns", "parameters", "lesson", "lessons", "models", "presets",
+    "history", "settings", "chain", "list", "value", "explain", "compare", "side", "reading", "prompt",
     "confirm", "name", "help",
 ]  # fmt: skip
 
@@ -24,6 +29,7 @@ SCOPES: dict[Scope, str] = {
     "inspector": "Why a token was taken",
     "turns": "Turns of a conversation",
     "parameters": "Parameters (up and down choose one)",
+    "lesson": "The question of a lesson",
     "lessons": "Lessons",
     "models": "Models",
     "presets": "Presets",
@@ -43,7 +49,7 @@ SCOPES: dict[Scope, str] = {
 }
 """Headings of the help screen, in its order."""
 INNER: dict[Scope, frozenset[Scope]] = {
-    "main": frozenset({"tokens", "inspector", "turns", "parameters"}),
+    "main": frozenset({"tokens", "inspector", "turns", "parameters", "lesson"}),
     "list": frozenset({"lessons", "models", "presets", "settings"}),
     "compare": frozenset({"side"}),
     "reading": frozenset({"prompt"}),
@@ -145,6 +151,9 @@ ACTIONS: tuple[Action, ...] = (
            palette=False, priority=True),
     Action("suspend_process", "ctrl+z", "suspend", "Put the app in the background; `fg` brings it back.",
            "app", palette=False, priority=True),
+    Action("show_me", "f3", "show me",
+           "Do the step of the lesson, key by key, or go to its question; any key ends that.", "app",
+           priority=True),
     Action("run", "ctrl+j", "run", "Decode the prompt under the chosen strategy.", footer=True,
            priority=True),
     Action("stop", "escape", "stop", "Stop the run, or leave what is open.", footer=True),
@@ -189,6 +198,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("settings", "comma", "settings", "Every setting, parameter and key, kept in your own file."),
     Action("clear", "x", "clear", "Clear the tokens (never the prompt); once more brings them back."),
     Action("help", "question_mark,f1", "help", "Keys, colours and what they mean.", footer=True),
+    Action("lessons", "f2", "lessons", "Six lessons of ninety seconds; during one, leave it as it is."),
     Action("cursor_left", "left,h", "token ←", "The token before.", "tokens"),
     Action("cursor_right", "right,l", "token →", "The token after.", "tokens"),
     Action("cursor_up", "up,k", "line ↑", "The token above.", "tokens"),
@@ -218,7 +228,6 @@ ACTIONS: tuple[Action, ...] = (
     Action("parameter_up", "right", "more", "Turn the parameter up by one step.", "parameters"),
     Action("parameter_down(10)", "shift+left", "much less", "Ten steps down.", "parameters"),
     Action("parameter_up(10)", "shift+right", "much more", "Ten steps up.", "parameters"),
-    Action("lessons", "f2", "lessons", "Six lessons of ninety seconds; during one, leave it as it is."),
     Action("explain", "space", "explain", "The parameter's effect on the token in sight.",
            "parameters"),
     Action("edit", "enter", "type", "Type the value.", "parameters"),
@@ -227,6 +236,10 @@ ACTIONS: tuple[Action, ...] = (
     Action("next", "down", "↓", "The parameter below.", "parameters"),
     Action("first", "home", "first", "The first parameter.", "parameters"),
     Action("last", "end", "last", "The last parameter.", "parameters"),
+    Action("choose(-1)", "left,up,h,k", "←", "The choice before; without a question, scroll up.", "lesson"),
+    Action("choose(1)", "right,down,l,j", "→", "The choice after; without a question, scroll down.",
+           "lesson"),
+    Action("answer", "enter", "answer", "Take the choice; a wrong one can be followed by another.", "lesson"),
     Action("restart", "ctrl+x", "again", "Begin the lesson under the cursor from its first step.", "lessons",
            priority=True),
     Action("load('model')", "enter", "load", "Load the model under the cursor (the expert of a pair).",
@@ -337,3 +350,19 @@ def bindings(scope: Scope) -> list[Any]:
 def scope_of(binding: Binding) -> Scope:
     """Reads the scope out of a registry binding's id."""
     return cast("Scope", (binding.id or "").partition(".")[0])
+
+
+def scopes_heard(node: DOMNode) -> list[Scope]:
+    """Lists the scopes of the keys that are heard at a widget or screen, the nearest first."""
+    scopes: list[Scope] = []
+    for each in node.ancestors_with_self:
+        bound = [binding for found in each._bindings.key_to_bindings.values() for binding in found]
+        # A list's own keys come before those that all lists have.
+        scopes += sorted(filter(SCOPES.__contains__, map(scope_of, bound)), key=INNER.__contains__)
+    return list(dict.fromkeys(scopes))
+
+
+def leaving(scopes: Iterable[str]) -> str | None:
+    """Finds the binding that leaves where the user is; None where there is none."""
+    actions = (action for scope in scopes for action in ACTIONS if action.scope == scope)
+    return next((f"{each.scope}.{each.id}" for each in actions if "escape" in each.keys.split(",")), None)

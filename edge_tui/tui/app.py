@@ -20,7 +20,7 @@ from edge_tui.tui.actions import bindings
 from edge_tui.tui.dialogs import Dialogs
 from edge_tui.tui.downloads import Downloads
 from edge_tui.tui.history_access import HistoryAccess
-from edge_tui.tui.keymap import Keymap, catalog, resolve
+from edge_tui.tui.keymap import catalog, resolve
 from edge_tui.tui.pacing import Pacer
 from edge_tui.tui.palette import ActionsProvider
 from edge_tui.tui.reloading import watch_strategies, watch_themes
@@ -103,7 +103,6 @@ class EdgeApp(TerminalApp):
         self.telemetry = telemetry
         self._factory = engine_factory
         theme_folders = theme.folders() if theme_folders is None else theme_folders
-        self.keymap = Keymap({})
         self.downloads = Downloads(partial(self.call_later, self._download_ended))
         themes = theme.load(theme_folders)
         self.theme_switch = ThemeSwitch(cast("App[int]", self), themes, guess_dark(os.environ))
@@ -304,6 +303,10 @@ class EdgeApp(TerminalApp):
         """Opens the list of themes."""
         self._dialogs.show_themes()
 
+    def action_show_me(self) -> None:
+        """Does the step of the lesson on the screen."""
+        self.workbench.lessons.show_me()
+
     def action_show_help(self) -> None:
         """Opens the help."""
         self._dialogs.show_help()
@@ -357,10 +360,6 @@ class EdgeApp(TerminalApp):
     def on_background_failed(self, event: crash.BackgroundFailed) -> None:
         """Tells the user that something in the background has ended."""
         self.notify(event.sentence, severity="error", markup=False, timeout=10)
-
-    def is_bound(self, key: str) -> bool:
-        """Tells whether the user has bound a key to an action."""
-        return any(key in keys.split(",") for keys in self.keymap.keys.values())
 
     def _prompt_text(self) -> str:
         return self.workbench.prompt.text if hasattr(self, "workbench") else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from edge_tui.tui.actions import INNER, SCOPES, scope_of
+from edge_tui.tui.actions import scopes_heard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Died
     from edge_tui.history.runs import Entry
-    from edge_tui.tui.actions import Scope
     from edge_tui.tui.keymap import Keymap
     from edge_tui.tui.preferences import Preferences
     from edge_tui.tui.run_params import RunParams
@@ -70,12 +69,8 @@ class Dialogs:
         """Shows the keys that work where the user is, then the others."""
         from edge_tui.tui.screens.help import HelpScreen
 
-        scopes: list[Scope] = []
-        for node in (self._app.screen.focused or self._app.screen).ancestors_with_self:
-            bound = [each for found in node._bindings.key_to_bindings.values() for each in found]
-            # A list's own keys come before those that all lists have.
-            scopes += sorted(filter(SCOPES.__contains__, map(scope_of, bound)), key=INNER.__contains__)
-        self._app.push_screen(HelpScreen(list(dict.fromkeys(scopes)), self._host.keymap.keys))
+        scopes = scopes_heard(self._app.screen.focused or self._app.screen)
+        self._app.push_screen(HelpScreen(scopes, self._host.keymap.keys))
 
     def show_themes(self) -> None:
         """Shows the themes, each on the whole app while it is under the cursor."""

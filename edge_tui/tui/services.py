@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from edge_tui.history.store import Store
     from edge_tui.tui.clipboard import Clipboard
     from edge_tui.tui.downloads import Downloads
+    from edge_tui.tui.key_queue import KeyQueue
+    from edge_tui.tui.keymap import Keymap
     from edge_tui.tui.preferences import Preferences
 
 
@@ -19,10 +21,16 @@ class Services(Protocol):
 
     ascii: bool
     downloads: Downloads
+    keymap: Keymap
+    key_queue: KeyQueue
+    keys_typed: int
 
     @property
     def gathering(self) -> bool:
         """True while changes are gathered, to be painted together."""
+
+    def press(self, key: str, character: str | None) -> None:
+        """Presses a key for the user."""
 
     def clipboard_support(self) -> Clipboard:
         """Judges the way to the user's clipboard."""

@@ -12,6 +12,7 @@ from textual.app import App
 from edge_tui.tui import ascii_filter, clipboard, pastes, theme
 from edge_tui.tui.control_filter import CONTROLS
 from edge_tui.tui.key_queue import Follower, KeyQueue
+from edge_tui.tui.keymap import Keymap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +34,9 @@ class TerminalApp(App[int]):
         super().__init__()
         self.ascii = ascii_only
         self._clipboard_reply: bool | None = None
+        self.keymap = Keymap({})
+        self.keys_typed = 0
+        """Number of keys and pastes that came from the terminal."""
         self.key_queue = KeyQueue(cast("App[object]", self), super().on_event)
 
     def get_driver_class(self) -> type[Driver]:
@@ -71,12 +75,21 @@ class TerminalApp(App[int]):
         if isinstance(event, (events.InputEvent, events.Paste)) and not self.screen_stack:
             return
         if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
+            self.keys_typed += 1
             if isinstance(event, events.Paste):
                 self.app_focus = True  # a terminal may paste while another one has the focus
                 event.text = pastes.clean(event.text)
             await self.key_queue.take(event)
         else:
             await super().on_event(event)
+
+    def is_bound(self, key: str) -> bool:
+        """Tells whether the user has bound a key to an action."""
+        return any(key in keys.split(",") for keys in self.keymap.keys.values())
+
+    def press(self, key: str, character: str | None) -> None:
+        """Presses a key for the user."""
+        self.call_later(self.key_queue.take, events.Key(key, character))
 
     def on_follower(self, event: Follower) -> None:
         """Tells the queue that its key has reached the app."""

@@ -1,7 +1,8 @@
 """Reads lessons from TOML files: steps, each with the facts that must hold before the next one is shown.
 
 A condition is a table of facts: `run = "greedy"` compares, `"ran.temperature" = ">= 1.5"` bounds a number.
-`facts.py` lists the facts.
+`facts.py` lists the facts; `presses.py` reads from a condition which keys make it hold. A step with choices
+is a question: it waits for the right one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal
 
 import tomli
 
@@ -21,23 +22,48 @@ _BOUNDS = (">=", "<=")
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """Describes an answer to choose.
+
+    Attributes:
+        text: The answer, in a few words.
+        why: A sentence: why it is wrong, or why it is right.
+        right: True for the right one.
+    """
+
+    text: str
+    why: str
+    right: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """Describes one step.
 
     Attributes:
-        text: Says what to do, and what to look at.
+        text: Says what to do, and what to look at; or asks.
         done: Facts that must hold, all at once.
         go: The token that the cursor is put on when the step begins: the one whose distribution has the
             largest entropy, or the smallest; "" leaves it.
+        walk: The action of the token pane by which the cursor gets to the token that the step asks for.
+        path: Actions that open the screen that the step asks for, one after another.
+        choices: Answers to choose from, if the step is a question.
     """
 
     text: str
     done: Mapping[str, Fact]
     go: Place = ""
+    walk: str = "cursor_left"
+    path: tuple[str, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
-    def missing(self, facts: Mapping[str, Fact]) -> str | None:
-        """Returns the first fact that does not hold yet, None if all do."""
-        return next((name for name, wanted in self.done.items() if not _holds(facts.get(name), wanted)), None)
+    def missing(self, facts: Mapping[str, Fact]) -> list[str]:
+        """Lists the facts that do not hold yet, in the order of the file."""
+        return [name for name, wanted in self.done.items() if not holds(facts.get(name), wanted)]
+
+    def choice(self, text: str) -> Choice | None:
+        """Finds a choice by its text."""
+        return next((choice for choice in self.choices if choice.text == text), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +93,19 @@ def lessons() -> tuple[Lesson, ...]:
 
 def _read(key: str, text: str) -> Lesson:
     table = tomli.loads(text)
-    steps = tuple(Step(step["text"], step["done"], step.get("go", "")) for step in table["steps"])
-    return Lesson(key, table["title"], steps, table["after"])
+    return Lesson(key, table["title"], tuple(map(_step, table["steps"])), table["after"])
 
 
-def _holds(fact: Fact | None, wanted: Fact) -> bool:
+def _step(table: Mapping[str, Any]) -> Step:
+    choices = tuple(Choice(**choice) for choice in table.get("choices", ()))
+    answer = next((choice.text for choice in choices if choice.right), "")
+    done = {"answer": answer} if choices else table["done"]
+    path = tuple(table.get("path", ()))
+    return Step(table["text"], done, table.get("go", ""), table.get("walk", "cursor_left"), path, choices)
+
+
+def holds(fact: Fact | None, wanted: Fact) -> bool:
+    """Tells whether a fact is the one that is wanted, or within its bound."""
     if not isinstance(wanted, str) or not wanted.startswith(_BOUNDS):
         return fact == wanted
     if not isinstance(fact, float | int):

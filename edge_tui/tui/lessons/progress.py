@@ -23,11 +23,14 @@ class Progress:
         steps: Steps that are done, by lesson.
         current: The lesson on the screen, "" for none.
         offered: True once the lessons were offered.
+        answers: The newest choice of each question, by lesson and number of the step; files of older
+            versions have none.
     """
 
     steps: dict[str, int] = field(default_factory=dict)
     current: str = ""
     offered: bool = False
+    answers: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
     def load(cls) -> Progress:
@@ -35,7 +38,11 @@ class Progress:
         with suppress(OSError, ValueError, TypeError, AttributeError):
             state = json.loads(read_text(_path()))
             steps = {str(key): int(step) for key, step in state["steps"].items()}
-            return cls(steps, str(state["current"]), bool(state["offered"]))
+            answers = {
+                str(key): {str(step): str(text) for step, text in chosen.items()}
+                for key, chosen in state.get("answers", {}).items()
+            }
+            return cls(steps, str(state["current"]), bool(state["offered"]), answers)
         return cls()
 
     def save(self) -> None:

@@ -1,11 +1,37 @@
-"""Shows a lesson: the step that waits, or all steps where there is height for them."""
+"""Shows a lesson: the step that waits, or all steps where there is height for them; asks its questions."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
+from rich.cells import cell_len
+from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.message import Message
 from textual.widgets import Static
+
+from edge_tui.tui.actions import bindings
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+_GAP = 2
+"""Cells between two choices on a line."""
+
+
+class Question(NamedTuple):
+    """Describes a question that waits for its answer.
+
+    Attributes:
+        choices: The answers to choose from.
+        mark: Number of the one under the cursor.
+        wrong: The one that was chosen last, "" for none.
+    """
+
+    choices: tuple[str, ...]
+    mark: int
+    wrong: str
 
 
 class Card(NamedTuple):
@@ -18,6 +44,8 @@ class Card(NamedTuple):
         done: Number of steps that are done.
         note: A line on how things are, "" for none.
         hint: Of the border.
+        lead: A sentence on the step before, which is shown where that is not.
+        question: What the step that waits asks; None where it asks nothing.
     """
 
     head: str
@@ -26,10 +54,12 @@ class Card(NamedTuple):
     done: int
     note: str
     hint: str
+    lead: str = ""
+    question: Question | None = None
 
 
-class LessonCard(Static):
-    """Shows a card; takes no keys.
+class LessonCard(VerticalScroll, inherit_bindings=False):
+    """Shows a card, scrolled to the step that waits; the focused card takes the keys of its question.
 
     Args:
         whole: True shows all steps, False the one that waits.
@@ -37,14 +67,33 @@ class LessonCard(Static):
     """
 
     DEFAULT_CSS = """
-    LessonCard { display: none; height: auto; padding: 0 1; border: round $accent;
+    LessonCard { display: none; height: auto; padding: 0 1; border: round $border-blurred;
         border-title-color: $accent; border-title-style: bold; border-subtitle-color: $text-muted; }
+    LessonCard:focus { border: round $accent; }
+    LessonCard > Static { height: auto; }
     """
+    BINDINGS = bindings("lesson")
+
+    @dataclass
+    class Moved(Message):
+        """Asks to move the cursor of the choices."""
+
+        step: int
+
+    class Answered(Message):
+        """Reports that the choice under the cursor is taken."""
 
     def __init__(self, whole: bool, id: str) -> None:
-        super().__init__(id=id, markup=False)
+        super().__init__(id=id)
         self._whole = whole
         self._card: Card | None = None
+        self._before, self._step, self._after = (Static(markup=False) for _ in range(3))
+
+    def compose(self) -> ComposeResult:
+        """Lays out the steps that are done, the one that waits, and the others."""
+        yield self._before
+        yield self._step
+        yield self._after
 
     def show(self, card: Card | None) -> None:
         """Shows a card, or none."""
@@ -52,27 +101,81 @@ class LessonCard(Static):
             return
         self._card = card
         self.set_class(card is not None, "-shown")
+        self._paint()
+
+    def on_focus(self) -> None:
+        """Shows the cursor of the choices."""
+        self._paint()
+
+    def on_blur(self) -> None:
+        """Takes the cursor's background away."""
+        self._paint()
+
+    def on_resize(self) -> None:
+        """Divides the choices among lines anew."""
+        self._paint()
+
+    def action_choose(self, step: int) -> None:
+        """Goes to the next choice, or the one before; scrolls where there is none."""
+        if self._card is not None and self._card.question is not None:
+            self.post_message(self.Moved(step))
+        else:
+            self.scroll_relative(y=step, animate=False)
+
+    def action_answer(self) -> None:
+        """Takes the choice under the cursor."""
+        self.post_message(self.Answered())
+
+    def _paint(self) -> None:
+        card = self._card
         if card is None:
             return
         count, at = len(card.steps), min(card.done, len(card.steps) - 1)
         self.border_title = card.head
         self.border_subtitle = card.hint
+        if not self._whole and card.title:
+            self.border_title = f"{card.head} · {card.title} {'✓' * at}▸{'·' * (count - at - 1)}"
+        before: list[Content] = []
+        after: list[Content] = []
+        text = card.steps[at]
         if self._whole:
-            title = [Content.styled(card.title, "bold")] if card.title else []
-            lines = [*title, *(_line(card, number) for number in range(count))]
-            self.update(Content("\n").join(lines))
+            before += [Content.styled(card.title, "bold")] if card.title else []
+            before += [
+                Content.assemble(("✓ ", "$success"), (each, "$text-muted")) for each in card.steps[:at]
+            ]
+            after += [Content.styled("· " + each, "$text-disabled") for each in card.steps[at + 1 :]]
+            step = Content.assemble(("▸ ", "$accent"), text)
         else:
-            if card.title:
-                self.border_title = f"{card.head} · {card.title} {'✓' * at}▸{'·' * (count - at - 1)}"
-            note = f" {card.note}" if card.note else ""
-            self.update(Content.assemble(card.steps[at], (note, "$text-muted")))
+            step = Content(f"{card.lead} {text}".strip())
+        if card.question is not None:
+            step = Content("\n").join([step, *self._choices(card.question)])
+        if card.note:
+            step = Content.assemble(step, "\n" if card.question else " ", (card.note, "$text-muted"))
+        for part, lines in ((self._before, before), (self._step, [step]), (self._after, after)):
+            part.display = bool(lines)
+            part.update(Content("\n").join(lines))
+        self.call_after_refresh(self._show_step)
 
+    def _show_step(self) -> None:
+        """Scrolls to the step that waits, where not everything has room."""
+        self.scroll_to_widget(self._step, top=True, animate=False, immediate=True)
 
-def _line(card: Card, number: int) -> Content:
-    text = card.steps[number]
-    if number < card.done:
-        return Content.assemble(("✓ ", "$success"), (text, "$text-muted"))
-    if number > card.done:
-        return Content.assemble(("· " + text, "$text-disabled"))
-    note = f" {card.note}" if card.note else ""
-    return Content.assemble(("▸ ", "$accent"), text, (note, "$text-muted"))
+    def _choices(self, question: Question) -> list[Content]:
+        """Writes the choices, several on a line where they have room."""
+        room = max(self.content_size.width, 1)
+        lines: list[list[tuple[str, str]]] = [[]]
+        used = 0
+        for number, choice in enumerate(question.choices):
+            here = number == question.mark
+            mark = "✗" if choice == question.wrong else "○"
+            text = f"{'▸' if here else ' '}{mark} {choice}"
+            if lines[-1] and used + _GAP + cell_len(text) > room:
+                lines.append([])
+                used = 0
+            if lines[-1]:
+                lines[-1].append((" " * _GAP, ""))
+                used += _GAP
+            colours = "$block-cursor-foreground on $block-cursor-background" if self.has_focus else "bold"
+            lines[-1].append((text, colours if here else ""))
+            used += cell_len(text)
+        return [Content.assemble(*line) for line in lines]

@@ -1,4 +1,4 @@
-"""Leads through a lesson: watches what is on the screen, ticks steps, keeps how far the reader is."""
+"""Leads through a lesson: watches what is on the screen, ticks steps, asks, keeps how far the reader is."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_tui.tui.lessons.facts import Scene, facts, index_of
 from edge_tui.tui.lessons.lesson import lessons
+from edge_tui.tui.lessons.presses import RUN
 from edge_tui.tui.lessons.progress import Progress
 from edge_tui.tui.lessons.prompts import lesson_prompt
-from edge_tui.tui.widgets.lesson_card import Card
+from edge_tui.tui.widgets.lesson_card import Card, Question
+from edge_tui.tui.workbench.demonstration import Demonstration
+from edge_tui.tui.workbench.ports import Messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from edge_tui.tui.lessons.lesson import Fact, Lesson, Step
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.session import Session
+    from edge_tui.tui.workbench.demonstration import Keys
     from edge_tui.tui.workbench.ports import PromptField
     from edge_tui.tui.workbench.prompt_controller import PromptController
 
@@ -28,10 +32,11 @@ _OFFER = Card(
     "",
     "^j runs a prompt without them",
 )
+_KEYS = "main.lessons", "app.show_me"
 _TOKEN_NOTES = {"p": "This one has {0:.0%}.", "rank": "This one is number {0:.0f}."}
 
 
-class LessonView(Protocol):
+class LessonView(Messages, Protocol):
     """Shows a lesson beside the tokens."""
 
     @property
@@ -43,6 +48,13 @@ class LessonView(Protocol):
 
     def title_of(self, strategy: str) -> str:
         """Returns the title of a strategy."""
+
+    @property
+    def strategies(self) -> Sequence[str]:
+        """Names in the order of their digits."""
+
+    def focus_lesson(self) -> None:
+        """Goes to the card, where a question is answered."""
 
     def look_at_token(self, index: int) -> None:
         """Puts the cursor on a token of the run on the screen."""
@@ -61,6 +73,7 @@ class LessonController:
         prompts: Remembers the prompt that the lesson's takes the place of.
         prompt: The field.
         view: Shows the lesson.
+        keys: Presses keys for the reader.
         progress: How far the reader is.
     """
 
@@ -69,12 +82,18 @@ class LessonController:
     prompts: PromptController
     prompt: PromptField
     view: LessonView
+    keys: Keys
     progress: Progress = field(default_factory=Progress)
     _before: int | None = None
     """Id of the run on the screen when the step began."""
     _gone: bool = False
     """True once the cursor was put where the step wants it."""
     _offering: bool = False
+    _mark: int = 0
+    """Number of the choice under the cursor."""
+
+    def __post_init__(self) -> None:
+        self.demonstration = Demonstration(self.session, self.keys)
 
     @property
     def lesson(self) -> Lesson | None:
@@ -105,12 +124,14 @@ class LessonController:
             return
         if again or done >= len(lesson.steps):
             self.progress.steps[key] = 0
+            self.progress.answers.pop(key, None)
         self._enter()
 
     def leave(self) -> bool:
         """Takes the lesson off the screen; False where none waits for the reader."""
         waited = self.step is not None
         self._offering = False
+        self.demonstration.end()
         self.progress.current, self.progress.offered = "", True
         self.progress.save()
         self.view.show_lesson(None)
@@ -129,31 +150,96 @@ class LessonController:
         scene = self.view.scene
         if step.go and not self._gone and scene.screen == "workbench":
             self._go(step)
-        found = facts(scene, run, self.run_params, self._before)
+        found = facts(scene, self.session, self.run_params, self._before, self._answer)
         missing = step.missing(found)
-        if missing is None and (self._gone or not step.go):
-            self.progress.steps[self.progress.current] += 1
-            self.progress.save()
-            self._wait()
+        if not missing and (self._gone or not step.go):
+            self._complete()
+            return
+        if self.demonstration.step is step:
+            self._demonstrate(step, found, scene)
+        self._show(self._note(step, missing, found))
+
+    def _complete(self) -> None:
+        """Ticks the step, and waits for the next."""
+        self.progress.steps[self.progress.current] += 1
+        self.progress.save()
+        if self.demonstration.step is not None:
+            self.view.say(f"Show me pressed {self.demonstration.pressed}: the step is done.", "good")
+            self.demonstration.end()
+        self._wait()
+
+    # Show me.
+
+    def show_me(self) -> None:
+        """Does the step, or goes to its question; ends that where it goes on."""
+        step = self.step
+        if step is None:
+            self.view.say(f"No step of a lesson waits; {self.keys.text('main.lessons')} lists the lessons.")
+        elif self.demonstration.step is not None:
+            self.demonstration.end()
         else:
-            self._show(_note(missing or "", found, self.view.title_of))
+            found = facts(self.view.scene, self.session, self.run_params, self._before)
+            if RUN.intersection(name.partition(".")[0] for name in step.missing(found)):
+                self._insert_prompt()
+            self.demonstration.begin(step)
+
+    def _demonstrate(self, step: Step, found: dict[str, Fact], scene: Scene) -> None:
+        if step.choices and scene.screen == "workbench":
+            self.demonstration.end()
+            self.view.focus_lesson()
+        elif sentence := self.demonstration.advance(found, scene, self.view.strategies, self._gone):
+            self.demonstration.end()
+            self.view.say(sentence)
+
+    # Questions.
+
+    def mark(self, step: int) -> None:
+        """Moves the cursor of the choices."""
+        if self.step is not None and self.step.choices:
+            self._mark = (self._mark + step) % len(self.step.choices)
+
+    def answer(self) -> None:
+        """Takes the choice under the cursor: the right one ticks the step, a wrong one says why."""
+        step, lesson = self.step, self.lesson
+        if step is None or lesson is None or not step.choices:
+            return
+        chosen = step.choices[self._mark]
+        self.progress.answers.setdefault(lesson.key, {})[str(lesson.steps.index(step))] = chosen.text
+        self.progress.save()
+        if chosen.right:
+            self.view.focus_tokens()
+
+    @property
+    def _answer(self) -> str:
+        """The newest choice of the step's question."""
+        return self._answer_of(self.progress.steps.get(self.progress.current, 0))
+
+    def _answer_of(self, number: int) -> str:
+        return self.progress.answers.get(self.progress.current, {}).get(str(number), "")
+
+    # The lesson on the screen.
 
     def _enter(self) -> None:
         self._offering = False
         self.progress.offered = True
         self.progress.steps.setdefault(self.progress.current, 0)
         self.progress.save()
+        self._insert_prompt()
+        self.view.focus_tokens()
+        self._wait()
+
+    def _insert_prompt(self) -> None:
         prompt = lesson_prompt(self.run_params.settings.models.name)
         if self.prompt.text != prompt:
             self.prompts.remember(self.prompt.text)
             self.prompt.put(prompt)
-        self.view.focus_tokens()
-        self._wait()
 
     def _wait(self) -> None:
         """Waits for the step that is next."""
-        run = self.session.current
+        run, step = self.session.current, self.step
         self._before, self._gone = (run.id if run is not None else None), False
+        texts = [choice.text for choice in step.choices] if step is not None else []
+        self._mark = texts.index(self._answer) if self._answer in texts else 0
         self._show("")
 
     def _go(self, step: Step) -> None:
@@ -169,18 +255,35 @@ class LessonController:
             self.view.look_at_token(index)
 
     def _show(self, note: str) -> None:
-        lesson = self.lesson
+        lesson, step = self.lesson, self.step
         if lesson is None:
             return
-        number = lessons().index(lesson) + 1
-        done = self.progress.steps[lesson.key]
-        head = f"lesson {number} of {len(lessons())}"
-        texts = tuple(step.text for step in lesson.steps)
-        if done < len(texts):
-            card = Card(head, lesson.title, texts, done, note, "f2 leaves it; it waits")
+        done, leaves, shows = self.progress.steps[lesson.key], *map(self.keys.text, _KEYS)
+        texts = [each.text for each in lesson.steps]
+        lead = ""
+        for number, each in enumerate(lesson.steps[:done]):
+            if (choice := each.choice(self._answer_of(number))) is not None:
+                texts[number] = f"{each.text} {choice.text}. {choice.why}"
+                lead = choice.why if number == done - 1 else ""
+        if step is None:
+            texts.append(lesson.after)
+            hint = f"{leaves} lists the lessons"
         else:
-            card = Card(head, lesson.title, (*texts, lesson.after), done, "", "f2 lists the lessons")
-        self.view.show_lesson(card)
+            hint = f"{shows} {'answer' if step.choices else 'show me'} · {leaves} leaves it; it waits"
+        question = None
+        if step is not None and step.choices:
+            wrong = self._answer
+            question = Question(tuple(each.text for each in step.choices), self._mark, wrong)
+        head = f"lesson {lessons().index(lesson) + 1} of {len(lessons())}"
+        self.view.show_lesson(Card(head, lesson.title, tuple(texts), done, note, hint, lead, question))
+
+    def _note(self, step: Step, missing: list[str], found: dict[str, Fact]) -> str:
+        if self.demonstration.step is step and self.demonstration.pressed:
+            return f"Pressed {self.demonstration.pressed}"
+        if step.choices:
+            choice = step.choice(self._answer)
+            return choice.why if choice is not None else ""
+        return _note(missing[0] if missing else "", found, self.view.title_of)
 
 
 def _note(missing: str, found: dict[str, Fact], title_of: Callable[[str], str]) -> str:

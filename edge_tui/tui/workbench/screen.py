@@ -12,6 +12,7 @@ from textual.widgets import Input, Static, TextArea
 from edge_tui.engine import seeds
 from edge_tui.history.schema import HistoryError
 from edge_tui.tui.actions import bindings
+from edge_tui.tui.keyboard import Keyboard
 from edge_tui.tui.prompt_reader import PromptReader
 from edge_tui.tui.services import services
 from edge_tui.tui.stored_runs import read_turns
@@ -23,6 +24,7 @@ from edge_tui.tui.workbench.dialog_actions import DialogActions
 from edge_tui.tui.workbench.dialogs import WorkbenchDialogs
 from edge_tui.tui.workbench.duel_controller import DuelController
 from edge_tui.tui.workbench.lesson_controller import LessonController
+from edge_tui.tui.workbench.lesson_keys import LessonKeys
 from edge_tui.tui.workbench.prompt_controller import PromptController
 from edge_tui.tui.workbench.run_controller import RunController
 from edge_tui.tui.workbench.sized_screen import HIGH, TALL, WIDE, SizedScreen
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from edge_tui.tui.widgets.turns import Turns
 
 
-class WorkbenchScreen(DialogActions, SizedScreen):
+class WorkbenchScreen(DialogActions, LessonKeys, SizedScreen):
     """Connects the view with the controllers.
 
     Args:
@@ -86,7 +88,9 @@ class WorkbenchScreen(DialogActions, SizedScreen):
         self.duels = DuelController(
             session, run_params, view.prompt, view, self.strategies, self.conversation, self._run_prompt
         )
-        self.lessons = LessonController(session, run_params, self.prompts, view.prompt, view)
+        self.lessons = LessonController(
+            session, run_params, self.prompts, view.prompt, view, Keyboard(lambda: services(self))
+        )
         self._inspect: bool | None = None
         """True where the user wants the inspector; None leaves it to the width."""
 
@@ -200,7 +204,7 @@ class WorkbenchScreen(DialogActions, SizedScreen):
             self.view.say("It stays as it was.")
         elif self.view.error_panel.problem is not None:
             self.view.error_panel.show(None)
-        elif isinstance(self.focused, (TextArea, ParameterTable, Inspector)):
+        elif self.focused is not self.pane:
             self.pane.focus()
 
     def action_digit(self, number: int) -> None:
@@ -317,13 +321,6 @@ class WorkbenchScreen(DialogActions, SizedScreen):
     def on_parameter_table_changed(self, event: ParameterTable.Changed) -> None:
         """Sends the value to the run in progress."""
         self.runs.send_value(event.key)
-
-    def action_lessons(self) -> None:
-        """Leaves the lesson, or lists all."""
-        if self.lessons.leave():
-            self.view.say("The lesson waits as it is; f2 lists all.")
-        else:
-            self.dialogs.show_lessons(self.lessons)
 
     # The conversation.
 

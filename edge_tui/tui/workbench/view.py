@@ -11,7 +11,6 @@ from edge_tui.engine.events import Finished
 from edge_tui.transcript.colour_buckets import BUCKETS, LEGENDS
 from edge_tui.transcript.curve import QUANTITIES
 from edge_tui.tui import run_messages
-from edge_tui.tui.lessons.facts import Scene
 from edge_tui.tui.widgets.beam_board import BeamBoard
 from edge_tui.tui.widgets.curve import Curve
 from edge_tui.tui.widgets.gauge import Gauge, speed_of
@@ -26,6 +25,7 @@ from edge_tui.tui.widgets.strategy_error_panel import StrategyErrorPanel
 from edge_tui.tui.widgets.strategy_list import StrategyList
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.turns import Turns
+from edge_tui.tui.workbench.scene import scene_of
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from edge_tui.machine.telemetry import Sample, Telemetry
     from edge_tui.transcript.transcript import Transcript
     from edge_tui.tui.conversation import Conversation
+    from edge_tui.tui.lessons.facts import Scene
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.session import Run, Session
     from edge_tui.tui.widgets.message_line import Kind
@@ -337,15 +338,27 @@ class WorkbenchView:
         return one_line(titles.get(strategy, strategy))
 
     @property
+    def strategies(self) -> Sequence[str]:
+        """Names in the order of their digits."""
+        return [decoder.name for decoder in self.strategy_list.decoders]
+
+    @property
     def scene(self) -> Scene:
         """The state of the screen, as lessons ask about it."""
-        top = type(self.pane.app.screen).__name__.removesuffix("Screen").lower()
-        return Scene(top, self.inspector.display, self.curve.quantity, self.pane.cursor)
+        return scene_of(self.pane, self.inspector, self.curve, self.parameters.table)
 
     def show_lesson(self, card: Card | None) -> None:
         """Shows a lesson, or none."""
+        if card is None and any(each.has_focus for each in self.lesson_cards):
+            self.focus_tokens()
         for each in self.lesson_cards:
             each.show(card)
+
+    def focus_lesson(self) -> None:
+        """Goes to the card of the lesson."""
+        for each in self.lesson_cards:
+            if each.focusable and each.region:
+                each.focus()
 
     # Prompt and conversation.
 

@@ -1,0 +1,34 @@
+"""Describes the screen for lessons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.widgets import Input, OptionList, TextArea
+
+from edge_tui.tui.actions import scopes_heard
+from edge_tui.tui.lessons.facts import Scene
+
+if TYPE_CHECKING:
+    from edge_tui.tui.widgets.curve import Curve
+    from edge_tui.tui.widgets.inspector import Inspector
+    from edge_tui.tui.widgets.parameters import ParameterTable
+    from edge_tui.tui.widgets.token_pane import TokenPane
+
+
+def scene_of(pane: TokenPane, inspector: Inspector, curve: Curve, table: ParameterTable) -> Scene:
+    """Describes what is on the screen, and what hears keys."""
+    screen = pane.app.screen
+    options = screen.query(OptionList).first() if screen.query(OptionList) else None
+    listed = options.highlighted_option if options is not None else None
+    return Scene(
+        screen=type(screen).__name__.removesuffix("Screen").lower(),
+        inspecting=inspector.display,
+        curve=curve.quantity,
+        token=pane.cursor,
+        scopes=scopes_heard(screen.focused or screen),
+        row=table.row.key,
+        typing=isinstance(screen.focused, (Input, TextArea)),
+        typed=screen.focused.value if isinstance(screen.focused, Input) else "",
+        listed=(listed.id or "") if listed is not None else "",
+    )
