@@ -26,6 +26,7 @@ from edge_tui.tui.screens.presets import NameScreen, PresetsScreen
 from edge_tui.tui.screens.read_prompt import ReadPromptScreen
 from edge_tui.tui.screens.settings import SettingsScreen
 from edge_tui.tui.widgets.inspector import Inspector
+from edge_tui.tui.widgets.lesson_card import LessonCard
 from edge_tui.tui.widgets.parameters import ParameterTable, ValueInput
 from edge_tui.tui.widgets.prompt_tokens import PromptTokens
 from edge_tui.tui.widgets.side_pane import SidePane
@@ -46,6 +47,7 @@ CLASSES: dict[Scope, type] = {
     "turns": Turns,
     "parameters": ParameterTable,
     "models": ModelsScreen,
+    "lesson": LessonCard,
     "lessons": LessonsScreen,
     "presets": PresetsScreen,
     "history": HistoryScreen,

@@ -1,16 +1,23 @@
-"""Lessons: each is walked by its keys on the demo pair; steps wait for all that they ask for."""
+"""Lessons: each is walked on the demo pair; steps wait for all that they ask for, questions for answers."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_textual_snapshot import SVGImageExtension
 
-from edge_tui.tui.lessons.lesson import Step, lessons
+from edge_tui.tui.lessons.lesson import Lesson, Step, lessons
 from edge_tui.tui.lessons.progress import Progress
 from edge_tui.tui.lessons.prompts import CODE, STORY, lesson_prompt
-from tests.tui.rendered import lines, until
+from edge_tui.tui.screens.lessons import LessonsScreen
+from edge_tui.tui.widgets.lesson_card import LessonCard
+from edge_tui.util.logs import state_folder
+from tests.tui.engines import PictureEngine
+from tests.tui.rendered import is_open, lines, settle, until, was_said
 from tests.tui.test_workbench import ended
 
 
@@ -20,17 +27,6 @@ def step_of(bench: Any) -> int:
     return -1 if lesson is None else bench.lessons.progress.steps[lesson.key]
 
 
-async def walk(pilot: Any, done: int, *keys: str) -> None:
-    """Press keys until so many steps are done."""
-    bench = pilot.app.workbench
-    for _ in range(60):
-        await pilot.pause(0.05)  # a tick looks at what is on the screen
-        if step_of(bench) >= done:
-            return
-        await pilot.press(*keys)
-    raise AssertionError(f"step {done} of {bench.lessons.lesson} is never done: {lines(pilot.app)}")
-
-
 async def run(pilot: Any, done: int, *keys: str) -> None:
     """Press keys that begin a run, and wait until so many steps are done by its end."""
     bench = pilot.app.workbench
@@ -38,100 +34,65 @@ async def run(pilot: Any, done: int, *keys: str) -> None:
     await until(pilot, lambda: step_of(bench) >= done)
 
 
-async def wait_for_cursor(pilot: Any) -> None:
+def card(app: Any) -> str:
+    """The text of the card on the screen, without its border."""
+    areas = [each.region for each in app.workbench.view.lesson_cards if each.region]
+    inner = (
+        line[area.x + 1 : area.right - 1]
+        for area in areas
+        for line in lines(app)[area.y + 1 : area.bottom - 1]
+    )
+    return " ".join(" ".join(inner).split())
+
+
+async def show(pilot: Any, step: Step) -> None:
+    """Let a step be shown until it is done, or until its question has the focus."""
     bench = pilot.app.workbench
-    await until(pilot, lambda: bench.pane.cursor is not None and bench.pane.has_focus)
+    await pilot.press("f3")
+    await until(
+        pilot,
+        lambda: bench.lessons.step is not step or isinstance(bench.focused, LessonCard),
+        f"{step.text}: {bench.lessons.demonstration.pressed}",
+    )
 
 
-async def greedy(pilot: Any) -> None:
-    await run(pilot, 1, "1", "ctrl+j")
-    await walk(pilot, 2, "left")
-    await pilot.press("e", *["right"] * 6)
-    await run(pilot, 3, "ctrl+j")
-
-
-async def temperature(pilot: Any) -> None:
+async def choose(pilot: Any, right: bool) -> None:
+    """Choose the right answer, or the first wrong one."""
     bench = pilot.app.workbench
-    await run(pilot, 1, "4", "ctrl+j")
-    await wait_for_cursor(pilot)
-    await until(pilot, lambda: bench.session.current.transcript is not None)
-    flat = bench.pane.cursor
+    choices = bench.lessons.step.choices
+    wanted = next(choice for choice in choices if choice.right == right)
+    for _ in choices:
+        if f"▸○ {wanted.text}" in card(pilot.app):
+            break
+        await pilot.press("right")
     await pilot.press("enter")
-    await until(pilot, lambda: bench.inspector.has_focus)
-    await pilot.press("space", "down")
-    await walk(pilot, 2, "right")
-    await pilot.press("escape")
-    await until(pilot, lambda: bench.pane.cursor != flat and bench.pane.has_focus)
-    await pilot.press("enter")
-    await until(pilot, lambda: bench.inspector.has_focus)
-    await pilot.press("space")
-    await walk(pilot, 3, "left")
-    await pilot.press("escape")
 
 
-async def min_p(pilot: Any) -> None:
+async def walk(pilot: Any, lesson: Lesson) -> None:
+    """Begin the first lesson of the list that is not done, and let it be shown to its end."""
     bench = pilot.app.workbench
-    await pilot.press("4", "e", "down", *["right"] * 10)
-    await run(pilot, 1, "ctrl+j")
-    await walk(pilot, 2, "n")
-    await run(pilot, 3, "5")
-    await pilot.press("vertical_line")
-    await until(pilot, lambda: pilot.app.screen is not bench)
-    await pilot.press(*"top-p")
-    await run(pilot, 4, "enter")
-    await pilot.press("escape")
+    await pilot.press("f2")
+    await until(pilot, lambda: is_open(pilot.app, LessonsScreen))
+    await pilot.press("enter")
+    await until(pilot, lambda: bench.lessons.lesson is lesson and bench.pane.has_focus)
+    assert bench.prompt.text == CODE
+    for number, step in enumerate(lesson.steps):
+        assert step_of(bench) == number
+        await show(pilot, step)
+        if step.choices:
+            await choose(pilot, right=True)
+            right = next(choice for choice in step.choices if choice.right)
+            await until(pilot, lambda right=right: card(pilot.app) == f"{right.why} {lesson.after}")
 
 
-async def beams(pilot: Any) -> None:
-    await run(pilot, 1, "2", "ctrl+j")
-    await walk(pilot, 2, "C")
-    await run(pilot, 3, "4")
-    await walk(pilot, 4, "n")
-
-
-async def contrastive(pilot: Any) -> None:
-    await run(pilot, 1, "7", "ctrl+j")
-    await pilot.press("left", "enter")
-    await walk(pilot, 2, "left")
-    await run(pilot, 3, "1")
-
-
-async def speculative(pilot: Any) -> None:
-    await run(pilot, 1, "9", "ctrl+j")
-    await pilot.press("left", "enter")
-    await walk(pilot, 2, "left")
-    await walk(pilot, 3, "left")
-    await pilot.press("e")
-    await pilot.press(*["left"] * 8)
-    await run(pilot, 4, "ctrl+j")
-
-
-WALKS = (greedy, temperature, min_p, beams, contrastive, speculative)
-
-
-LONG = (greedy, beams, contrastive)
-
-
-@pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(number, id=each.__name__, marks=pytest.mark.proof if each in LONG else ())
-        for number, each in enumerate(WALKS)
-    ],
-)
-async def test_a_lesson_is_walked_by_its_keys(number: int, demo: Any) -> None:
+async def test_lessons_are_walked_by_show_me_and_the_right_choices(demo: Any) -> None:
     app = demo(max_length=24, seed=3)
     async with app.run_test(size=(80, 24)) as pilot:
-        bench = app.workbench
-        await until(pilot, lambda: bench.session.engine is not None)
-        await pilot.press("f2", *["down"] * number, "enter")
-        await until(pilot, lambda: bench.lessons.lesson is lessons()[number] and bench.pane.has_focus)
-        assert bench.prompt.text == CODE
-        await WALKS[number](pilot)
-        lesson = lessons()[number]
-        assert step_of(bench) == len(lesson.steps)
-        await until(pilot, lambda: lesson.after.split()[0] in "".join(lines(app)))
-    assert Progress.load().steps == {lesson.key: len(lesson.steps)}
+        app.workbench.lessons.demonstration.pause = 0.0
+        await until(pilot, lambda: app.workbench.session.engine is not None)
+        for lesson in lessons():
+            await walk(pilot, lesson)
+    assert Progress.load().steps == {lesson.key: len(lesson.steps) for lesson in lessons()}
 
 
 async def test_a_lesson_is_left_and_comes_back_where_it_was(picture: Any) -> None:
@@ -148,17 +109,88 @@ async def test_a_lesson_is_left_and_comes_back_where_it_was(picture: Any) -> Non
         bench.prompts.recall(-1)
         assert bench.prompt.text == "a prompt of mine"  # the lesson's took its place
         await pilot.press("f2")
-        await until(pilot, lambda: any("1 of 3" in line for line in lines(pilot.app)))
+        await until(pilot, lambda: any("1 of 4" in line for line in lines(pilot.app)))
         await pilot.press("enter")
-        await until(pilot, lambda: any("✓▸·" in line for line in lines(pilot.app)))
+        await until(pilot, lambda: any("✓▸··" in line for line in lines(pilot.app)))
     async with picture().run_test(size=(80, 24)) as pilot:  # the program ends and begins again
         await until(
-            pilot, lambda: any("lesson 1 of 6" in line and "✓▸·" in line for line in lines(pilot.app))
+            pilot, lambda: any("lesson 1 of 6" in line and "✓▸··" in line for line in lines(pilot.app))
         )
         await pilot.press("f2", "f2")
         await until(pilot, lambda: pilot.app.screen is not pilot.app.workbench)
         await pilot.press("ctrl+x")
-        await until(pilot, lambda: any("▸··" in line for line in lines(pilot.app)))
+        await until(pilot, lambda: any("▸···" in line for line in lines(pilot.app)))
+
+
+@pytest.fixture
+def asked(home: Path) -> None:
+    """The last step of the first lesson waits, as a version without questions has written it."""
+    file = state_folder() / "lessons.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"steps": {"1-greedy": 3}, "current": "1-greedy", "offered": True}))
+
+
+@pytest.mark.usefixtures("asked")
+async def test_a_wrong_choice_says_why_and_stays_until_the_right_one(picture: Any, snapshot: Any) -> None:
+    question = lessons()[0].steps[3]
+    wrong, right, other = question.choices
+    async with picture().run_test(size=(80, 24)) as pilot:
+        bench = pilot.app.workbench
+        await until(pilot, lambda: question.text in card(pilot.app))
+        await show(pilot, question)
+        await pilot.press("enter")
+        await until(pilot, lambda: wrong.why in card(pilot.app))
+        assert f"▸✗ {wrong.text} ○ {right.text} ○ {other.text}" in card(pilot.app)
+        assert step_of(bench) == 3
+        await settle(pilot)
+        assert pilot.app.export_screenshot() == snapshot.use_extension(SVGImageExtension)(name="question")
+        await pilot.press("up", "enter", "escape")
+        await until(pilot, lambda: other.why in card(pilot.app))
+        assert bench.focused is bench.pane
+    async with picture(ascii=True).run_test(size=(160, 45)) as pilot:  # the program ends and begins again
+        await until(pilot, lambda: f">x {other.text} {other.why}" in card(pilot.app))
+        assert f"* {wrong.text} * {right.text}" in card(pilot.app)
+        await show(pilot, question)
+        await pilot.press("left", "enter")
+        await until(pilot, lambda: step_of(pilot.app.workbench) == 4)
+        assert f"+ {question.text} {right.text}. {right.why} > {lessons()[0].after}" in card(pilot.app)
+        assert pilot.app.workbench.focused is pilot.app.workbench.pane
+    assert Progress.load().answers == {"1-greedy": {"3": right.text}}
+
+
+async def test_show_me_presses_the_keys_of_the_user_from_wherever_they_are(picture: Any) -> None:
+    app = picture()
+    app.settings = replace(app.settings, keys={"run": "f5", "show_me": "f4"})
+    async with app.run_test(size=(80, 24)) as pilot:
+        bench = app.workbench
+        await until(pilot, lambda: bench.session.engine is not None)
+        await pilot.press("f4")
+        await until(pilot, lambda: was_said("No step of a lesson waits; f2 lists the lessons."))
+        await pilot.press("f2", "enter")
+        await until(pilot, lambda: any("f4 show me" in line for line in lines(app)))
+        await pilot.press("p", "!", "f1")
+        await pilot.press("f4")
+        await until(pilot, lambda: step_of(bench) == 1)
+        assert was_said("Show me pressed esc ×2, 1, f5.")
+        assert bench.prompt.text == CODE
+
+
+async def test_show_me_ends_with_a_key_and_where_it_comes_no_further(picture: Any) -> None:
+    engine = PictureEngine()
+    engine.refusals = {"greedy": "Not here."}
+    async with picture(engine).run_test(size=(80, 24)) as pilot:
+        bench = pilot.app.workbench
+        await until(pilot, lambda: bench.strategies.refusals)
+        await pilot.press("f2", "enter")
+        await until(pilot, lambda: bench.lessons.lesson is not None and bench.pane.has_focus)
+        await pilot.press("f3")
+        await until(pilot, lambda: "Pressed 1" in card(pilot.app))
+        await pilot.press("h")
+        await until(pilot, lambda: "Pressed" not in card(pilot.app))
+        await pilot.press("f3")
+        await until(pilot, lambda: "Show me comes no further here." in card(pilot.app))
+        assert was_said("Not here.")
+        assert step_of(bench) == 0
 
 
 async def test_another_strategys_text_is_named_as_its_pane_names_it(picture: Any) -> None:
@@ -218,12 +250,12 @@ async def test_lessons_are_offered_once(picture: Any) -> None:
 
 def test_a_step_waits_for_all_that_it_asks_for() -> None:
     step = Step("", {"run": "greedy", "ended": True, "ran.top_p": ">= 0.5"})
-    assert step.missing({}) == "run"
-    assert step.missing({"run": "beam", "ended": True, "ran.top_p": 0.9}) == "run"
-    assert step.missing({"run": "greedy", "ended": True, "ran.top_p": 0.4}) == "ran.top_p"
-    assert step.missing({"run": "greedy", "ended": True, "ran.top_p": "?"}) == "ran.top_p"
-    assert step.missing({"run": "greedy", "ended": True, "ran.top_p": 0.5}) is None
-    assert Step("", {"p": "<= 0.5"}).missing({"p": 0.6}) == "p"
+    assert step.missing({}) == ["run", "ended", "ran.top_p"]
+    assert step.missing({"run": "beam", "ended": True, "ran.top_p": 0.9}) == ["run"]
+    assert step.missing({"run": "greedy", "ended": True, "ran.top_p": 0.4}) == ["ran.top_p"]
+    assert step.missing({"run": "greedy", "ended": True, "ran.top_p": "?"}) == ["ran.top_p"]
+    assert step.missing({"run": "greedy", "ended": True, "ran.top_p": 0.5}) == []
+    assert Step("", {"p": "<= 0.5"}).missing({"p": 0.6}) == ["p"]
 
 
 def test_a_damaged_file_of_progress_is_a_fresh_start(home: Path) -> None:

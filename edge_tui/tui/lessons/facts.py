@@ -38,7 +38,8 @@ class Scene(NamedTuple):
         curve: Name of the number that the curve shows.
         token: Index of the token under the cursor, None without a cursor.
         scopes: Scopes of the keys that are heard, the nearest first.
-        row: Name of the parameter under the cursor.
+        rows: Names of the parameters in order.
+        row: The one under the cursor.
         typing: True while keys are text.
         typed: Text in the filter of a list.
         listed: Id of the line under the cursor of a list, "" without one.
@@ -49,6 +50,7 @@ class Scene(NamedTuple):
     curve: str
     token: int | None
     scopes: Sequence[str] = ()
+    rows: Sequence[str] = ()
     row: str = ""
     typing: bool = False
     typed: str = ""

@@ -106,8 +106,15 @@ def _turn(name: str, wanted: Fact, facts: Mapping[str, Fact], scene: Scene) -> s
     explained = scene.screen == "explain"
     if not explained and "parameters" not in scene.scopes:
         return "main.focus_parameters"
-    if scene.row != name.partition(".")[2]:
-        return "explain.choose(1)" if explained else "parameters.next"
+    param = name.partition(".")[2]
+    if not {param, scene.row} <= set(scene.rows):
+        return None
+    if scene.row != param:
+        count = len(scene.rows)
+        after = (scene.rows.index(param) - scene.rows.index(scene.row)) % count <= count / 2
+        if explained:
+            return f"explain.choose({1 if after else -1})"
+        return "parameters.next" if after else "parameters.previous"
     down = isinstance(wanted, str) and wanted.startswith("<=")
     if isinstance(wanted, float | int) and isinstance(value, float | int):
         down = value > wanted

@@ -12,10 +12,14 @@ from textual.message import Message
 from textual.widgets import Static
 
 from edge_tui.tui.actions import bindings
+from edge_tui.util.formatting import clip
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
+_ASKING = "←→ move · enter answer · esc leave"
+_LEAST = 16
+"""Least cells of a step that is done, while the width is not known yet."""
 _GAP = 2
 """Cells between two choices on a line."""
 
@@ -67,9 +71,9 @@ class LessonCard(VerticalScroll, inherit_bindings=False):
     """
 
     DEFAULT_CSS = """
-    LessonCard { display: none; height: auto; padding: 0 1; border: round $border-blurred;
+    LessonCard { display: none; height: auto; padding: 0 1; border: round $accent;
         border-title-color: $accent; border-title-style: bold; border-subtitle-color: $text-muted; }
-    LessonCard:focus { border: round $accent; }
+    LessonCard:focus { border: heavy $accent; }
     LessonCard > Static { height: auto; }
     """
     BINDINGS = bindings("lesson")
@@ -131,22 +135,20 @@ class LessonCard(VerticalScroll, inherit_bindings=False):
         if card is None:
             return
         count, at = len(card.steps), min(card.done, len(card.steps) - 1)
+        asking = card.question is not None and self.has_focus
         self.border_title = card.head
-        self.border_subtitle = card.hint
-        if not self._whole and card.title:
-            self.border_title = f"{card.head} · {card.title} {'✓' * at}▸{'·' * (count - at - 1)}"
+        self.border_subtitle = _ASKING if asking else card.hint
         before: list[Content] = []
         after: list[Content] = []
-        text = card.steps[at]
         if self._whole:
-            before += [Content.styled(card.title, "bold")] if card.title else []
-            before += [
-                Content.assemble(("✓ ", "$success"), (each, "$text-muted")) for each in card.steps[:at]
-            ]
-            after += [Content.styled("· " + each, "$text-disabled") for each in card.steps[at + 1 :]]
-            step = Content.assemble(("▸ ", "$accent"), text)
+            before = [Content.styled(card.title, "bold")] if card.title else []
+            before += [self._done(card, number) for number in range(at)]
+            after = [Content.styled("· " + each, "$text-disabled") for each in card.steps[at + 1 :]]
+            step = Content.assemble(("▸ ", "$accent"), card.steps[at])
         else:
-            step = Content(f"{card.lead} {text}".strip())
+            if card.title:
+                self.border_title = f"{card.head} · {card.title} {'✓' * at}▸{'·' * (count - at - 1)}"
+            step = Content(f"{card.lead} {card.steps[at]}".strip())
         if card.question is not None:
             step = Content("\n").join([step, *self._choices(card.question)])
         if card.note:
@@ -155,6 +157,13 @@ class LessonCard(VerticalScroll, inherit_bindings=False):
             part.display = bool(lines)
             part.update(Content("\n").join(lines))
         self.call_after_refresh(self._show_step)
+
+    def _done(self, card: Card, number: int) -> Content:
+        """Writes a step that is done in one line; of a question that was just answered, all."""
+        text = card.steps[number]
+        if not card.lead or number < card.done - 1:
+            text = clip(text, max(self.content_size.width - 2, _LEAST))
+        return Content.assemble(("✓ ", "$success"), (text, "$text-muted"))
 
     def _show_step(self) -> None:
         """Scrolls to the step that waits, where not everything has room."""

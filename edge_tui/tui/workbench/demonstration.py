@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
@@ -11,7 +12,7 @@ from edge_tui.tui.lessons.lesson import Step
 from edge_tui.tui.lessons.presses import AGAIN, next_press
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from edge_tui.tui.lessons.facts import Scene
     from edge_tui.tui.lessons.lesson import Fact
@@ -49,11 +50,13 @@ class Demonstration:
         session: Engine and runs.
         keys: Presses keys.
         pause: Seconds between two keys; a third of it where a key repeats.
+        clock: Monotonic seconds.
     """
 
     session: Session
     keys: Keys
     pause: float = 0.15
+    clock: Callable[[], float] = time.monotonic
     _step: Step | None = None
     _pressed: list[str] = field(default_factory=list)
     _typed: int = 0
@@ -73,16 +76,15 @@ class Demonstration:
     @property
     def pressed(self) -> str:
         """The keys so far, as the help writes them; "→ ×5" for one that repeats."""
-        texts = []
-        for action, repeated in groupby(self._pressed):
-            count = len(list(repeated))
-            texts.append(self.keys.text(action) + (f" ×{count}" if count > 1 else ""))
-        return "  ".join(texts)
+        counted = (
+            (key, len(list(repeated))) for key, repeated in groupby(map(self.keys.text, self._pressed))
+        )
+        return ", ".join(key + (f" ×{count}" if count > 1 else "") for key, count in counted)
 
     def begin(self, step: Step) -> None:
         """Begins with a step."""
         self._step, self._typed, self._seen = step, self.keys.typed, None
-        self._changed = self._last = self.session.clock()
+        self._changed = self._last = self.clock()
         self._pressed.clear()
         self._token, self._round, self._there = None, False, (None, 0, False)
 
@@ -90,7 +92,9 @@ class Demonstration:
         """Ends; the step is done, or is the learner's again."""
         self._step = None
 
-    def advance(self, found: Mapping[str, Fact], scene: Scene, strategies: Sequence[str], gone: bool) -> str:
+    def advance(
+        self, found: Mapping[str, Fact], scene: Scene, strategies: Sequence[str], gone: bool
+    ) -> str | None:
         """Presses the next key once the last one was seen.
 
         Args:
@@ -100,29 +104,29 @@ class Demonstration:
             gone: True once the cursor is where the step wants it.
 
         Returns:
-            The sentence that says why this has ended; "" while it goes on.
+            None while this goes on; the sentence that says why it has ended, "" where the learner ended it.
         """
-        step, now = self._step, self.session.clock()
+        step, now = self._step, self.clock()
         if step is None or self.keys.busy:
-            return ""
+            return None
         if self.keys.typed != self._typed:
-            return "Show me has stopped, for a key was pressed."
+            return ""
         busy = self.session.busy or self.session.loading
         if self._is_news(found, scene) or busy:
             self._changed = now
         elif now - self._changed > _PATIENCE:
-            return "Show me comes no further here; esc leads to the tokens, and the step goes on from there."
+            return "Show me comes no further here."
         if self.session.waiting or self.session.loading:
-            return ""
+            return None
         press = self._next(step, found, scene, strategies, gone)
         if press is None or now - self._last < (self.pause / 3 if self._is_again(press) else self.pause):
-            return ""
+            return None
         if press == AGAIN and self._pressed.count(AGAIN) >= _SEEDS:
-            return "The text has no such token, with other seeds neither; another prompt may have one."
+            return "The text has no such token, with other seeds neither."
         self._last = now
         self._pressed.append(press)
         self.keys.press(press)
-        return ""
+        return None
 
     def _is_news(self, found: Mapping[str, Fact], scene: Scene) -> bool:
         seen = (dict(found), scene)
@@ -146,8 +150,9 @@ class Demonstration:
         if self._round:
             return "tokens.cursor_right"
         stays = self._is_again(press) and scene.token == self._token
+        starts = scene.token is None and step.walk == "cursor_right"
         self._token, self._round = scene.token, stays
-        return "tokens.cursor_first" if stays else press
+        return "tokens.cursor_first" if stays or starts else press
 
     def _is_there(self, step: Step) -> bool:
         """Tells whether the text has a token that the step asks for."""

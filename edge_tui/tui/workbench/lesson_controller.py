@@ -89,6 +89,8 @@ class LessonController:
     _gone: bool = False
     """True once the cursor was put where the step wants it."""
     _offering: bool = False
+    _ended: tuple[str, int] = ("", 0)
+    """Why the last demonstration ended, and the number of keys until then: the next takes it away."""
     _mark: int = 0
     """Number of the choice under the cursor."""
 
@@ -149,7 +151,7 @@ class LessonController:
             return
         scene = self.view.scene
         if step.go and not self._gone and scene.screen == "workbench":
-            self._go(step)
+            self._go(step, scene)
         found = facts(scene, self.session, self.run_params, self._before, self._answer)
         missing = step.missing(found)
         if not missing and (self._gone or not step.go):
@@ -164,7 +166,7 @@ class LessonController:
         self.progress.steps[self.progress.current] += 1
         self.progress.save()
         if self.demonstration.step is not None:
-            self.view.say(f"Show me pressed {self.demonstration.pressed}: the step is done.", "good")
+            self.view.say(f"Show me pressed {self.demonstration.pressed}.", "good")
             self.demonstration.end()
         self._wait()
 
@@ -187,9 +189,11 @@ class LessonController:
         if step.choices and scene.screen == "workbench":
             self.demonstration.end()
             self.view.focus_lesson()
-        elif sentence := self.demonstration.advance(found, scene, self.view.strategies, self._gone):
+            return
+        sentence = self.demonstration.advance(found, scene, self.view.strategies, self._gone)
+        if sentence is not None:
             self.demonstration.end()
-            self.view.say(sentence)
+            self._ended = sentence, self.keys.typed
 
     # Questions.
 
@@ -197,6 +201,7 @@ class LessonController:
         """Moves the cursor of the choices."""
         if self.step is not None and self.step.choices:
             self._mark = (self._mark + step) % len(self.step.choices)
+            self.tick()
 
     def answer(self) -> None:
         """Takes the choice under the cursor: the right one ticks the step, a wrong one says why."""
@@ -208,6 +213,7 @@ class LessonController:
         self.progress.save()
         if chosen.right:
             self.view.focus_tokens()
+        self.tick()
 
     @property
     def _answer(self) -> str:
@@ -242,16 +248,16 @@ class LessonController:
         self._mark = texts.index(self._answer) if self._answer in texts else 0
         self._show("")
 
-    def _go(self, step: Step) -> None:
+    def _go(self, step: Step, scene: Scene) -> None:
+        """Puts the cursor where the step wants it, until it is there."""
         run = self.session.current
         wanted = step.done.get("run")
         if run is None or run.transcript is None or run.active or run.started is None:
             return
-        if (
-            wanted in (None, run.started.strategy)
-            and (index := index_of(step.go, run.transcript)) is not None
-        ):
-            self._gone = True
+        if wanted not in (None, run.started.strategy):
+            return
+        if (index := index_of(step.go, run.transcript)) is not None:
+            self._gone = scene.token == index
             self.view.look_at_token(index)
 
     def _show(self, note: str) -> None:
@@ -279,7 +285,9 @@ class LessonController:
 
     def _note(self, step: Step, missing: list[str], found: dict[str, Fact]) -> str:
         if self.demonstration.step is step and self.demonstration.pressed:
-            return f"Pressed {self.demonstration.pressed}"
+            return f"Pressed {self.demonstration.pressed} …"
+        if self._ended[0] and self._ended[1] == self.keys.typed:
+            return self._ended[0]
         if step.choices:
             choice = step.choice(self._answer)
             return choice.why if choice is not None else ""

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 def scene_of(pane: TokenPane, inspector: Inspector, curve: Curve, table: ParameterTable) -> Scene:
     """Describes what is on the screen, and what hears keys."""
     screen = pane.app.screen
-    options = screen.query(OptionList).first() if screen.query(OptionList) else None
-    listed = options.highlighted_option if options is not None else None
+    options = list(screen.query(OptionList)) if screen.is_modal else []
+    listed = options[0].highlighted_option if options else None
     return Scene(
         screen=type(screen).__name__.removesuffix("Screen").lower(),
         inspecting=inspector.display,
         curve=curve.quantity,
         token=pane.cursor,
         scopes=scopes_heard(screen.focused or screen),
+        rows=[row.key for row in table.run_params.rows()],
         row=table.row.key,
         typing=isinstance(screen.focused, (Input, TextArea)),
         typed=screen.focused.value if isinstance(screen.focused, Input) else "",
