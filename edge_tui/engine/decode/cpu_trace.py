@@ -5,6 +5,9 @@ lock away and takes it back, and beside a screen that paints it may have to wait
 they are one call that runs without the lock from the first to the last: the same operations in the same
 order, so that tokens and numbers are the same to the last bit.
 
+Writing a step down takes as long as some dozens of steps, so one that ran seldom runs operation by operation:
+a short answer ends before a trace would pay.
+
 A trace writes down what was done once, not why. So a strategy is traced only where it is proven to do the
 same operations whatever the numbers are (`decoders.core.steady`), where two traces on different numbers are
 equal, and once for each set of parameters that do nothing, since stages whose parameters do nothing are left
@@ -14,6 +17,7 @@ out.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -31,9 +35,14 @@ if TYPE_CHECKING:
     from edge_tui.decoders.base import State
     from edge_tui.engine.decode.param_table import ParamTable
 
+STEPS_BEFORE_TRACE = 32
+"""Steps of a kind, in all runs together, that run operation by operation before one is traced."""
+
 _TRACES: WeakKeyDictionary[Decoder, dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]] | None]]
 _TRACES = WeakKeyDictionary()
 """Each strategy's traces by what they depend on; None where there is none."""
+_STEPS: WeakKeyDictionary[Decoder, Counter[tuple[Any, ...]]] = WeakKeyDictionary()
+"""How many steps of each kind ran operation by operation."""
 _UNSTEADY: WeakKeyDictionary[Decoder, str] = WeakKeyDictionary()
 """Why a strategy is not steady; "" for one that is."""
 _log = logging.getLogger(__name__)
@@ -62,6 +71,7 @@ class TracedChoice:
         self._tensors = [getattr(buffers, name) for name in StepBuffers.__slots__] + list(state.values())
         self._tensors_in_cpp = own_in_cpp(self._tensors)
         self._traces = _TRACES.setdefault(decoder, {})
+        self._steps = _STEPS.setdefault(decoder, Counter())
         self._version: float | None = None
         self._neutral: tuple[bool, ...] = ()
         self._seen: set[tuple[Any, ...]] = set()
@@ -73,11 +83,13 @@ class TracedChoice:
             outs: By stream, logits `[R, 1, V]` or wider, in any precision.
 
         Returns:
-            The record, as `ops.stats.record` lays it out; None, and nothing done, where there is no trace, or
-            where no step of this kind has run operation by operation yet, which is the one that is inspected.
+            The record, as `ops.stats.record` lays it out; None, and nothing done, where there is no trace,
+            where too few steps of this kind have run yet, or none in this run: its first is inspected.
         """
         layout = self._layout(outs)
         if layout not in self._seen:
+            return None
+        if layout not in self._traces and self._steps[layout] < STEPS_BEFORE_TRACE:
             return None
         tensors = self._inputs(outs)
         if layout not in self._traces:
@@ -92,7 +104,9 @@ class TracedChoice:
 
     def note(self, outs: Mapping[str, Output]) -> None:
         """Notes that a step of this kind has run operation by operation."""
-        self._seen.add(self._layout(outs))
+        layout = self._layout(outs)
+        self._seen.add(layout)
+        self._steps[layout] += 1
 
     def _inputs(self, outs: Mapping[str, Output]) -> list[Tensor]:
         return [*self._tensors, *(t for output in outs.values() for t in output.tensors().values())]

@@ -107,6 +107,11 @@ def same(a: Records, b: Records) -> bool:
     )
 
 
+@pytest.fixture(autouse=True)
+def _from_the_second_step_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_trace, "STEPS_BEFORE_TRACE", 1)
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For each call of a traced choice, whether it was one."""
@@ -195,6 +200,16 @@ def test_a_step_is_written_down_once(folder: Path, monkeypatch: pytest.MonkeyPat
     for turned, total in (({}, 1), ({}, 1), ({"min_p": 0.2}, 1), ({"temperature": 0.5}, 2), ({}, 2)):
         records(generation(decoder, one, turned))
         assert made == total
+
+
+def test_steps_are_counted_over_runs_before_one_is_written_down(
+    folder: Path, calls: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_trace, "STEPS_BEFORE_TRACE", STEPS + 4)
+    one, decoder = model(folder, 320), Greedy()
+    short, longer = records(generation(decoder, one, {})), records(generation(decoder, one, {}))
+    assert calls == [False] * (STEPS - 1) + [False] * 3 + [True] * (STEPS - 4)
+    assert same(short, longer)
 
 
 def test_what_cannot_be_traced_runs_all_the_same(
