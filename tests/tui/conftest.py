@@ -16,7 +16,7 @@ from edge_tui.tui.session import Session
 from edge_tui.tui.widgets.message_line import Kind, MessageLine
 from tests.tui import parsed_css
 from tests.tui.engines import FixedTelemetry, PictureEngine, ticking
-from tests.tui.rendered import SAID, idle
+from tests.tui.rendered import SAID, handled, idle
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +31,7 @@ def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
     Textual waits until the process needs less than a twentieth of a core: for a second beside a decode, and
     for nothing where other processes keep it from running.
     """
+    monkeypatch.setattr("textual.pilot.Pilot._wait_for_screen", handled)
     monkeypatch.setattr("textual.pilot.wait_for_idle", idle)
     monkeypatch.setattr("textual.app.wait_for_idle", idle)
 

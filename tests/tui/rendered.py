@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
+from textual._context import active_app
 from textual.constants import MAX_FPS
 from textual.widgets import Input, OptionList, TextArea
 
@@ -52,21 +53,36 @@ def notices(app: App[Any]) -> list[str]:
 
 
 async def idle(*_: float) -> None:
-    """Waits until all messages are handled, for the next refresh, and until what that sent is handled.
+    """Waits until all messages are handled, the last key has taken effect, and the screen is painted.
 
-    What remains are timers of more than a frame, and threads: wait for what those do with `until`.
+    What remains are other timers, and threads: wait for what those do with `until`.
     """
-    await _handled()
-    await asyncio.sleep(1 / MAX_FPS)
-    await _handled()
+    loop: Any = asyncio.get_running_loop()
+    end = loop.time() + LONGEST_DELAY
+    await handled()
+    while _pending(active_app.get()) and loop.time() < end:
+        await asyncio.sleep(1 / (4 * MAX_FPS))
+        await handled()
 
 
-async def _handled() -> None:
-    """Waits until the event loop has nothing to run."""
+async def handled(*_: object) -> bool:
+    """Waits until the event loop has nothing to run: all messages are handled, as no handler waits for more.
+
+    Textual asks each widget of the screen, which is half of what a key costs.
+    """
     loop: Any = asyncio.get_running_loop()
     await asyncio.sleep(0)
     while loop._ready:  # noqa: SLF001 - asyncio has no public name for what it is about to run
         await asyncio.sleep(0)
+    return True
+
+
+def _pending(app: Any) -> bool:
+    """Tells whether a key waits, or a refresh. Textual has no public name for the timer of the refreshes."""
+    if not app.screen_stack:
+        return False
+    keys = getattr(app, "key_queue", None)
+    return app.screen._update_timer._active.is_set() or bool(keys and keys.busy)  # noqa: SLF001
 
 
 async def until(pilot: Pilot[Any], look: Callable[[], object], what: str = "it") -> None:
