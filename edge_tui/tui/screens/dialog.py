@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from textual.containers import Vertical
+from textual.renderables.background_screen import BackgroundScreen
 from textual.screen import ModalScreen
+
+from edge_tui.tui.backdrop import Backdrop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rich.console import RenderableType
     from textual.app import ComposeResult
+    from textual.visual import Visual
     from textual.widget import Widget
 
 T = TypeVar("T")
@@ -45,6 +50,11 @@ class Dialog(ModalScreen[T | None], Generic[T]):
         """Puts the content into the box."""
         with self.box:
             yield from self.content()
+
+    def render(self) -> RenderableType | Visual:  # type: ignore[override]  # as any widget
+        """Renders the screen behind."""
+        behind = super().render()
+        return Backdrop(behind) if isinstance(behind, BackgroundScreen) else behind
 
     def action_leave(self) -> None:
         """Closes without an answer."""
