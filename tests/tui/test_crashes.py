@@ -103,7 +103,6 @@ def check(child: pexpect.spawn, output: str) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        "render",
         "input",
         *(
             pytest.param(each, marks=proof)
@@ -175,10 +174,10 @@ def test_what_fails_in_the_background_is_said_and_logged(
 def test_the_next_start_has_the_prompt_and_one_that_it_died_of_is_put_aside(
     faulty: Callable[[str], Faulty],
 ) -> None:
-    first = faulty("timer")
+    first = faulty("render")
     first.fail("two\x1b[200~\nlines é\x1b[201~", "lines")
-    first.end()
-    second = faulty("timer")
+    check(first.child, first.end())
+    second = faulty("render")
     second.child.expect("unasked")
     assert not kept()
     second.child.expect("ready")
@@ -188,22 +187,19 @@ def test_the_next_start_has_the_prompt_and_one_that_it_died_of_is_put_aside(
     (aside,) = logs.state_folder().glob("aside-*.txt")
     assert aside.read_text() == "two\nlines é"
     third = faulty("nothing")
-    third.child.expect("ready")
+    third.fail()
     third.quit()
     assert third.child.exitstatus == 0
+    assert not kept(), "a quit keeps no prompt"
 
 
-def test_a_signal_keeps_the_prompt_and_a_quit_does_not(faulty: Callable[[str], Faulty]) -> None:
-    for end, texts in (("\x11", []), (signal.SIGHUP, ["kept text"])):
-        app = faulty("nothing")
-        app.fail()
-        if isinstance(end, str):
-            app.quit()
-        else:
-            app.child.kill(end)
-            app.end()
-            assert app.child.exitstatus == 128 + end
-        assert kept() == texts
+def test_a_signal_keeps_the_prompt(faulty: Callable[[str], Faulty]) -> None:
+    app = faulty("nothing")
+    app.fail()
+    app.child.kill(signal.SIGHUP)
+    app.end()
+    assert app.child.exitstatus == 128 + signal.SIGHUP
+    assert kept() == ["kept text"]
 
 
 def test_each_start_takes_one_prompt_the_newest_first() -> None:

@@ -16,7 +16,7 @@ from tests.tui.engines import PictureEngine
 from tests.tui.rendered import lines, settle, until
 from tests.tui.test_workbench import ended
 
-LATER = 0.8
+LATER = 0.4
 """Seconds that a change is put off: many times the tick between two frames."""
 
 
