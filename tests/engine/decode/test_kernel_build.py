@@ -212,7 +212,7 @@ def test_a_run_lists_its_kernels_without_weights(checkpoint: Path, tmp_path: Pat
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    *lines, found = done.stdout.splitlines()
+    *lines, imported, found = done.stdout.splitlines()
     for line in lines:
         name, *names = ["project" if "project" in each else each for each in line.split()]
         bar = names.index("|")
@@ -221,6 +221,7 @@ def test_a_run_lists_its_kernels_without_weights(checkpoint: Path, tmp_path: Pat
         assert Counter(first[1:] + later) == LISTED[name], name
         assert set(later) >= LATER, name
         assert LATER.isdisjoint(first) or name == "greedy::abc", name
+    assert imported == "imported", "that takes as long as half the list"
     assert found == "found True False", "Triton finds it for a tensor of the same alignment alone"
 
 

@@ -20,7 +20,7 @@ _PLACES = 32
 """Places of one program."""
 
 
-@triton.jit(do_not_specialize=["ids", "stride", "N"])  # they follow the length of the text
+@triton.jit(do_not_specialize=["ids", "stride"])  # they follow the length of the text
 def _repeats_kernel(ids, stride, out, N, MOST: tl.constexpr, SPAN: tl.constexpr, PLACES: tl.constexpr):
     """Counts for each place the ids before it, nearest first, up to the first that differs."""
     row = ids + tl.program_id(1).to(tl.int64) * stride
