@@ -187,6 +187,8 @@ async def test_show_me_ends_with_a_key_and_where_it_comes_no_further(picture: An
         await until(pilot, lambda: "Pressed 1" in card(pilot.app))
         await pilot.press("h")
         await until(pilot, lambda: "Pressed" not in card(pilot.app))
+        assert "no further" not in card(pilot.app)
+        bench.lessons.demonstration.patience = 0.3
         await pilot.press("f3")
         await until(pilot, lambda: "Show me comes no further here." in card(pilot.app))
         assert was_said("Not here.")

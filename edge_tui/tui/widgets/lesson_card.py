@@ -108,12 +108,12 @@ class LessonCard(VerticalScroll, inherit_bindings=False):
         self._paint()
 
     def on_focus(self) -> None:
-        """Shows the cursor of the choices."""
-        self._paint()
+        """Shows the cursor of the choices, once the card has the focus."""
+        self.call_later(self._paint)
 
     def on_blur(self) -> None:
         """Takes the cursor's background away."""
-        self._paint()
+        self.call_later(self._paint)
 
     def on_resize(self) -> None:
         """Divides the choices among lines anew."""

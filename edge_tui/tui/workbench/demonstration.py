@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from edge_tui.tui.lessons.lesson import Fact
     from edge_tui.tui.session import Session
 
-_PATIENCE = 3.0
-"""Seconds without a change after which a step is given up."""
 _SEEDS = 3
 """Seeds that are tried for a token."""
 
@@ -50,12 +48,14 @@ class Demonstration:
         session: Engine and runs.
         keys: Presses keys.
         pause: Seconds between two keys; a third of it where a key repeats.
+        patience: Seconds without a change after which the step is given up.
         clock: Monotonic seconds.
     """
 
     session: Session
     keys: Keys
     pause: float = 0.15
+    patience: float = 3.0
     clock: Callable[[], float] = time.monotonic
     _step: Step | None = None
     _pressed: list[str] = field(default_factory=list)
@@ -114,7 +114,7 @@ class Demonstration:
         busy = self.session.busy or self.session.loading
         if self._is_news(found, scene) or busy:
             self._changed = now
-        elif now - self._changed > _PATIENCE:
+        elif now - self._changed > self.patience:
             return "Show me comes no further here."
         if self.session.waiting or self.session.loading:
             return None
