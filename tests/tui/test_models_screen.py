@@ -195,7 +195,9 @@ async def test_a_typed_path_is_walked_to_a_model(demo: Any, tmp_path: Path) -> N
     assert recent_models.names()[0] == str(file)
 
 
-async def test_the_cursor_stays_on_what_was_loaded(demo: Any, tmp_path: Path) -> None:
+async def test_the_cursor_stays_on_what_was_loaded_and_it_is_listed_from_then_on(
+    demo: Any, tmp_path: Path
+) -> None:
     tiny = [make_checkpoint(tmp_path / "shelf" / name, "llama") for name in ("tiny-a", "tiny-b")]
     app = demo()
     async with app.run_test(size=(80, 24)) as pilot:
@@ -207,6 +209,9 @@ async def test_the_cursor_stays_on_what_was_loaded(demo: Any, tmp_path: Path) ->
         await pilot.press("enter")
         await until(pilot, lambda: "● tiny-b" in listed(pilot), "loaded")
         assert screen.highlighted == str(tiny[1])
+        screen.field.value = ""
+        await until(pilot, lambda: str(tiny[0]) not in names(pilot), "those here")
+        await until(pilot, lambda: str(tiny[1]) in names(pilot), "the one in use among them")
 
 
 async def test_a_model_that_is_refused_says_it_once(demo: Any, tmp_path: Path) -> None:

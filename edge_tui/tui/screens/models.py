@@ -87,8 +87,10 @@ class ModelsScreen(FilterListScreen[None]):
         last = recent_models.names()
         listings = local_models(self._settings.models.folders)
         here = {listing.name for listing in listings}
-        others = dict.fromkeys(spec.name for spec in self._settings.specs().values() if spec.name not in here)
-        listings += [describe_local(name, "cache") for name in others]
+        loaded = list(self._session.loaded.values())
+        used = [name for name in last if os.sep in name and any(_same(each, name) for each in loaded)]
+        used += [spec.name for spec in self._settings.specs().values()]
+        listings += [describe_local(name, "cache") for name in dict.fromkeys(used) if name not in here]
         listings.sort(key=lambda listing: last.index(listing.name) if listing.name in last else len(last))
         names = ["auto", *(device.name for device in devices())]
         self.app.call_from_thread(self._show_listings, get_current_worker(), listings, names)
@@ -118,11 +120,8 @@ class ModelsScreen(FilterListScreen[None]):
         """Completes a typed path by the entry under the cursor."""
         name = self.highlighted
         if self._folder and name:
-            self.field.value = (
-                self._folder
-                + name.rstrip(os.sep).rpartition(os.sep)[2]
-                + (os.sep if name in self._folders else "")
-            )
+            last = name.rstrip(os.sep).rpartition(os.sep)[2]
+            self.field.value = f"{self._folder}{last}{os.sep if name in self._folders else ''}"
             self.field.cursor_position = len(self.field.value)
 
     # The list.
@@ -306,6 +305,7 @@ class ModelsScreen(FilterListScreen[None]):
         from edge_tui.engine import events
 
         if any(isinstance(event, events.Loaded | events.Unloaded) for event in news):
+            self._listings |= {name: each for name, each in self._browsed.items() if self._roles(each)}
             self.reload()
         for event in news:
             if isinstance(event, events.Failed):
