@@ -67,12 +67,14 @@ def watch(
     """
     run = engine.submit(request if request.seed is not None else replace(request, seed=3))
     seen: list[Event] = []
+    looked_at = 0
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         seen += engine.poll()
         if during is not None:
             during(run, seen)
-        if any(isinstance(event, Finished | Failed) and event.run == run for event in seen):
+        new, looked_at = seen[looked_at:], len(seen)
+        if any(isinstance(event, Finished | Failed) and event.run == run for event in new):
             return Watched(run, seen)
         time.sleep(0.002)
     raise TimeoutError(f"run {run} did not end: {seen[-3:]}")
@@ -83,8 +85,8 @@ def settle(engine: Engine, kind: type, timeout: float = 60.0) -> list[Event]:
     seen: list[Event] = []
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        seen += engine.poll()
-        if any(isinstance(event, kind) for event in seen):
+        seen += (new := engine.poll())
+        if any(isinstance(event, kind) for event in new):
             return seen
         time.sleep(0.002)
     raise TimeoutError(f"no {kind.__name__}: {seen}")

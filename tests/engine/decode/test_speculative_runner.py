@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,17 +23,23 @@ PAIR = {"model": "expert", "draft": "amateur"}
 
 
 @pytest.fixture(scope="module")
-def demo() -> LocalEngine:
-    return LocalEngine({role: ModelSpec(f"demo/{name}", "float32") for role, name in PAIR.items()})
+def demo() -> Iterator[LocalEngine]:
+    engine = LocalEngine({role: ModelSpec(f"demo/{name}", "float32") for role, name in PAIR.items()})
+    yield engine
+    assert engine.close(60.0)
 
 
-def _run(engine: LocalEngine, strategy: str, **values: float) -> Watched:
-    return watch(engine, Request("import os\n", strategy, values, seed=1, max_length=32))
+@pytest.fixture(scope="module")
+def greedy(demo: LocalEngine) -> Watched:
+    return _run(demo, "greedy")
+
+
+def _run(engine: LocalEngine, strategy: str, length: int = 32, **values: float) -> Watched:
+    return watch(engine, Request("import os\n", strategy, values, seed=1, max_length=length))
 
 
 @pytest.mark.parametrize("lookahead", [1, 7])
-def test_at_temperature_zero_the_target_speaks(demo: LocalEngine, lookahead: int) -> None:
-    greedy = _run(demo, "greedy")
+def test_at_temperature_zero_the_target_speaks(demo: LocalEngine, greedy: Watched, lookahead: int) -> None:
     seen = _run(demo, "speculative", temperature=0, lookahead=lookahead)
     assert seen.ids == greedy.ids
     assert seen.text == greedy.text
@@ -62,11 +68,11 @@ def test_no_two_tokens_share_their_random_numbers(checkpoint: Path, open_engine:
     assert len(set(seen.ids)) > 0.8 * len(seen.ids)
 
 
-def test_the_same_seed_gives_the_same_text_and_a_prefix_is_reused(demo: LocalEngine) -> None:
+def test_the_same_seed_gives_the_same_text_and_a_prefix_is_reused(demo: LocalEngine, greedy: Watched) -> None:
     first, second = _run(demo, "speculative", temperature=0.8), _run(demo, "speculative", temperature=0.8)
     assert first.ids == second.ids
     assert second.started.reused_tokens == second.started.prompt_tokens - 1
-    assert _run(demo, "greedy").ids == _run(demo, "speculative", temperature=0).ids
+    assert greedy.ids == _run(demo, "speculative", temperature=0).ids
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
@@ -100,21 +106,15 @@ def test_proposing_is_given_up_where_it_loses() -> None:
 
 def test_a_run_goes_on_where_the_draft_rests(demo: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Greedy text does not change where the proposals end, and the end does not depend on the machine."""
-    greedy = watch(demo, Request("import os\n", "greedy", seed=1, max_length=48))
+    greedy = _run(demo, "greedy", 48)
     monkeypatch.setattr(Generation, "costs", lambda generation: (1.0, 100.0))
     monkeypatch.setattr(generation_module, "DEPTH", 3)
-    runs = [
-        watch(
-            demo,
-            Request("import os\n", "speculative", {"temperature": t, "lookahead": 1}, seed=1, max_length=48),
-        )
-        for t in (0, 1, 1)
-    ]
+    runs = [_run(demo, "speculative", 48, temperature=t, lookahead=1) for t in (0, 1, 1)]
     assert all("Speculation is off" in run.all(Noticed)[0].message for run in runs)
     assert runs[0].ids == greedy.ids
     assert runs[1].ids == runs[2].ids
     assert len({run.finished.proposing_ended for run in runs[1:]}) == 1
-    looked_up = watch(demo, Request("import os\n", "ngram", {"temperature": 0}, seed=1, max_length=48))
+    looked_up = _run(demo, "ngram", 48, temperature=0)
     assert "Speculation is off" in looked_up.all(Noticed)[0].message
     assert looked_up.ids == greedy.ids
 

@@ -96,19 +96,20 @@ def products() -> None:
 
 
 def mixtures() -> None:
+    """Launches those of experts; nobody reads their two gigabytes, so nobody writes them either."""
     hidden, width, experts, active = 2048, 768, 128, 8
 
-    def zeros(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-        return torch.zeros(*shape, dtype=dtype)
+    def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        return torch.empty(*shape, dtype=dtype)
 
     for biased, how in ((False, Routing(active, True)), (True, Routing(active, False, 7.0, 1.702))):
-        biases = (zeros(experts), zeros(experts, 2 * width), zeros(experts, hidden)) if biased else ()
-        weights = Experts(zeros(1), zeros(experts, 2 * width, hidden), zeros(experts, hidden, width), *biases)
-        x, logits = zeros(4, hidden), zeros(4, experts + 1 - biased, dtype=torch.float32)
+        biases = (empty(experts), empty(experts, 2 * width), empty(experts, hidden)) if biased else ()
+        weights = Experts(empty(1), empty(experts, 2 * width, hidden), empty(experts, hidden, width), *biases)
+        x, logits = empty(4, hidden), empty(4, experts + 1 - biased, dtype=torch.float32)
         experts_triton.mix(x, logits, weights, how, None if biased else x)
-        chosen, wide = zeros(4, active, dtype=torch.int32), zeros(4 * active, width)
+        chosen, wide = empty(4, active, dtype=torch.int32), empty(4 * active, width)
         experts_triton.gate_up(x, weights, chosen, wide, how, norm=x[0], eps=1e-6)
-        shares = zeros(4, active, dtype=torch.float32)
+        shares = empty(4, active, dtype=torch.float32)
         experts_triton.down(wide, weights, chosen, shares, x, how, residual=x)
 
 
