@@ -50,7 +50,7 @@ def test_fifty_rounds_of_load_run_unload_leave_memory_level(tmp_path: Path) -> N
         engine.unload("model")
         settle(engine, Unloaded)
         resident.append(psutil.Process().memory_info().rss)
-    assert engine.close(5.0)
+    assert engine.close(60.0)
     # The first rounds bring up allocator arenas; from then on memory must not climb.
     assert max(resident[-10:]) <= 1.03 * max(resident[5:15])
 
@@ -71,4 +71,4 @@ def test_twenty_failures_in_a_row_leave_the_engine_working(
             broken.setattr(FlatModel, "forward", fail)
             assert "out of memory" in watch(engine, Request("the fox", strategy="top_p")).failed.message
     assert watch(engine, Request("the quick brown fox", strategy="greedy", max_length=8)).ids == good
-    assert engine.close(5.0)
+    assert engine.close(60.0)

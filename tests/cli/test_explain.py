@@ -91,7 +91,7 @@ def test_the_numbers_are_those_of_the_engine(run: Any, model: str) -> None:
         return bool(answers)
 
     until(answered)
-    assert engine.close(10)
+    assert engine.close(60.0)
     assert answers[0].question == number
     (line,) = (each for each in run("Hello", "--explain", "2", "--json")[1].splitlines() if '"expl' in each)
     said = {name: value for name, value in json.loads(line).items() if name not in ("type", "step", "row")}

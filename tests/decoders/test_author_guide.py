@@ -35,7 +35,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
     model = make_checkpoint(tmp_path_factory.mktemp("models") / "tiny", seed=3)
     engine = LocalEngine({"model": ModelSpec(str(model), device="cpu", precision="float32")})
     yield engine
-    assert engine.close(10)
+    assert engine.close(60.0)
     decoders.load([])
 
 

@@ -30,7 +30,7 @@ def open_engine() -> Iterator[Callable[..., LocalEngine]]:
 
     yield open_one
     for engine in engines:
-        if not engine.close(10.0):
+        if not engine.close(60.0):
             faulthandler.dump_traceback()
             raise AssertionError("an engine's thread does not end; standard error has the stacks")
 

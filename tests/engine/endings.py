@@ -50,7 +50,7 @@ def endless(folder: Path, prompt: str, chat: bool = False) -> tuple[tuple[int, .
     make_checkpoint(folder, seed=3, chat_template=chat)
     engine = LocalEngine({"model": ModelSpec(str(folder), device="cpu")})
     seen = watch(engine, Request(prompt, strategy="greedy", max_length=24, prompt_logps=True))
-    assert engine.close(10)
+    assert engine.close(60.0)
     return seen.all(PromptRead)[0].ids, seen.ids, seen.column("text")
 
 

@@ -167,7 +167,7 @@ def test_cancel_ends_a_chat_template(tmp_path: Path) -> None:
     seen = watch(engine, Request(PROMPT, max_length=2), during=lambda run, events: engine.cancel(run))
     assert seen.finished.reason == "cancelled"
     engine.submit(Request(PROMPT, max_length=2))
-    assert engine.close(10)
+    assert engine.close(60.0)
 
 
 @pytest.mark.parametrize("cut", [False, True])

@@ -68,7 +68,7 @@ def load(path: Path) -> LocalEngine:
 def engine(model: Path) -> Iterator[LocalEngine]:
     engine = load(model / "model.gguf")
     yield engine
-    assert engine.close(10.0)
+    assert engine.close(60.0)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_the_file_decodes_as_its_dequantised_twin(engine: LocalEngine, model: Pa
     for prompt in (QUESTION, "Count from 1 to 20.", "Write a haiku about a river."):
         request = Request(prompt, strategy="greedy", max_length=48)
         assert watch(engine, request, timeout=300).ids == watch(twin, request, timeout=300).ids
-    assert twin.close(10.0)
+    assert twin.close(60.0)
     file, other = open_checkpoint(str(model / "model.gguf")), open_checkpoint(str(folder))
     reader, twins = file.open_tensors(), load_file(folder / "model.safetensors")
     assert sorted(reader.names()) == sorted(twins)

@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 def recorder(path: Path) -> Iterator[Recorder]:
     made = Recorder(lambda: Store(path))
     yield made
-    made.close(5.0)
+    made.close(60.0)
 
 
 def test_a_run_is_written_although_nobody_polls(recorder: Recorder, path: Path) -> None:
@@ -85,7 +85,7 @@ def test_who_leaves_at_once_keeps_the_texts_of_alternatives(recorder: Recorder, 
     engine = recorder.record(inner)
     inner.tell(engine.submit(Request("Why?")), WORDS * 4)
     engine.close()
-    assert recorder.close(5.0)
+    assert recorder.close(60.0)
     ids = set(batch(WORDS * 4, run=1).top_ids.ravel().tolist())
     assert len(ids) > 256
     with closing(Store(path)) as store:
@@ -196,7 +196,7 @@ def test_leaving_in_the_middle_of_a_run_is_an_interruption(recorder: Recorder, p
     inner.tell(run, end=False)
     inner.close = lambda timeout=1.0: bool(inner.say(finished(run, 11, "cancelled"))) or True  # type: ignore[method-assign]
     engine.close()
-    assert recorder.close(5.0)
+    assert recorder.close(60.0)
     store = Store(path)
     assert [(e.state, e.tokens) for e in store.runs()] == [("running", len(WORDS))]
 
@@ -215,7 +215,7 @@ def test_a_full_disk_is_said_once_and_stops_nothing(
     engine.poll()
     inner.say(finished(2))
     assert len(engine.poll()) == 1
-    assert recorder.close(5.0)
+    assert recorder.close(60.0)
 
 
 def test_another_instance_that_holds_the_lock_is_waited_for(
@@ -241,7 +241,7 @@ def test_another_instance_that_holds_the_lock_is_waited_for(
     other.execute("COMMIT")
     until(lambda: [e.tokens for e in store.runs()] == [len(WORDS)])
     assert not recorder.problem
-    assert recorder.close(5.0)
+    assert recorder.close(60.0)
 
 
 _CHILD = """
@@ -303,7 +303,7 @@ while True:
         request = Request("def f(x):", strategy="greedy", max_length=20, prefix=kept)
         assert kept + run_to_end(engine, request) == wanted
     finally:
-        engine.close(2.0)
+        engine.close(60.0)
 
 
 def run_to_end(engine: LocalEngine, request: Request) -> tuple[int, ...]:

@@ -155,7 +155,7 @@ def test_damage_that_is_met_while_runs_are_written_loses_no_new_one(tmp_path: Pa
         run = recorded.submit(Request(f"after the damage {number}", strategy="top_p"))
         engine.tell(run)
         until(lambda: "damaged" in recorder.problem)
-    assert recorder.close(10.0)
+    assert recorder.close(60.0)
     assert "damaged" in recorder.problem
     kept = open_or_rebuild(path)
     assert kept.problem == ""

@@ -206,7 +206,7 @@ def test_a_killed_download_keeps_finished_files_and_is_never_ready(hub: StandIn,
 
     until(one_is_here)
     worker(NAME).kill()
-    end = pull.wait(10)
+    end = pull.wait(60)
     assert end.phase == "failed"
     assert "start it again" in end.sentence
     half = listed()
@@ -269,7 +269,7 @@ def test_an_update_that_was_cut_short_leaves_the_old_one_in_use(hub: StandIn, tm
     pull = Download(NAME).start()
     until(lambda: pull.progress.done > 1000)
     pull.cancel()
-    pull.wait(10)
+    pull.wait(60)
     still = listed()
     assert still is not None
     assert still.ready

@@ -48,13 +48,13 @@ class Process:
 
     def wait(self, seconds: float) -> int:
         status = self._process.wait(seconds)
-        self._reader.join(2)
+        self._reader.join(60)
         return status
 
     def end(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
 
 
 @contextmanager
@@ -71,6 +71,6 @@ def process(*flags: str, environment: dict[str, str] | None = None) -> Iterator[
 def ready(*flags: str, environment: dict[str, str] | None = None) -> Iterator[Process]:
     """The same, once the model is there."""
     with process(*flags, environment=environment) as running:
-        until(lambda: "ready\n" in running.lines or running.ended, 40)
+        until(lambda: "ready\n" in running.lines or running.ended)
         assert "ready\n" in running.lines, running.lines
         yield running

@@ -124,5 +124,5 @@ def serving(
         yield Running(app, engine, f"http://127.0.0.1:{listener.getsockname()[1]}", http, key)
     finally:
         http.should_exit = True
-        thread.join(10)
-        assert engine.close(10)
+        thread.join(60)
+        assert engine.close(60)

@@ -167,12 +167,12 @@ def test_a_parameter_is_turned_while_tokens_come(server: Running, slow: str) -> 
 
     thread = threading.Thread(target=listen)
     thread.start()
-    assert named.wait(10)
+    assert named.wait(60)
     path = f"/infer/stream/{seen[0][1]['id']}/params"  # type: ignore[index]
     wrong = server.post(path, {"name": "repetition_penalty", "value": -1})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "repetition_penalty")
     assert server.post(path, {"name": "repetition_penalty", "value": 1.5}).status_code == 200
-    thread.join(10)
+    thread.join(60)
     change = next(data for kind, data in seen if kind == "change")
     assert change["name"] == "repetition_penalty"  # type: ignore[index]
     assert change["value"] == 1.5  # type: ignore[index]

@@ -177,7 +177,7 @@ def test_a_dead_engine_is_told_at_once(slow: str) -> None:
         server.engine.alive = lambda: False  # type: ignore[method-assign] # as if its thread had ended
         with server.client() as client:
             assert client.get("/health").status_code == 503
-        thread.join(2)
+        thread.join(30)  # the answer alone takes a minute
         assert answers[0].status_code in (500, 503)
         assert server.post("/infer", body).status_code == 503
 

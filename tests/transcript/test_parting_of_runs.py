@@ -33,7 +33,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
     (Path(folder) / "tokenizer_config.json").write_text("{}")
     engine = LocalEngine({"model": ModelSpec(str(folder), "float32", "cpu")})
     yield engine
-    assert engine.close(10)
+    assert engine.close(60.0)
 
 
 def run(engine: LocalEngine, strategy: str, seed: int, **values: float) -> Side:

@@ -27,7 +27,7 @@ def runs(folder: Path, **settings: Any) -> tuple[list[int], list[int], tuple[str
     try:
         ours, again = (watch(engine, Request(PROMPT, "auto", max_length=STEPS)) for _ in range(2))
     finally:
-        assert engine.close(10)
+        assert engine.close(60.0)
     assert ours.ids == again.ids
     prompt = AutoTokenizer.from_pretrained(folder)(
         PROMPT, add_special_tokens=False, return_tensors="pt"
@@ -65,7 +65,7 @@ def test_an_explanation_shows_the_stages_that_the_checkpoint_asked_for(tmp_path:
         run = watch(engine, request)
         why = explain(engine, request, run, 2)
     finally:
-        assert engine.close(10)
+        assert engine.close(60.0)
     add_up(why)
     (barred,) = (stage for stage in why.stages if stage.name == "bad_words")
     assert barred.removed == 1

@@ -33,7 +33,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
     make_checkpoint(folder / "model", context=256, std=0.2, seed=9, generation=endless, extra=endless)
     engine = LocalEngine({"model": ModelSpec(str(folder / "model"), "int8", "cpu")})
     yield engine
-    assert engine.close(10.0)
+    assert engine.close(60.0)
 
 
 def explanations(engine: LocalEngine, strategy: str, **values: float) -> list[tuple[Question, Explanation]]:

@@ -77,7 +77,7 @@ def open_engine(specs: dict[str, ModelSpec]) -> Iterator[Callable[[], LocalEngin
 def engine(specs: dict[str, ModelSpec]) -> Iterator[LocalEngine]:
     engine = LocalEngine(specs)
     yield engine
-    assert engine.close(10.0)
+    assert engine.close(60.0)
 
 
 def request_of(strategy: str, length: int, seed: int = 11) -> Request:
@@ -224,7 +224,7 @@ def test_a_model_whose_contexts_cannot_resume_reads_the_text_anew(tmp_path: Path
         assert why.epsilon > 0
     longer = replace(request, prefix=tuple(run.ids), max_length=1)
     assert watch(engine, longer).started.reused_tokens == 10 + 7
-    assert engine.close(10.0)
+    assert engine.close(60.0)
 
 
 def test_a_later_run_goes_on_where_it_would_have_without_questions(engine: LocalEngine) -> None:
@@ -295,7 +295,7 @@ def test_a_run_opens_its_context_when_those_before_it_are_gone(specs: dict[str, 
     explain(engine, earlier, first, 5)
     watch(engine, replace(request, max_length=600))
     assert held_at_opening == [0, 1, 1, 0]
-    assert engine.close(10.0)
+    assert engine.close(60.0)
 
 
 def test_a_sample_of_several_is_explained_by_its_own_seed(engine: LocalEngine) -> None:

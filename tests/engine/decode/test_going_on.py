@@ -82,7 +82,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
     specs = {role: ModelSpec(str(path), device="cpu", precision="float32") for role, path in weights.items()}
     engine = LocalEngine({**specs, "expert": specs["model"]})
     yield engine
-    assert engine.close(10)
+    assert engine.close(60.0)
     decoders.load([])
 
 

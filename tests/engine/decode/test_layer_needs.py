@@ -213,7 +213,7 @@ def test_a_strategy_whose_needs_a_tier_lacks_is_refused(
     read(SAMPLES)
     engine = LocalEngine({"model": ModelSpec(str(model), device="cpu")}, load=load_lacking)
     failed = watch(engine, Request("", "reader", ids=PROMPT, max_length=2)).failed
-    assert engine.close(10)
+    assert engine.close(60.0)
     assert re.search(words, failed.message)
     assert failed.field == "strategy"
 

@@ -246,7 +246,7 @@ def test_graphs_of_several_sets_of_links_take_turns(
     for loader in (load, capturable):
         engine = LocalEngine({"model": spec}, loader)
         runs.append([watch(engine, replace(request, seed=each)) for each in (seed, seed, seed + 1)])
-        assert engine.close(10.0)
+        assert engine.close(60.0)
     for plain, captured in zip(*runs, strict=True):
         assert captured.ids == plain.ids
         assert [each.index for each in captured.changes] == [each.index for each in plain.changes]

@@ -68,7 +68,7 @@ class Engines:
         fresh = LocalEngine({"model": self.specs[role]})
         self.used.assign("model", self.specs[role])
         got, wanted = watch(self.used, request), watch(fresh, request)
-        assert fresh.close(10)
+        assert fresh.close(60.0)
         assert wanted.started.reused_tokens == 0
         for name in ("raw_logp", "top_logp", "entropy"):
             difference = np.array(got.column(name)) - np.array(wanted.column(name))
@@ -93,7 +93,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engines(request: pytest.FixtureRequest, folder: Path) -> Iterator[Engines]:
     engines = Engines(folder, request.param)
     yield engines
-    assert engines.used.close(10)
+    assert engines.used.close(60.0)
 
 
 @pytest.mark.parametrize("name", RUNS)

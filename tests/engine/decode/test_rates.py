@@ -42,7 +42,7 @@ def test_a_capture_is_no_part_of_the_rate(tmp_path: Path, monkeypatch: pytest.Mo
     try:
         seen = watch(engine, Request("", "greedy", ids=(5, 6, 7), max_length=12))
     finally:
-        assert engine.close(10.0)
+        assert engine.close(60.0)
     assert len(seen.ids) == 12
     assert len(Replays.made) == 1
     assert now == 107.0

@@ -53,7 +53,7 @@ def engines(path: Path) -> Iterator[tuple[LocalEngine, LocalEngine]]:
     both = LocalEngine(specs), LocalEngine(specs, _load_static)
     yield both
     for engine in both:
-        assert engine.close(10.0)
+        assert engine.close(60.0)
 
 
 def _run(engine: LocalEngine, strategy: str, **more: Any) -> Watched:

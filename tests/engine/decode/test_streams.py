@@ -32,7 +32,7 @@ def engine(folder: Path) -> Iterator[LocalEngine]:
     spec = ModelSpec(str(folder), device="cpu", precision="float32")
     engine = LocalEngine({"model": spec})
     yield engine
-    assert engine.close(10)
+    assert engine.close(60.0)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_with_a_chat_template_the_negative_prompt_is_the_system_prompt(tmp_path:
         guided = ids(engine, "cfg", guidance_scale=3.0, negative=OTHER)
         aware = ids(engine, "cad", cad_alpha=2.0, question=OTHER)
     finally:
-        assert engine.close(10)
+        assert engine.close(60.0)
     assert guided == loop(peer, prompt, negative, 3.0)
     assert aware == loop(peer, prompt, render(("user", OTHER)), 3.0)
 
@@ -135,7 +135,7 @@ def test_an_expert_and_an_anti_expert_steer_a_third_model(folder: Path, tmp_path
         try:
             return ids(engine, strategy, **values)
         finally:
-            assert engine.close(10)
+            assert engine.close(60.0)
 
     plain = run(folder, folder, "top_k", top_k=0)
     assert run(other, other) == plain

@@ -50,7 +50,7 @@ def engine(folder: Path, devices: dict[str, str], monkeypatch: pytest.MonkeyPatc
     specs = {role: ModelSpec(str(folder / role), "float32", device) for role, device in devices.items()}
     engine = LocalEngine(specs)
     yield engine
-    assert engine.close(10.0)
+    assert engine.close(60.0)
 
 
 @pytest.mark.parametrize("strategy", ["contrastive", "speculative", "dexperts"])
@@ -71,7 +71,7 @@ def test_a_run_is_that_of_one_device(strategy: str, engine: LocalEngine, folder:
                 )
                 assert np.abs(difference).max() < 1e-4
     finally:
-        assert together.close(10.0)
+        assert together.close(60.0)
 
 
 def test_each_device_tells_what_leaves_it(engine: LocalEngine) -> None:

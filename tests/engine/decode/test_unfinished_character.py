@@ -44,7 +44,7 @@ def broken(folder: Path) -> tuple[Request, str]:
             before = "".join(texts[:end])
             # A byte from C2 on begins a character; the tokens before it are whole.
             if "⟨C2⟩" <= strings[end] <= "⟨F4⟩" and before == "".join(strings[:end]) and before.isprintable():
-                assert engine.close(10)
+                assert engine.close(60.0)
                 return replace(HOT, seed=seed, max_length=end + 1), before
     raise AssertionError("no answer has such an end")
 
@@ -84,8 +84,8 @@ def test_workbench_run_and_history_show_it(
     assert "".join(seen.column("text")) == before
     assert (seen.finished.tail, seen.finished.tails) == (LOST, (LOST,))
     assert shown(request, seen.events) == printed(seen.events) == before + LOST
-    assert recorder.close(10)
-    assert inner.close(10)
+    assert recorder.close(60.0)
+    assert inner.close(60.0)
     store = Store(tmp_path / "history.db")
     (entry,) = store.runs()
     assert entry.answer == before + LOST
@@ -113,5 +113,5 @@ def test_the_server_and_its_clients_show_it(folder: Path, broken: tuple[Request,
         assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == before + LOST
         remote = RemoteEngine(server.url)
         seen = watch(remote, request)
-        assert remote.close(10)
+        assert remote.close(60.0)
     assert shown(request, seen.events) == seen.text == before + LOST

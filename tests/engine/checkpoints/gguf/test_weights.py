@@ -160,7 +160,7 @@ def test_greedy_text_is_that_of_the_dequantised_twin(kind: Type, tmp_path: Path)
     for name in (file, folder):
         engine = LocalEngine({"model": ModelSpec(str(name), precision="float32", device="cpu", context=64)})
         ids.append(watch(engine, Request("the quick", chat=False, strategy="greedy", max_length=12)).ids)
-        assert engine.close(10.0)
+        assert engine.close(60.0)
     assert ids[0] == ids[1]
     assert len(set(ids[0])) > 1
 
@@ -172,7 +172,7 @@ def test_a_conversation_is_rendered_by_the_template_of_the_metadata(tmp_path: Pa
     for name in (file, folder):
         engine = LocalEngine({"model": ModelSpec(str(name), precision="float32", device="cpu", context=64)})
         runs.append(watch(engine, Request("the quick", chat=True, strategy="greedy", max_length=6)))
-        assert engine.close(10.0)
+        assert engine.close(60.0)
     assert runs[0].started.prompt_tokens == runs[1].started.prompt_tokens > 8
     assert runs[0].ids == runs[1].ids
 
