@@ -168,7 +168,7 @@ async def test_show_me_presses_the_keys_of_the_user_from_wherever_they_are(pictu
         await until(pilot, lambda: was_said("No step of a lesson waits; f2 lists the lessons."))
         await pilot.press("f2", "enter")
         await until(pilot, lambda: any("f4 show me" in line for line in lines(app)))
-        await pilot.press("p", "!", "f1")
+        await pilot.press("p", "!", "ctrl+p")
         await pilot.press("f4")
         await until(pilot, lambda: step_of(bench) == 1)
         assert was_said("Show me pressed esc ×2, 1, f5.")

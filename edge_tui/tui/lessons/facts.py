@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Scene(NamedTuple):
-    """Describes what is on the screen.
+    """Describes what is on the screen; from `scopes` on only while keys are pressed for the reader.
 
     Attributes:
         screen: Name of the screen on top.

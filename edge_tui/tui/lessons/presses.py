@@ -59,7 +59,7 @@ def next_press(
     if scene.listed in strategies and isinstance(wanted, str):
         return _list(scene, wanted)
     if scene.screen != "workbench" and scene.screen != step.done.get("screen"):
-        return leaving(scene.scopes)
+        return leaving(scene.scopes) or "escape"  # Textual's own screens have no actions of ours
     if scene.typing:
         return None if decoding else leaving(scene.scopes)
     if kinds & RUN:

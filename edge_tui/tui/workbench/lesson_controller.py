@@ -39,9 +39,8 @@ _TOKEN_NOTES = {"p": "This one has {0:.0%}.", "rank": "This one is number {0:.0f
 class LessonView(Messages, Protocol):
     """Shows a lesson beside the tokens."""
 
-    @property
-    def scene(self) -> Scene:
-        """The state of the screen."""
+    def scene(self, pressing: bool = False) -> Scene:
+        """Describes the screen; while keys are pressed for the reader, also what hears them."""
 
     def show_lesson(self, card: Card | None) -> None:
         """Shows a card, or none."""
@@ -149,7 +148,7 @@ class LessonController:
         step = self.step
         if step is None:
             return
-        scene = self.view.scene
+        scene = self.view.scene(self.demonstration.step is not None)
         if step.go and not self._gone and scene.screen == "workbench":
             self._go(step, scene)
         found = facts(scene, self.session, self.run_params, self._before, self._answer)
@@ -180,7 +179,7 @@ class LessonController:
         elif self.demonstration.step is not None:
             self.demonstration.end()
         else:
-            found = facts(self.view.scene, self.session, self.run_params, self._before)
+            found = facts(self.view.scene(), self.session, self.run_params, self._before)
             if RUN.intersection(name.partition(".")[0] for name in step.missing(found)):
                 self._insert_prompt()
             self.demonstration.begin(step)

@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from edge_tui.tui.widgets.token_pane import TokenPane
 
 
-def scene_of(pane: TokenPane, inspector: Inspector, curve: Curve, table: ParameterTable) -> Scene:
-    """Describes what is on the screen, and what hears keys."""
+def scene_of(
+    pane: TokenPane, inspector: Inspector, curve: Curve, table: ParameterTable, pressing: bool
+) -> Scene:
+    """Describes what is on the screen; while keys are pressed for the user, also what hears them."""
     screen = pane.app.screen
+    name = type(screen).__name__.removesuffix("Screen").lower()
+    scene = Scene(name, inspector.display, curve.quantity, pane.cursor)
+    if not pressing:
+        return scene
     options = list(screen.query(OptionList)) if screen.is_modal else []
     listed = options[0].highlighted_option if options else None
-    return Scene(
-        screen=type(screen).__name__.removesuffix("Screen").lower(),
-        inspecting=inspector.display,
-        curve=curve.quantity,
-        token=pane.cursor,
+    return scene._replace(
         scopes=scopes_heard(screen.focused or screen),
         rows=[row.key for row in table.run_params.rows()],
         row=table.row.key,

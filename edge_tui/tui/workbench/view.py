@@ -342,10 +342,9 @@ class WorkbenchView:
         """Names in the order of their digits."""
         return [decoder.name for decoder in self.strategy_list.decoders]
 
-    @property
-    def scene(self) -> Scene:
-        """The state of the screen, as lessons ask about it."""
-        return scene_of(self.pane, self.inspector, self.curve, self.parameters.table)
+    def scene(self, pressing: bool = False) -> Scene:
+        """Describes the screen, as lessons ask about it; while they press keys, also what hears them."""
+        return scene_of(self.pane, self.inspector, self.curve, self.parameters.table, pressing)
 
     def show_lesson(self, card: Card | None) -> None:
         """Shows a lesson, or none."""
