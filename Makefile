@@ -17,9 +17,10 @@ run: $(VENV)/.app ## Install on first use, then start edge-tui (ARGS="--strategy
 demo: $(VENV)/.app ## Watch the shipped pair of models under contrastive decoding; nothing is kept on disk
 	@$(BIN)/edge-tui --no-history --strategy contrastive --expert demo/expert --amateur demo/amateur $(ARGS)
 
+# Workers take files in the order of their names: by number of tests, the long ones that hold a single test would be last.
 # Where Python may not keep compiled modules, as in many containers, every process that a test starts compiles them anew.
 test: $(VENV)/.dev ## Install on first use, then run the tests (ARGS="tests/tui -k theme" chooses some)
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: lint types contracts test ## Everything that must hold before a change is handed in
 
