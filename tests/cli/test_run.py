@@ -6,10 +6,10 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -190,17 +190,22 @@ def test_help_tells_of_strategies_of_ones_own(place, tmp_path, capsys) -> None:
 
 @pytest.mark.proof
 @pytest.mark.parametrize("strategy", ["greedy", "contrastive"])
-def test_the_demo_pairs_first_word_comes_within_four_seconds(strategy) -> None:
-    """From the start of the process; tried again, because a neighbour on the core may hold it up."""
-    order = [*COMMAND, "run", "def fibonacci(n):", "--strategy", strategy, "--max-new-tokens", "4", "-q"]
+def test_the_demo_pairs_first_words_cost_hardly_more_than_importing_torch(strategy) -> None:
+    words = [*COMMAND, "run", "def fibonacci(n):", "--strategy", strategy, "--max-new-tokens", "4", "-q"]
+    ratio = processor_seconds(words) / processor_seconds([sys.executable, "-c", "import torch"])
+    print(f"{strategy}: {ratio:.2f}")
+    assert ratio < 2
+
+
+def processor_seconds(order: list[str]) -> float:
+    """Time of the processor that a command takes, the least of three."""
     taken = []
-    while len(taken) < 3 and min(taken, default=9.0) > 4:
-        begun = time.monotonic()
-        with subprocess.Popen(order, stdout=subprocess.PIPE, env=dict(os.environ)) as child:
-            assert child.stdout is not None
-            assert child.stdout.read(1)
-            taken.append(time.monotonic() - begun)
-    assert min(taken) <= 4, taken
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(order, stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(taken)
 
 
 def test_ctrl_c_hands_over_what_there_is(model, capfdbinary, monkeypatch) -> None:

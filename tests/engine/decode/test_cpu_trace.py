@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -273,33 +270,3 @@ def test_a_strategy_that_looks_at_numbers_is_not_traced(
     compiled, plain = both(monkeypatch, decoder, lambda: records(generation(decoder, one, {})))
     assert calls == [False]  # asked once
     assert same(compiled, plain)
-
-
-@pytest.mark.proof
-@pytest.mark.parametrize(("name", "most"), [("greedy", 10), ("top_p", 10), ("contrastive", 14), ("beam", 24)])
-def test_a_step_hardly_waits_for_the_interpreter(name: str, most: float, folder: Path) -> None:
-    """Beside a thread that always has it, giving the lock away costs a switch interval each time."""
-    made = generation(decoders.find(name), model(folder, 320), {})
-    for _ in range(3):
-        made.launch()
-        made.runner.ring.read(wait=True)
-    interval, before, stop = 0.02, sys.getswitchinterval(), threading.Event()
-
-    def hog() -> None:
-        while not stop.is_set():
-            pass
-
-    thread = threading.Thread(target=hog)
-    sys.setswitchinterval(interval)
-    thread.start()
-    began = time.perf_counter()
-    try:
-        for _ in range(5):
-            made.launch()
-            made.runner.ring.read(wait=True)
-    finally:
-        took = time.perf_counter() - began
-        stop.set()
-        sys.setswitchinterval(before)
-        thread.join()
-    assert took / 5 / interval < most  # half of it; operation by operation, or with one owner, 28 to 60
