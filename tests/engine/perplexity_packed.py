@@ -1,9 +1,10 @@
 """Measures what packed codes cost on English text: `python -m tests.engine.perplexity_packed MODEL.gguf`.
 
 The model is requantised to each kind, and the file decoded as it ships (`auto`) and with its dequantised
-weights in the same precision and in float32. One line a kind: the three perplexities, and by how much the
-first is off. The text is the whole licence of the package `hypothesis`, the Mozilla Public License 2.0, some
-3,500 tokens; it was chosen before anything was measured on it.
+weights in the same precision and in float32. One line a kind: the three perplexities, by how much the
+first is off (token by token, with the standard error), and how far its distributions are from float32's. The
+text is the whole licence of the package `hypothesis`, the Mozilla Public License 2.0, some 3,500 tokens; it
+was chosen before anything was measured on it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import tempfile
+from dataclasses import replace
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -36,30 +38,52 @@ def english(name: str) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def loss(model: Any, ids: torch.Tensor, tokens: int) -> float:
-    """Returns the mean loss of a text in nats, read so many tokens at a time."""
+def token_losses(model: Any, ids: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Returns the loss of each token of a text in nats, read so many at a time."""
     context = model.open(1, CONTEXT)
     ids = ids.to(model.info.device)
-    total = 0.0
+    found = []
     for at in range(0, ids.shape[1] - 1, tokens):
         piece, after = ids[:, at : at + tokens], ids[0, at + 1 : at + tokens + 1]
         logits = model.forward(context, piece).logits[0, : len(after)].float()
-        total -= float(logits.log_softmax(-1).gather(1, after[:, None]).double().sum())
-    return total / (ids.shape[1] - 1)
+        found.append(-logits.log_softmax(-1).gather(1, after[:, None])[:, 0].double())
+    return torch.cat(found).cpu()
 
 
-def losses(file: Path, ids: torch.Tensor, device: str) -> dict[str, float]:
+def losses(file: Path, ids: torch.Tensor, device: str) -> dict[str, torch.Tensor]:
     """Measures a file as it ships, and dequantised in the same precision and in float32, in this order.
 
     A GPU reads 16 tokens at a time, as many as its product takes with codes.
     """
     tokens = 16 if device.startswith("cuda") else 96
     shipped = load(ModelSpec(str(file), "auto", device, CONTEXT)).model
-    found, same = {shipped.info.precision: loss(shipped, ids, tokens)}, shipped.info.dtype
+    found, same = {shipped.info.precision: token_losses(shipped, ids, tokens)}, shipped.info.dtype
     del shipped
     for name in dict.fromkeys((same, "float32")):
-        found[name] = loss(load(ModelSpec(str(file), name, device, CONTEXT)).model, ids, tokens)
+        found[name] = token_losses(load(ModelSpec(str(file), name, device, CONTEXT)).model, ids, tokens)
     return found
+
+
+@torch.inference_mode()
+def divergence(file: Path, ids: torch.Tensor, device: str) -> torch.Tensor:
+    """Returns the divergence (Kullback and Leibler's) of each token's distribution from that in float32.
+
+    It is by how much the loss grows on text that is as the model expects it, and a twentieth as uncertain as
+    the difference of two losses.
+    """
+    spec = ModelSpec(str(file), "float32", device, CONTEXT)
+    models = [load(replace(spec, precision=name)).model for name in ("float32", "auto")]
+    contexts, found = [model.open(1, CONTEXT) for model in models], []
+    for piece in ids.to(device).split(16 if device.startswith("cuda") else 96, 1):
+        outs = (model.forward(ctx, piece) for model, ctx in zip(models, contexts, strict=True))
+        exact, shipped = (out.logits[0].float().log_softmax(-1) for out in outs)
+        found.append((exact.exp() * (exact - shipped)).sum(-1).double())
+    return torch.cat(found).cpu()
+
+
+def mean_of(values: torch.Tensor) -> str:
+    """Writes the mean of a text's tokens, with its standard error."""
+    return f"{float(values.mean()):+.3%} ± {float(values.std()) / len(values) ** 0.5:.3%}"
 
 
 def main() -> None:
@@ -74,11 +98,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for kind in asked.kinds:
             file = requantise(asked.model, Type[kind], Path(folder) / f"{kind}.gguf")
-            rows[kind] = found = losses(file, ids, asked.device)
-            each = [f"{name} {torch.tensor(value).exp():.4f}" for name, value in found.items()]
+            found = losses(file, ids, asked.device)
+            rows[kind] = {name: float(values.mean()) for name, values in found.items()}
+            each = [f"{name} {float(values.mean().exp()):.4f}" for name, values in found.items()]
             shipped, *others = found.values()
-            off = [f"{shipped - value:+.3%}" for value in others]
-            print(f"{kind:5} {', '.join(each)}: off by {', '.join(off)}", flush=True)
+            off = [mean_of(shipped - values) for values in others]
+            apart = mean_of(divergence(file, ids, asked.device))
+            print(f"{kind:5} {', '.join(each)}: off by {', '.join(off)}; divergence {apart}", flush=True)
             if out := os.environ.get("OUT"):
                 (Path(out) / "perplexity_packed.json").write_text(json.dumps(rows, indent=1))
             file.unlink()

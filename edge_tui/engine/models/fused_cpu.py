@@ -16,6 +16,7 @@ import torch
 
 from edge_tui.engine.models.features import LLAMA
 from edge_tui.engine.ops.cpu.fbgemm import Opaque
+from edge_tui.engine.ops.cpu.fine_columns import spread
 from edge_tui.engine.ops.cpu.project import project
 from edge_tui.engine.ops.cpu.torchscript import as_written, own_in_cpp, script
 from edge_tui.engine.ops.linear import CpuLinear, PlainLinear
@@ -79,6 +80,7 @@ def fuse(config: FlatConfig, w: DecoderWeights) -> FusedStep | None:
     if run is None or w.embedding.device.type != "cpu" or len(matrices) < len(w.matrices):
         return None
     norms = [norm.weight for norm in w.norms]
+    fine = w.head.fine if isinstance(w.head, CpuLinear) else None
     weights = (
         w.embedding,
         norms[:-1:2],
@@ -91,6 +93,7 @@ def fuse(config: FlatConfig, w: DecoderWeights) -> FusedStep | None:
         [m.opaque if isinstance(m, CpuLinear) else None for m in matrices],
         [layer.window for layer in layers],
         norms[-1],
+        *(fine or (None, None)),
         config.heads,
         config.kv_heads,
         config.eps,
@@ -126,6 +129,8 @@ def _step(
     opaque: list[Opaque | None],
     windows: list[int],
     norm: torch.Tensor,
+    fine_columns: torch.Tensor | None,
+    fine_factors: torch.Tensor | None,
     heads: int,
     kv_heads: int,
     eps: float,
@@ -133,7 +138,8 @@ def _step(
     """Computes `FlatModel.forward` for `K = 1`, in the part of Python that TorchScript knows.
 
     Matrices come four a layer: QKV, output, gate and up, down; the last one is the head. `starts` are the
-    rows' lengths, or one for all. `slots` and what follows are the fields of `LayerStates`.
+    rows' lengths, or one for all. `slots` and what follows are the fields of `LayerStates`, the head's
+    `fine_columns` and `fine_factors` those of `FineColumns`.
     """
     rows, hidden, head_dim, rotary = ids.size(0), embedding.size(1), block.size(4), cos.size(1)
     start, level = starts[0], len(starts) == 1
@@ -188,6 +194,8 @@ def _step(
             states.copy_(rms_norm(states.view(-1, hidden), norm, tiny).view(early, rows, hidden))
         x = slots.narrow(0, first, early + 1).view(-1, hidden)
         rows = x.size(0)
+    if fine_columns is not None and fine_factors is not None:
+        x = spread(x, fine_columns, fine_factors)
     return project(x, kinds[-1], weights[-1], scales[-1], biases[-1], opaque[-1]).view(rows, 1, -1)
 
 

@@ -26,7 +26,7 @@ from edge_tui.engine.ops.linear import (
     PlainLinear,
     codes_on_cpu,
     float32_on_cpu,
-    int8_on_cpu,
+    int8_head_on_cpu,
 )
 from edge_tui.engine.ops.packed_linear import GroupLinear
 from edge_tui.engine.ops.quantisation import head_packer_of, packer_of
@@ -71,7 +71,7 @@ def load_flat(
         context: Most positions to promise in `info.context`; 0 means the model's own limit.
         codes: True keeps the matrices as codes in groups where they are stored so, but for the embedding. On
             a CPU that and the head, and codes of more than four bits, are rounded to float16 then.
-        int8_head: True quantises the head of a CPU that keeps codes to int8, a row at a time.
+        int8_head: True quantises the head of a CPU that keeps codes to int8, its widest columns finer.
         progress: Called with (bytes read, bytes in all).
         cancelled: Called before each tensor.
         weights_from: Makes the weights from the source's tensors; called as `Weights` is.
@@ -89,7 +89,7 @@ def load_flat(
     rounds = codes and dtype == torch.float32
     if rounds:
         pack = partial(float32_on_cpu, rounds=True)
-        pack_head = int8_on_cpu if int8_head else pack
+        pack_head = int8_head_on_cpu if int8_head else pack
     with closing(source.open_tensors()) as tensors:
         reader = weights_from(tensors, device, dtype, progress, cancelled)
         # Both before the layers, because no other matrix is as wide before it is packed.

@@ -7,7 +7,7 @@ from collections import defaultdict
 from math import prod
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.ops.cpu.packed_sizes import code_bytes, half_bytes, is_worth_packing
+from edge_tui.engine.ops.cpu.packed_sizes import code_bytes, half_bytes, int8_head_bytes, is_worth_packing
 from edge_tui.engine.ops.group_form import GroupForm, merged
 from edge_tui.engine.ops.packed import NF4_BLOCK
 from edge_tui.engine.ops.quantisation import FOUR_BIT, INT8, QUANTISATIONS, is_scale
@@ -55,12 +55,12 @@ def count_weights(
     wide = precision == "float32" or codes_on_cpu
     halve = wide and flat is not None and device == "cpu" and cpu_has_half()
     quantised_on_cpu = kind is not None and flat is not None and device == "cpu"
-    head_kind = INT8 if quantised_on_cpu or (codes_on_cpu and has_coded_head(checkpoint, flat)) else None
-    narrow_head = bool(ends) and bool(head_kind or (halve and _fits_half(ends[-1:], codes_on_cpu)))
+    int8_head = quantised_on_cpu or (codes_on_cpu and has_coded_head(checkpoint, flat))
+    narrow_head = bool(ends) and (int8_head or (halve and _fits_half(ends[-1:], codes_on_cpu)))
     total = first = 0
     if narrow_head:
         rows, *columns = ends[-1].shape
-        total = 2 * ends[0].numel + _packed(head_kind, rows, prod(columns), device)
+        total = 2 * ends[0].numel + (int8_head_bytes if int8_head else half_bytes)(rows, prod(columns))
         # Both as they are read, and the packed one; or, of a single one, its 16 bits.
         first = total - (0 if tied else 2 * ends[0].numel) + WIDTH[dtype] * sum(t.numel for t in ends)
     matrices: dict[str, list[StoredTensor]] = defaultdict(list)
@@ -104,7 +104,7 @@ def count_weights(
 def has_coded_head(checkpoint: Checkpoint, flat: FlatConfig | None) -> bool:
     """Tells whether the head, or the embedding that stands for it, is stored as codes in groups.
 
-    A CPU that keeps codes packs such a head as int8 by rows: it has no product with codes of more than four
+    A CPU that keeps codes packs such a head as int8: it has no product with codes of more than four
     bits, and in 16 bits the head would take half of a small model's step.
     """
     names = flat.layout.found_in(checkpoint.tensors).ends if flat else _ENDS

@@ -4,7 +4,8 @@ A decode step reads every weight once, so the stored width is the speed. On a GP
 those of bitsandbytes (arXiv 2208.07339 and 2305.14314). Its NF4 takes several times as long as bfloat16 on a
 CPU; there both are those of `ops.cpu.project`: int8 with a scale for each row, and 4 bits with a scale and a
 zero point for each 32 weights, which come closer to the weights than NF4's 64 around one absmax. The head is
-int8 in both, as in llama.cpp's Q8_0 and, nearly, Q4_0: in float32 it would be half of the step.
+int8 in both, as in llama.cpp's Q8_0 and, nearly, Q4_0: in float32 it would be half of the step. A few of its
+columns have more bits (`ops.cpu.fine_columns`), because each of its errors is one of a logit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch.nn import functional as F
 
-from edge_tui.engine.ops.cpu import packed_sizes
+from edge_tui.engine.ops.cpu import fine_columns, packed_sizes
 from edge_tui.engine.ops.cpu import project as project_cpu
 from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix, PrecisionError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.engine.ops.code_groups import CodeGroups
+    from edge_tui.engine.ops.cpu.fine_columns import FineColumns
 
 
 class Linear(Protocol):
@@ -67,23 +69,31 @@ class CpuLinear:
         weight: The matrix `[N, K]` before it was packed.
         bias: `[N]`, or None.
         packed: Its weight, scales and opaque weight, as `project_cpu.project` takes them.
+        fine: The columns that have more bits, which it was packed with.
     """
 
-    __slots__ = ("bias", "kind", "nbytes", "opaque", "parameters", "scales", "weight")
+    __slots__ = ("bias", "fine", "kind", "nbytes", "opaque", "parameters", "scales", "weight")
 
     def __init__(
-        self, kind: str, weight: Tensor, bias: Tensor | None, packed: project_cpu.PackedOnCpu
+        self,
+        kind: str,
+        weight: Tensor,
+        bias: Tensor | None,
+        packed: project_cpu.PackedOnCpu,
+        fine: FineColumns | None = None,
     ) -> None:
         self.kind = kind
         self.weight, self.scales, self.opaque = packed
-        self.bias = bias
+        self.bias, self.fine = bias, fine
         self.parameters = _count(weight, bias)[0]
-        self.nbytes = _count(self.weight, self.scales, bias)[1]
+        self.nbytes = _count(self.weight, self.scales, bias, *(fine or ()))[1]
         if self.opaque is not None:
             size = packed_sizes.half_bytes if kind == "half" else packed_sizes.vector_bytes
-            self.nbytes += size(*weight.shape)
+            self.nbytes += size(len(weight), len(fine.factors) if fine else weight.shape[1])
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self.fine is not None:
+            x = fine_columns.spread(x, *self.fine)
         return project_cpu.project(x, self.kind, self.weight, self.scales, self.bias, self.opaque)
 
     def packed(self) -> PackedMatrix | None:
@@ -204,13 +214,24 @@ def float32_on_cpu(weight: Tensor, bias: Tensor | None = None, *, rounds: bool =
 
 def int8_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """Packs a matrix in the fastest of the three kinds of int8."""
-    kind = "int8"
-    if packed_sizes.is_worth_packing(weight.numel()):
-        if project_cpu.can_int8_vector():
-            kind = "int8 vector"
-        elif project_cpu.can_int8_dot():
-            kind = "int8 dot"
+    kind = _int8_kind(weight.numel())
     return CpuLinear(kind, weight, bias, project_cpu.PACK[kind](weight))
+
+
+def int8_head_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
+    """Packs a head in the same way, its widest columns with more bits."""
+    fine = fine_columns.choose(weight)
+    kind = _int8_kind(len(weight) * len(fine.factors))
+    return CpuLinear(kind, weight, bias, project_cpu.PACK_INT8[kind](weight, fine), fine)
+
+
+def _int8_kind(elements: int) -> str:
+    if packed_sizes.is_worth_packing(elements):
+        if project_cpu.can_int8_vector():
+            return "int8 vector"
+        if project_cpu.can_int8_dot():
+            return "int8 dot"
+    return "int8"
 
 
 def int4_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:

@@ -261,6 +261,8 @@ def packer_of(precision: str, device: str) -> Packer:
 
 def head_packer_of(precision: str, device: str) -> Packer:
     """Returns what packs the head: a third of a small model's bytes, so a CPU quantises it too, to 8 bits."""
+    from edge_tui.engine.ops import linear
+
     if device == "cpu":
-        return INT8.packer(device) if precision in QUANTISATIONS else packer_of(precision, device)
+        return linear.int8_head_on_cpu if precision in QUANTISATIONS else packer_of(precision, device)
     return packer_of("", device)

@@ -13,6 +13,7 @@ from edge_tui.engine.models import loading
 from edge_tui.engine.ops import linear
 from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu import project as project_cpu
+from edge_tui.engine.ops.cpu.fine_columns import choose
 from edge_tui.engine.ops.linear import (
     CpuLinear,
     LlmInt8,
@@ -20,6 +21,7 @@ from edge_tui.engine.ops.linear import (
     PlainLinear,
     float32_on_cpu,
     int4_on_cpu,
+    int8_head_on_cpu,
     int8_on_cpu,
 )
 from edge_tui.engine.ops.packed import PrecisionError
@@ -85,7 +87,7 @@ def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert packer_of("4bit", "cuda:1") is Nf4
     with pytest.raises(PrecisionError, match="not mps: choose bfloat16"):
         packer_of("4bit", "mps")
-    assert head_packer_of("4bit", "cpu") is int8_on_cpu
+    assert head_packer_of("4bit", "cpu") is head_packer_of("int8", "cpu") is int8_head_on_cpu
     assert head_packer_of("4bit", "cuda:0") is head_packer_of("bfloat16", "cpu") is PlainLinear
     with pytest.raises(PrecisionError, match="not mps"):
         packer_of("int8", "mps")
@@ -227,6 +229,13 @@ def rounded_int8(weight: Tensor, bias: Tensor | None) -> PlainLinear:
     return PlainLinear((weight / scales).round() * scales, bias)
 
 
+def rounded_int8_head(weight: Tensor, bias: Tensor | None) -> PlainLinear:
+    """The same with half of 64 columns 128 times as fine, which is near enough to the weights themselves."""
+    exact = torch.zeros_like(weight, dtype=torch.bool)
+    exact[:, choose(weight).columns] = True
+    return PlainLinear(torch.where(exact, weight, rounded_int8(weight, None).weight), bias)
+
+
 @pytest.mark.parametrize(
     ("precision", "rounded"), [("int8", rounded_int8), pytest.param("4bit", rounded_int4, marks=needs_int4)]
 )
@@ -237,7 +246,7 @@ def test_quantised_models_on_the_cpu(
     path = make_checkpoint(tmp_path / arch, arch, std=0.1)
     wide, narrow = flat(path), flat(path, precision=precision)
     monkeypatch.setattr(loading, "packer_of", lambda precision, device: rounded)
-    monkeypatch.setattr(loading, "head_packer_of", lambda precision, device: rounded_int8)
+    monkeypatch.setattr(loading, "head_packer_of", lambda precision, device: rounded_int8_head)
     same, ids = flat(path), random_ids(2, 14)
     ctx = narrow.open(2, 16)
     first = narrow.prefill(ctx, ids[:, :13]).logits

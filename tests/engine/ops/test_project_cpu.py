@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from edge_tui.engine.ops import linear
 from edge_tui.engine.ops.cpu import project as project_cpu
-from edge_tui.engine.ops.cpu.packed_sizes import code_bytes, fits_int4
+from edge_tui.engine.ops.cpu.fine_columns import choose
+from edge_tui.engine.ops.cpu.packed_sizes import code_bytes, fits_int4, int8_head_bytes
 from edge_tui.engine.ops.cpu.project import (
     PACK,
     can_half,
@@ -25,7 +27,7 @@ from edge_tui.engine.ops.cpu.project import (
     project,
     unpack_int4,
 )
-from edge_tui.engine.ops.linear import CpuLinear, codes_on_cpu
+from edge_tui.engine.ops.linear import CpuLinear, codes_on_cpu, int8_head_on_cpu, int8_on_cpu
 from tests.engine.ops.random_groups import KINDS as FORMS
 from tests.engine.ops.random_groups import random_groups
 
@@ -106,6 +108,63 @@ def test_loud_activations_cost_the_quiet_ones_nothing(kind: str) -> None:
     weight[:, 7] = 0.0
     got = project(x, kind, *packed(kind, weight, None))
     assert relative(got, x @ widened(kind, weight).t()) < 0.01
+
+
+def loud_columns(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """A head and activations that have the same few columns far above the others, as published models do."""
+    weight, x = normal(rows, columns), normal(20, columns, seed=1)
+    weight[:, ::40] *= 5.0
+    x[:, ::40] *= 10.0
+    return weight, x
+
+
+@pytest.mark.parametrize("kind", INT8)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_heads_widest_columns_have_more_bits(
+    kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits are five times nearer than with one step a row, unless activations are rounded anyway."""
+    monkeypatch.setattr(linear, "_int8_kind", lambda _: kind)
+    weight, x = loud_columns(160, 320)
+    x, bias = x.to(dtype), normal(160, seed=2).to(dtype)
+    wanted, before = x.float() @ weight.t() + bias.float(), x.clone()
+    fine, plain = (pack(weight, bias) for pack in (int8_head_on_cpu, int8_on_cpu))
+    assert isinstance(fine, CpuLinear)
+    assert fine.kind == kind
+    assert fine(x).dtype == dtype
+    assert fine.parameters == plain.parameters
+    if kind != "int8" and dtype == torch.float32:
+        assert relative(fine(x), wanted) < relative(plain(x), wanted) / 5
+    assert relative(fine(x), wanted) < 6e-3
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("shape", [(96, 7), (40, 32), (4100, 72)])
+def test_a_head_of_any_shape_is_counted_to_the_byte(shape: tuple[int, int]) -> None:
+    weight, x = normal(*shape), normal(3, shape[1], seed=1)
+    weight[3] = 0.0
+    head = int8_head_on_cpu(weight)
+    assert head.nbytes == int8_head_bytes(*shape)
+    assert relative(head(x), x @ weight.t()) < 6e-3
+
+
+def test_a_loud_row_does_not_choose_the_fine_columns() -> None:
+    weight, _ = loud_columns(160, 320)
+    loud = weight.clone()
+    loud[7] = 1e4 * normal(320, seed=3)
+    one, other = choose(weight), choose(loud)
+    assert set(range(0, 320, 40)) <= set(one.columns.tolist()) & set(other.columns.tolist())
+    assert torch.equal(one.factors[:320:40], other.factors[:320:40])
+    assert torch.equal(one.factors[:320:40], torch.full((8,), 4.0))
+
+
+@pytest.mark.parametrize("odd", [0.0, 1e-30, float("inf"), float("nan")])
+def test_factors_are_powers_of_two_whatever_a_head_holds(odd: float) -> None:
+    weight = torch.full((64, 48), odd)
+    weight[:, 0] = 1.0
+    factors = choose(weight).factors
+    assert bool((factors.log2() % 1 == 0).all())
+    assert bool((factors > 0).all())
 
 
 @pytest.mark.parametrize("kind", DOT)

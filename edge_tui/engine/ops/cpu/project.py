@@ -29,6 +29,7 @@ import torch
 
 from edge_tui.engine.ops.cpu import fbgemm
 from edge_tui.engine.ops.cpu.fbgemm import Opaque, half_product, int8_product, multiplies
+from edge_tui.engine.ops.cpu.fine_columns import FINER
 from edge_tui.engine.ops.cpu.packed_sizes import INT4_GROUP, INT8_STEP, INT8_TOKENS
 from edge_tui.machine.devices import cpu_has_half, cpu_has_int8, cpu_has_wide_int8, cpu_packs_int4
 
@@ -43,7 +44,10 @@ _PIECE = 4096
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edge_tui.engine.ops.code_groups import CodeGroups
+    from edge_tui.engine.ops.cpu.fine_columns import FineColumns
 
     PackedOnCpu = tuple[torch.Tensor, torch.Tensor, Opaque | None]
     """Weight, scales and opaque weight, as `project` takes them."""
@@ -167,26 +171,26 @@ def unpack_int4(weight: torch.Tensor, scales: torch.Tensor, block: int = BLOCK) 
     return torch.addcmul(zero, grouped, scale, out=grouped).view(columns, rows)
 
 
-def pack_int8(weight: torch.Tensor) -> PackedOnCpu:
+def pack_int8(weight: torch.Tensor, fine: FineColumns | None = None) -> PackedOnCpu:
     """Packs codes int8 from -127 to 127, and bfloat16 `[N]`, the value of one step of each row.
 
-    Codes are `[N, K]`, with columns of 0 up to the next multiple of 16.
+    Codes are `[N, K]`, or with `fine` columns `[N, K + F]`, with columns of 0 up to the next multiple of 16.
     """
-    return *_int8_codes(weight, -weight.shape[1] % INT8_STEP, torch.bfloat16), None
+    return *_int8_codes(weight, fine, INT8_STEP, torch.bfloat16), None
 
 
-def pack_int8_dot(weight: torch.Tensor) -> PackedOnCpu:
+def pack_int8_dot(weight: torch.Tensor, fine: FineColumns | None = None) -> PackedOnCpu:
     """Packs the same without columns of 0 and with float32 steps, for the integer product."""
-    codes, scales = _int8_codes(weight)
-    return torch.ops.onednn.qlinear_prepack(codes, [2, weight.shape[1]]), scales, None
+    codes, scales = _int8_codes(weight, fine)
+    return torch.ops.onednn.qlinear_prepack(codes, [2, codes.shape[1]]), scales, None
 
 
-def pack_int8_vector(weight: torch.Tensor) -> PackedOnCpu:
+def pack_int8_vector(weight: torch.Tensor, fine: FineColumns | None = None) -> PackedOnCpu:
     """Packs the same with FBGEMM: no codes, the scales, and the packed matrix.
 
     It keeps three numbers of four bytes for each row, and fills rows up to multiples of `VECTOR_BLOCK`.
     """
-    codes, scales = _int8_codes(weight)
+    codes, scales = _int8_codes(weight, fine)
     return codes.new_empty(0), scales, fbgemm.pack_codes(codes, scales)
 
 
@@ -203,17 +207,27 @@ def pack_half(weight: torch.Tensor, rounds: bool = False) -> PackedOnCpu | None:
 
 
 def _int8_codes(
-    weight: torch.Tensor, padding: int = 0, dtype: torch.dtype = torch.float32
+    weight: torch.Tensor,
+    fine: FineColumns | None = None,
+    multiple: int = 1,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     rows, columns = weight.shape
-    codes = torch.zeros(rows, columns + padding, dtype=torch.int8)
+    width = columns if fine is None else len(fine.factors)
+    codes = torch.zeros(rows, width + -width % multiple, dtype=torch.int8)
     scales = torch.empty(rows, dtype=dtype)
     for at in range(0, rows, _PIECE):
         piece = weight[at : at + _PIECE].float()
+        if fine is not None:
+            piece = piece / fine.factors[:columns]
         steps = (piece.abs().amax(1).clamp_(min=1e-12) / 127.0).to(dtype)
         scales[at : at + _PIECE] = steps
         # By the steps as they are kept, which are rounded by so little that 127 stays 127.
-        codes[at : at + _PIECE, :columns] = (piece / steps.float()[:, None]).round_()
+        piece = piece / steps.float()[:, None]
+        codes[at : at + _PIECE, :columns] = whole = piece.round()
+        if fine is not None:
+            rest = (piece - whole)[:, fine.columns]
+            codes[at : at + _PIECE, columns:width] = rest.mul_(FINER).round_()
     return codes, scales
 
 
@@ -252,7 +266,9 @@ def pack_codes(groups: CodeGroups) -> PackedOnCpu:
     return torch.cat(packed), scales.contiguous(), None
 
 
-PACK = {"int8": pack_int8, "int8 dot": pack_int8_dot, "int8 vector": pack_int8_vector, "int4": pack_int4}
+PACK_INT8 = {"int8": pack_int8, "int8 dot": pack_int8_dot, "int8 vector": pack_int8_vector}
+"""Packs a matrix in each kind of int8, all columns alike or some of them finer."""
+PACK: dict[str, Callable[[torch.Tensor], PackedOnCpu]] = {**PACK_INT8, "int4": pack_int4}
 """Packs a matrix in each kind that `project` takes and that holds every matrix."""
 
 
