@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 STEPS_BEFORE_TRACE = 32
 """Steps of a kind, in all runs together, that run operation by operation before one is traced."""
+TRACES_KEPT = 64
+"""Traces of a strategy that are kept: each takes some 100 kB, and a server meets ever more kinds of steps."""
 
 _TRACES: WeakKeyDictionary[Decoder, dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]] | None]]
 _TRACES = WeakKeyDictionary()
@@ -94,6 +96,8 @@ class TracedChoice:
         tensors = self._inputs(outs)
         if layout not in self._traces:
             names = {stream: list(output.tensors()) for stream, output in outs.items()}
+            while len(self._traces) >= TRACES_KEPT:
+                del self._traces[next(iter(self._traces))]
             self._traces[layout] = self._trace(names, tensors)
         traced = self._traces[layout]
         if traced is None:

@@ -270,3 +270,21 @@ def test_a_strategy_that_looks_at_numbers_is_not_traced(
     compiled, plain = both(monkeypatch, decoder, lambda: records(generation(decoder, one, {})))
     assert calls == [False]  # asked once
     assert same(compiled, plain)
+
+
+@pytest.mark.parametrize(("kept", "traced"), [(3, 3), (2, 4)])
+def test_of_many_kinds_of_steps_the_newest_traces_are_kept(
+    kept: int, traced: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def notes(name: str, *given: Any) -> Any:
+        written.append(name)
+        return trace(name, *given)
+
+    monkeypatch.setattr(cpu_trace, "TRACES_KEPT", kept)
+    monkeypatch.setattr(cpu_trace, "trace", notes)
+    one, decoder = model(folder, 320), Sampling(MinP())
+    for rows in (1, 2, 3, 1):
+        records(generation(decoder, one, {}, samples=rows))
+    assert len(written) == traced
