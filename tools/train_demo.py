@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.demo.evaluation import bits_per_byte, distinct, load, sample
+from tools.demo.evaluation import bits_per_byte, distinct, exported, load, sample
 from tools.demo.texts import TEXTS, WORK
 from tools.demo.tokens import prepare
 from tools.demo.training import Plan, train_all
@@ -38,15 +38,18 @@ DEMO = Path(__file__).resolve().parent.parent / "edge_tui" / "demo"
 
 
 def evaluate(text: TrainingText, folder: Path, out: Path, limit: int | None, only_distinct: bool) -> None:
-    """Prints the bits per byte of both models on the held-out texts."""
+    """Prints the bits per byte of each model on the held-out texts, and how much worse than the best."""
     texts = list(text.read(folder, "heldout"))[:limit]
     if only_distinct:
         texts = distinct(text.read(folder, "train"), load(out / "expert")[1], texts)
     print(f"held out: {len(texts)} texts, {sum(len(t.encode()) for t in texts):,} bytes")
-    for name in ("expert", "amateur"):
+    least = math.inf
+    for name in exported(out):
         model, tokenizer = load(out / name)
-        print(f"{name:8}{model.num_parameters():>10,} parameters", end="", flush=True)
-        print(f"  {bits_per_byte(model, tokenizer, texts):.3f} bits per byte")
+        print(f"{name:14}{model.num_parameters():>10,} parameters", end="", flush=True)
+        bits = bits_per_byte(model, tokenizer, texts)
+        least = min(least, bits)
+        print(f"  {bits:.3f} bits per byte, {bits / least - 1:.0%} worse")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -80,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prepare(text, folder, work)
     elif args.command == "train":
         plan = Plan(args.minutes, args.batch, args.rate, text.dropout, begun + args.stop_after)
-        if not train_all(work, args.out, plan):
+        if not train_all(text.shapes, work, args.out, plan):
             raise SystemExit(1)
     elif args.command == "evaluate":
         evaluate(text, folder, args.out, args.limit, args.distinct)

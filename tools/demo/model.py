@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-VOCAB_SIZE = 4096
 CONTEXT = 2048
 ROPE_THETA = 10_000.0
 NORM_EPS = 1e-5
@@ -20,6 +19,7 @@ NORM_EPS = 1e-5
 class Shape:
     """Describes the size of one model, and the share of the training time that it is trained."""
 
+    vocab_size: int
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
@@ -30,9 +30,16 @@ class Shape:
 
 
 # Wide and shallow: on a CPU an operation costs microseconds whatever its size.
-SHAPES = {
-    "amateur": Shape(96, 256, 2, 3, 1, 32, time_share=0.3),
-    "expert": Shape(256, 640, 6, 8, 2, 32, time_share=1.0),
+PYTHON_SHAPES = {
+    "expert": Shape(4096, 256, 640, 6, 8, 2, 32, time_share=1.0),
+    "amateur": Shape(4096, 96, 256, 2, 3, 1, 32, time_share=0.3),
+}
+# Stories have few words. How small an amateur has to be shows when they are trained: one of these is shipped.
+STORY_SHAPES = {
+    "expert": Shape(2048, 256, 768, 6, 8, 2, 32, time_share=1.0),
+    "amateur-96": Shape(2048, 96, 256, 1, 3, 1, 32, time_share=0.5),
+    "amateur-64": Shape(2048, 64, 128, 1, 2, 1, 32, time_share=0.5),
+    "amateur-32": Shape(2048, 32, 96, 1, 1, 1, 32, time_share=0.5),
 }
 
 
@@ -95,7 +102,7 @@ class LanguageModel(nn.Module):
 
     def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(VOCAB_SIZE, shape.hidden_size)
+        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = nn.ModuleList(Block(shape, dropout) for _ in range(shape.num_hidden_layers))
         self.norm = nn.RMSNorm(shape.hidden_size, eps=NORM_EPS)
         self.dropout = nn.Dropout(dropout)

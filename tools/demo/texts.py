@@ -10,11 +10,12 @@ import hashlib
 import re
 import sysconfig
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tools.demo.model import PYTHON_SHAPES, STORY_SHAPES, Shape
 from tools.stories.corpus import corpus as stories
 
 Split = Literal["train", "validation", "heldout"]
@@ -31,6 +32,7 @@ class TrainingText:
         folder: Where it lies unless another folder is named.
         read: Yields the texts of one split in a folder, in a fixed order.
         pattern: What the tokenizer never merges across.
+        shapes: Of the models that learn it, by name; the expert's is the first.
         dropout: Of the expert; a text that is read many times needs more.
         prompt: A beginning to continue.
     """
@@ -38,6 +40,7 @@ class TrainingText:
     folder: Path
     read: Callable[[Path, Split], Iterator[str]]
     pattern: str
+    shapes: Mapping[str, Shape]
     dropout: float
     prompt: str
 
@@ -89,6 +92,7 @@ TEXTS = {
         folder=Path(sysconfig.get_path("stdlib")),
         read=python_files,
         pattern=_PYTHON,
+        shapes=PYTHON_SHAPES,
         dropout=0.15,
         prompt="def fibonacci(n):",
     ),
@@ -97,7 +101,8 @@ TEXTS = {
         folder=WORK / "stories",
         read=stories,
         pattern=_ENGLISH,
-        dropout=0.0,
+        shapes=STORY_SHAPES,
+        dropout=0.05,
         prompt="Once upon a time",
     ),
 }

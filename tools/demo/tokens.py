@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from tools.demo.model import VOCAB_SIZE
 from tools.demo.texts import EOS, Split, TrainingText
 
 _SAMPLE = 40_000
@@ -28,7 +27,7 @@ def prepare(text: TrainingText, folder: Path, work: Path) -> None:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
+        vocab_size=text.shapes["expert"].vocab_size,
         special_tokens=[EOS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

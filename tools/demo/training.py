@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tools.demo.model import CONTEXT, NORM_EPS, ROPE_THETA, SHAPES, VOCAB_SIZE, LanguageModel
+from tools.demo.model import CONTEXT, NORM_EPS, ROPE_THETA, LanguageModel, Shape
 from tools.demo.texts import EOS
 
 _AT_ONCE = 32
@@ -60,7 +61,7 @@ class Plan:
     """Holds what decides on a training.
 
     Attributes:
-        minutes: Of the expert, over all calls; the amateur is trained beside it.
+        minutes: Of the expert, over all calls; the others are trained beside it.
         batch: Windows of a step.
         rate: Peak learning rate.
         dropout: Of the expert.
@@ -74,16 +75,16 @@ class Plan:
     until: float = math.inf
 
 
-def train_all(work: Path, out: Path, plan: Plan) -> bool:
-    """Trains all models at once, each in a process of its own, on a GPU of its own as far as there are any.
+def train_all(shapes: Mapping[str, Shape], work: Path, out: Path, plan: Plan) -> bool:
+    """Trains all models at once, each in a process of its own; where there are two GPUs the first has one.
 
     Returns:
         False if one failed, or if the call's time ended first.
     """
     context = multiprocessing.get_context("spawn")
     trainings = [
-        context.Process(target=train, args=(name, work, out, plan, number))
-        for number, name in enumerate(SHAPES)
+        context.Process(target=train, args=(name, shape, work, out, plan, number))
+        for number, (name, shape) in enumerate(shapes.items())
     ]
     for process in trainings:
         process.start()
@@ -92,7 +93,7 @@ def train_all(work: Path, out: Path, plan: Plan) -> bool:
     return not any(process.exitcode for process in trainings)
 
 
-def train(name: str, work: Path, out: Path, plan: Plan, number: int = 0) -> None:
+def train(name: str, shape: Shape, work: Path, out: Path, plan: Plan, number: int = 0) -> None:
     """Trains one model until its share of the time is used up, then exports its best weights.
 
     Raises:
@@ -101,9 +102,10 @@ def train(name: str, work: Path, out: Path, plan: Plan, number: int = 0) -> None
     begun = time.monotonic()
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", number % torch.cuda.device_count())
+        others = torch.cuda.device_count() - 1
+        device = torch.device("cuda", 1 + (number - 1) % others if number and others else 0)
         torch.cuda.set_device(device)
-    shape, budget = SHAPES[name], SHAPES[name].time_share * plan.minutes * 60
+    budget = shape.time_share * plan.minutes * 60
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
     on_gpu = device.type == "cuda"
@@ -173,7 +175,7 @@ def train(name: str, work: Path, out: Path, plan: Plan, number: int = 0) -> None
         if paused and spent < budget:
             print(f"{name}: {budget - spent:.0f} s are left for the next call", flush=True)
             raise SystemExit(3)
-    export(name, best_weights, work / "tokenizer.json", out / name)
+    export(shape, best_weights, work / "tokenizer.json", out / name)
 
 
 def _compile(model: LanguageModel, ids: Tensor, precision: Any) -> Any:
@@ -190,18 +192,17 @@ def _compile(model: LanguageModel, ids: Tensor, precision: Any) -> Any:
     return compiled
 
 
-def export(name: str, weights: dict[str, Tensor], tokenizer: Path, out: Path) -> None:
+def export(shape: Shape, weights: dict[str, Tensor], tokenizer: Path, out: Path) -> None:
     """Writes one model as a Hugging Face folder with weights in bfloat16."""
     from safetensors.torch import save_file
 
     out.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{k}": v.detach().to("cpu", torch.bfloat16) for k, v in weights.items()}
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
-    sizes = {k: v for k, v in asdict(SHAPES[name]).items() if k != "time_share"}
+    sizes = {k: v for k, v in asdict(shape).items() if k != "time_share"}
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": VOCAB_SIZE,
         **sizes,
         "max_position_embeddings": CONTEXT,
         "rms_norm_eps": NORM_EPS,

@@ -15,7 +15,7 @@ from tools.stories.words import is_simple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SHORTEST, LONGEST = 50, 400
+SHORTEST, LONGEST = 50, 220
 """Words of a story that is kept."""
 _TYPOGRAPHY = str.maketrans(
     {"‘": "'", "’": "'", "“": '"', "”": '"', "—": " - ", "–": " - ", "…": "...", " ": " "}
@@ -33,6 +33,8 @@ _TWO_NAMES = re.compile(rf"\b(?:{'|'.join(NAMES)}) [A-Z]")
 _FAMILY = ("Mom", "Dad", "Mommy", "Daddy", "Mama", "Papa", "Mum", "Grandma", "Grandpa", "Mr", "Mrs", "Miss")
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "Christmas")
 _ALLOWED = frozenset((*NAMES, *_FAMILY, *_DAYS, "I"))
+_PERSONS = 3
+"""First names that a story may have; with more it has wandered off."""
 _GRAM = 4
 _LOOPED = 0.12
 """Share of word 4-grams that a story may have said before."""
@@ -68,7 +70,7 @@ def refusal(text: str, ended: bool) -> str:
         return "loop"
     if any(name not in _ALLOWED for name in _MIDDLE.findall(text)):
         return "name"
-    if _TWO_NAMES.search(text):
+    if _TWO_NAMES.search(text) or len(_persons(words)) > _PERSONS:
         return "name"
     return "word" if strange_words(text) else ""
 
@@ -77,6 +79,10 @@ def strange_words(text: str) -> list[str]:
     """Lists the words that are neither simple nor an allowed name."""
     words = dict.fromkeys(word.split("'")[0] for word in _WORD.findall(text))
     return [word for word in words if word not in _ALLOWED and not is_simple(word.lower())]
+
+
+def _persons(words: Sequence[str]) -> set[str]:
+    return {name for word in words if (name := word.split("'")[0]) in NAMES}
 
 
 def _loops(text: str, words: Sequence[str]) -> bool:

@@ -1,8 +1,10 @@
-"""Makes the prompt of each story out of its number, and its plot: sentences that the story has for certain.
+"""Makes the prompt of each story out of its number, and its frame: how the story and its sentences begin.
 
 The writer is too small to think of a story that holds together, and says the same few things unless its
 prompt is made anew (as TinyStories found, Eldan and Li, arXiv 2305.07759). So chance decides a hero, a
-friend, a place and a plot from plots.txt; what stands between the sentences of the plot is the writer's.
+friend, a place and a frame from frames.txt. A frame says in the chat what happens, and begins the sentences;
+what they say is the writer's. Sentences that are given whole make a text that is too sure: a model
+that learned it never loops, and even a high temperature leaves it as it is.
 """
 
 from __future__ import annotations
@@ -47,45 +49,50 @@ _THINGS = _list(
     "feather, cup, blanket, basket, ladder, bucket, button, candle, carrot, clock, coat, coin, "
     "cookie, egg, flute, jar, leaf, letter, mirror, nut, "
     "pear, pie, pillow, ring, robot, seed, shell, sled, "
-    "spoon, star, swing, tree, umbrella, wagon, wheel, whistle, balloon, bike, "
-    "broom, cloud, doll"
+    "spoon, star, swing, umbrella, wagon, wheel, whistle, balloon, bike, "
+    "broom, doll"
 )
 _MOODS = _list(
     "happy, sad, brave, shy, tired, curious, kind, proud, lonely, scared, silly, quiet, angry, "
     "hungry, patient, gentle, clumsy, careful, lazy, clever"
 )
-_PLOTS = tuple(Path(__file__).with_name("plots.txt").read_text(encoding="ascii").splitlines())
+_FOODS = _list("cake, pie, cookie, apple, pear, sandwich, pizza, pancake, carrot, muffin, pumpkin, melon")
+_CAKES = _list("cake, pie, cookie, pizza, pancake, muffin")
+_PETS = _list("dog, cat, kitten, puppy, bunny, duck, goat, lamb, hen, pony")
+_SKILLS = _list(
+    "swim, fly, sing, dance, climb, read, draw, cook, fish, run fast, paint, ride a bike, sail, jump, whistle"
+)
+_FEARS = _list("dark, wind, water, snow, rain, dog, wolf, night, woods, sea, thunder, moon, cat, spider")
+_FRAMES = tuple(
+    tuple(line.split(": ", 1))
+    for line in Path(__file__).with_name("frames.txt").read_text(encoding="ascii").splitlines()
+)
 _CHOICE = re.compile(r"\[([^]]*)\]")
 _OPENINGS = (
-    ("Once upon a time, there was a {m} {h} named {n}. {He} lived {p}. |", 4),
-    ("Once upon a time, there was a {m} {h} named {n}. {He} lived {p}.", 2),
-    ("Once upon a time, there was a {h} named {n} who lived {p}. |", 3),
-    ("Once upon a time, a {m} {h} named {n} lived {p}.", 3),
-    ("Once upon a time, {n} the {h} was {p}. |", 1),
-    ("{n} was a {m} {h}. {He} lived {p}. |", 3),
-    ("There was once a {m} {h} named {n}. |", 2),
-    ("{n} the {h} lived {p}.", 2),
-    ("It was a [sunny/warm/cold/windy/bright] day. {n} the {h} was {p}. |", 2),
-    ("{n} and {F} were {p}. |", 2),
-    ("{n} woke up early. {He} felt {m}.", 1),
+    ("Once upon a time, there was a {m} {h} named {n}. {He} lived {p} and |", 3),
+    ("Once upon a time, there was a {h} named {n} who |", 3),
+    ("Once upon a time, there was a {m} {h} named {n} |", 2),
+    ("Once upon a time, there was a {h} named {n}. {He} |", 2),
+    ("Once upon a time, a {m} {h} named {n} lived {p}. |", 2),
+    ("Once upon a time, {n} the {h} was |", 1),
+    ("{n} was a {m} {h}. {He} |", 3),
+    ("There was once a {m} {h} named {n}. {He} liked to |", 2),
+    ("{n} the {h} lived {p}. {He} had |", 2),
+    ("It was a [sunny/warm/cold/windy/bright] day. {n} the {h} was |", 2),
+    ("{n} and {F} were |", 2),
+)
+_ENDINGS = (
+    *("At last,", "In the end,", "That night, {n}", "From that day on, {n} and {f}", "{n} was so happy that"),
+    *("Then they went home and", "After that,", "They laughed and", "{n} smiled and", "The next day,"),
+    *("That evening,", "It was the best", "{n} learned that", "{f} hugged {n} and", "And so"),
 )
 _ARTICLE = re.compile(r"\b([Aa]) ([aeiou])")
-_USER = "<|im_end|>\n<|im_start|>user\nWrite a short and simple story for small children about"
 _ASSISTANT = ".<|im_end|>\n<|im_start|>assistant\n"
-_STORY = """Once upon a time, there was a shy mouse named Sue. She lived near a big lake. Every day she \
-looked at the water and wished that she could sail.
-
-One day, Sue found a little boat in the grass. It had a hole in it, and Sue was sad. "Do not cry," said Bob \
-the bird. "I can help you." He brought a leaf and some mud. They put the leaf over the hole and the mud on \
-the leaf. Then they pushed the boat into the water. It did not sink!
-
-Sue and Bob sailed until the sun went down. "Thank you, Bob," said Sue, and gave him a big hug. Then they \
-went home and ate hot soup."""
 BEFORE = (
-    "<|im_start|>system\nYou write short stories for small children."
-    f"{_USER} a shy mouse named Sue and a bird named Bob{_ASSISTANT}{_STORY}{_USER}"
+    "<|im_start|>system\nYou write short and simple stories for small children.<|im_end|>\n"
+    "<|im_start|>user\nWrite a story about"
 )
-"""What every prompt begins with: how such a story reads."""
+"""What every prompt begins with."""
 
 
 class StoryPrompt(NamedTuple):
@@ -110,14 +117,20 @@ def story_prompt(seed: int, number: int) -> StoryPrompt:
     child = "girl" if name in GIRLS else "boy"
     he, him, his = ("she", "her", "her") if name in GIRLS else ("he", "him", "his")
     hero = rng.choice((child, child, rng.choice(_ANIMALS)))
-    animal, mood = rng.choice(_ANIMALS), rng.choice(_MOODS)
+    animal, mood, place = rng.choice(_ANIMALS), rng.choice(_MOODS), rng.choice(_PLACES)
     first = rng.choice((f"{his} friend {friend}", f"{friend} the {animal}"))
     values = {
         "n": name,
         "h": hero,
         "m": mood,
-        "p": rng.choice(_PLACES),
+        "p": place,
         "t": rng.choice(_THINGS),
+        "g": rng.choice(_FOODS),
+        "k": rng.choice(_CAKES),
+        "y": rng.choice(_PETS),
+        "v": rng.choice(_SKILLS),
+        "x": rng.choice(_FEARS),
+        "a": rng.choice(_ANIMALS),
         "f": friend,
         "F": first,
         "FF": first[0].upper() + first[1:],
@@ -127,10 +140,21 @@ def story_prompt(seed: int, number: int) -> StoryPrompt:
         "his": his,
     }
     openings, weights = zip(*_OPENINGS, strict=True)
-    opening, plot = rng.choices(openings, weights)[0], rng.choice(_PLOTS)
+    opening, (plot, frame), ending = (
+        rng.choices(openings, weights)[0],
+        rng.choice(_FRAMES),
+        rng.choice(_ENDINGS),
+    )
     if "{F}" in opening:
-        plot = plot.replace("{FF}", "{f}").replace("{F}", "{f}")
-    text = _CHOICE.sub(lambda found: rng.choice(found[1].split("/")), f"{opening}\n\n{plot}").format(**values)
-    parts = tuple(part.strip(" ") for part in _ARTICLE.sub(r"\1n \2", text).split("|"))
-    about = _ARTICLE.sub(r"\1n \2", f" a {mood} {hero} named {name} and a friend named {friend}")
-    return StoryPrompt(about + _ASSISTANT, parts, rng.choice((0.5, 0.6, 0.7)), rng.choice((0.9, 0.95)))
+        frame = frame.replace("{FF}", "{f}").replace("{F}", "{f}")
+    gap = rng.choice(("\n\n", ""))
+
+    def fill(text: str) -> str:
+        chosen = _CHOICE.sub(lambda found: rng.choice(found[1].split("/")), text).format(**values)
+        return _ARTICLE.sub(r"\1n \2", chosen)
+
+    frame = "".join(rng.choice(("||", "|", "|", "|")) if mark == "|" else mark for mark in frame)
+    parts = fill(f"{opening}{gap}{frame} | {ending} |").split("|")
+    chat = fill(f" {name}, a {mood} {hero} {place} who {plot}{_ASSISTANT}")
+    draws = rng.choice((0.7, 0.8, 0.9)), 0.95
+    return StoryPrompt(chat, tuple(part.strip(" ") for part in parts), *draws)
