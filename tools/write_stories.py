@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import re
 import time
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,7 +30,7 @@ from tools.stories.shards import Shards, Story
 from tools.stories.words import SENTENCE_ENDS, simple_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
     from tokenizers import Tokenizer
@@ -39,6 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".demo-corpus"
 _NUMBERS = 10**8
 """Numbers of one writer; the next one's follow."""
+_WORD = re.compile(r" ?[^ ]+| ")
 _LEAST = 64
 """Rows below which a writer that lacks memory gives up."""
 
@@ -80,6 +83,7 @@ def write(job: Job, writer: int = 0) -> int:
     shards = Shards(job.out / f"writer-{writer}", made_by)
     done = shards.numbers()
     tokenizer = checkpoint.read_tokenizer()
+    encode = encoder(tokenizer)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", writer % torch.cuda.device_count())
@@ -94,8 +98,8 @@ def write(job: Job, writer: int = 0) -> int:
                 return
             if number not in done:
                 asked = story_prompt(job.seed, number)
-                ids = tokenizer.encode(asked.chat, add_special_tokens=False).ids
-                yield Prompt(number, ids, _script(asked.parts, tokenizer), asked.temperature, asked.top_p)
+                script = _script(asked.parts, encode)
+                yield Prompt(number, encode(asked.chat), script, asked.temperature, asked.top_p)
 
     begun, tokens, added, report = time.monotonic(), 0, 0, 0.0
     batch_writer = _batch_writer(job, device)
@@ -118,7 +122,22 @@ def write(job: Job, writer: int = 0) -> int:
     return added
 
 
-def _script(parts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
+def encoder(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
+    """Makes a function that encodes text word by word, each word once: a GPU waits for its prompts otherwise.
+
+    Args:
+        tokenizer: One whose tokens hold a blank at their beginning only.
+    """
+
+    @cache
+    def ids(word: str) -> list[int]:
+        found: list[int] = tokenizer.encode(word, add_special_tokens=False).ids
+        return found
+
+    return lambda text: [id for word in _WORD.findall(text) for id in ids(word)]
+
+
+def _script(parts: Sequence[str], encode: Callable[[str], list[int]]) -> list[int]:
     """Turns the parts of a story into ids, with a sentence of the writer's between them."""
     from tools.stories.batch_writer import SENTENCE
 
@@ -127,7 +146,7 @@ def _script(parts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
         if number:
             ids.append(SENTENCE)
         text = part if not (ids and part) or part.startswith("\n") else f" {part}"
-        ids += tokenizer.encode(text, add_special_tokens=False).ids
+        ids += encode(text)
     return ids
 
 

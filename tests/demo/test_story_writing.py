@@ -15,7 +15,7 @@ from tools.stories.batch_model import BatchModel
 from tools.stories.batch_writer import SENTENCE, BatchWriter, Prompt, Written
 from tools.stories.prompts import story_prompt
 from tools.stories.shards import Story, read_shard, shard_files
-from tools.write_stories import Job, write
+from tools.write_stories import Job, encoder, write
 
 CPU = torch.device("cpu")
 
@@ -126,6 +126,15 @@ def test_writing_goes_on_where_it_stopped(
         assert story.text.startswith(story_prompt(1, story.number).parts[0])
     assert write(at_once._replace(stories=1), writer=1) == 1
     assert {story.number for story in read(at_once.out)} == {0, 1, 2, 3, 10**8}
+
+
+def test_words_are_encoded_as_in_their_text(checkpoint: Checkpoint) -> None:
+    tokenizer = checkpoint.read_tokenizer()
+    encode = encoder(tokenizer)
+    for number in range(20):
+        asked = story_prompt(1, number)
+        for text in (asked.chat, *asked.parts, "two  blanks "):
+            assert encode(text) == tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def test_what_all_prompts_begin_with_is_read_once(checkpoint: Checkpoint) -> None:
