@@ -36,7 +36,7 @@ PYTHON_SHAPES = {
 }
 # Stories have few words. How small an amateur has to be shows when they are trained: one of these is shipped.
 STORY_SHAPES = {
-    "expert": Shape(2048, 256, 768, 6, 8, 2, 32, time_share=1.0),
+    "expert": Shape(2048, 256, 640, 6, 8, 2, 32, time_share=1.0),
     "amateur-96": Shape(2048, 96, 256, 1, 3, 1, 32, time_share=0.5),
     "amateur-64": Shape(2048, 64, 128, 1, 2, 1, 32, time_share=0.5),
     "amateur-32": Shape(2048, 32, 96, 1, 1, 1, 32, time_share=0.5),

@@ -33,6 +33,7 @@ _TWO_NAMES = re.compile(rf"\b(?:{'|'.join(NAMES)}) [A-Z]")
 _FAMILY = ("Mom", "Dad", "Mommy", "Daddy", "Mama", "Papa", "Mum", "Grandma", "Grandpa", "Mr", "Mrs", "Miss")
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "Christmas")
 _ALLOWED = frozenset((*NAMES, *_FAMILY, *_DAYS, "I"))
+_TWICE = re.compile(r"\b(?!(?:very|so|no) )([A-Za-z]+) \1\b|\b([A-Z][a-z]+) and \2\b")
 _PERSONS = 3
 """First names that a story may have; with more it has wandered off."""
 _GRAM = 4
@@ -86,6 +87,8 @@ def _persons(words: Sequence[str]) -> set[str]:
 
 
 def _loops(text: str, words: Sequence[str]) -> bool:
+    if _TWICE.search(text):
+        return True
     lowered = [word.lower() for word in words]
     grams = list(zip(*(lowered[n:] for n in range(_GRAM)), strict=False))
     if 1 - len(set(grams)) / max(len(grams), 1) > _LOOPED:

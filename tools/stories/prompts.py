@@ -84,7 +84,7 @@ _OPENINGS = (
 _ENDINGS = (
     *("At last,", "In the end,", "That night, {n}", "From that day on, {n} and {f}", "{n} was so happy that"),
     *("Then they went home and", "After that,", "They laughed and", "{n} smiled and", "The next day,"),
-    *("That evening,", "It was the best", "{n} learned that", "{f} hugged {n} and", "And so"),
+    *("That evening,", "It was the best", "{n} learned that", "{f} hugged {n} and"),
 )
 _ARTICLE = re.compile(r"\b([Aa]) ([aeiou])")
 _ASSISTANT = ".<|im_end|>\n<|im_start|>assistant\n"
@@ -153,7 +153,7 @@ def story_prompt(seed: int, number: int) -> StoryPrompt:
         chosen = _CHOICE.sub(lambda found: rng.choice(found[1].split("/")), text).format(**values)
         return _ARTICLE.sub(r"\1n \2", chosen)
 
-    frame = "".join(rng.choice(("||", "|", "|", "|")) if mark == "|" else mark for mark in frame)
+    frame = "".join(rng.choice(("||", *"|||||")) if mark == "|" else mark for mark in frame)
     parts = fill(f"{opening}{gap}{frame} | {ending} |").split("|")
     chat = fill(f" {name}, a {mood} {hero} {place} who {plot}{_ASSISTANT}")
     draws = rng.choice((0.7, 0.8, 0.9)), 0.95
