@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints import tokenizer_files
-from edge_tui.engine.checkpoints.config_numbers import check_numbers
+from edge_tui.engine.checkpoints.config_numbers import check_ids, check_numbers
 from edge_tui.engine.checkpoints.gguf.choice import choose
 from edge_tui.engine.checkpoints.gguf.kinds import FORMS, KINDS
 from edge_tui.engine.checkpoints.gguf.model import GgufModel, models_in, open_gguf
@@ -296,7 +296,7 @@ def describe(
     tokenizer_config = read_json(name, path / "tokenizer_config.json") or {}
     if "added_tokens_decoder" not in tokenizer_config:  # newer ones say it all there
         tokenizer_config |= read_json(name, path / "special_tokens_map.json") or {}
-    return Checkpoint(
+    checkpoint = Checkpoint(
         name=name,
         path=path,
         config=config,
@@ -308,6 +308,8 @@ def describe(
         chat_template=_chat_template(name, path, tokenizer_config),
         codes=codes,
     )
+    check_ids(name, checkpoint.vocab, config, checkpoint.generation_config)
+    return checkpoint
 
 
 def describe_gguf(name: str, file: Path) -> Checkpoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from itertools import chain, product
 from math import isfinite
 from typing import Any
 
@@ -52,6 +52,31 @@ def check_numbers(name: str, config: Config) -> None:
                 raise _refusal(name, key, value, "above 0")
 
 
+def check_ids(name: str, vocab: int, config: Config, generation_config: Config) -> None:
+    """Checks the ids that begin and end a text against the rows of the embedding.
+
+    A negative one says that there is none. The padding's, which nothing reads, is one past the vocabulary in
+    published checkpoints.
+
+    Args:
+        name: As the user named the checkpoint.
+        vocab: Rows of the embedding, 0 if unknown.
+        config: config.json.
+        generation_config: generation_config.json.
+
+    Raises:
+        CheckpointError: an id lies beyond; it names the key.
+    """
+    nested = config.get("text_config")
+    files = [("config.json", config), ("generation_config.json", generation_config)]
+    files += [("config.json", nested)] if isinstance(nested, dict) else []
+    for (file, stated), key in product(files, ("bos_token_id", "eos_token_id")):
+        value = stated.get(key)
+        for one in value if isinstance(value, list) else [value]:
+            if vocab and isinstance(one, int) and one >= vocab:
+                raise _refusal(name, key, value, f"below its vocab_size {vocab:,}", file)
+
+
 def _experts(config: Config) -> int:
     """Returns the number of experts of a mixture; 0 for a model without."""
     stated = (config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
@@ -82,9 +107,9 @@ def _is_number(value: object, least: float) -> bool:
     return isfinite(value) and value >= least
 
 
-def _refusal(name: str, key: str, value: object, wanted: str) -> CheckpointError:
+def _refusal(name: str, key: str, value: object, wanted: str, file: str = "config.json") -> CheckpointError:
     shown = repr(value)
     shown = shown if len(shown) <= 40 else f"{shown[:40]} …"
     return CheckpointError(
-        f"The config.json of {name} has {key} {shown}; it must be {wanted}: fetch the checkpoint again."
+        f"The {file} of {name} has {key} {shown}; it must be {wanted}: fetch the checkpoint again."
     )

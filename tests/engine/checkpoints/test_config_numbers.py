@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from math import inf, nan
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
-from edge_tui.engine.checkpoints.config_numbers import check_numbers
+from edge_tui.engine.checkpoints.config_numbers import check_ids, check_numbers
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models.architectures import supports
 from edge_tui.engine.port import Request
@@ -115,3 +116,28 @@ def test_a_prompt_beyond_the_embedding_is_refused(
     assert "The prompt has the token " in failed.message
     assert "has 100 tokens: leave it out, or take the model's own tokenizer." in failed.message
     assert len(watch(engine, Request("", "greedy", ids=range(60, 70), max_length=4)).ids) == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("config.json", {"eos_token_id": 320}, "config.json of m has eos_token_id 320; it must be below"),
+        ("config.json", {"bos_token_id": 999}, "bos_token_id 999"),
+        ("config.json", {"text_config": {"eos_token_id": 320}}, "eos_token_id 320"),
+        ("generation_config.json", {"eos_token_id": [2, 2**40]}, "its vocab_size 320"),
+        ("generation_config.json", {"bos_token_id": 320}, "generation_config.json of m has bos_token_id 320"),
+    ],
+)
+def test_an_id_beyond_the_vocabulary_is_named(file: str, change: dict[str, Any], words: str) -> None:
+    files = {"config.json": {}, "generation_config.json": {}, file: change}
+    with pytest.raises(CheckpointError, match=re.escape(words)):
+        check_ids("m", 320, *files.values())
+
+
+def test_a_checkpoint_whose_end_lies_beyond_its_vocabulary_is_refused(tmp_path: Path) -> None:
+    past = {"eos_token_id": [319, -1], "bos_token_id": None, "pad_token_id": 320}
+    folder = make_checkpoint(tmp_path / "m", generation=past)
+    assert 319 in open_checkpoint(str(folder)).eos_ids, "an end of the padded embedding, and no padding"
+    make_checkpoint(folder, generation={"eos_token_id": [319, 320]})
+    with pytest.raises(CheckpointError, match=r"has eos_token_id \[319, 320\]"):
+        open_checkpoint(str(folder))
