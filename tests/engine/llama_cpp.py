@@ -3,7 +3,7 @@
 `python -m tests.engine.llama_cpp pack` makes `.llama/llama.cpp.tar.xz`, some 2 MB, out of the sdist of
 llama-cpp-python: its source less what `llama-bench` does not need. Where it has come to,
 `python -m tests.engine.llama_cpp build cuda cpu` makes `.llama/cuda/bin/llama-bench` and `.llama/cpu/…`, and
-of llama_logits.cpp a program whose logits the tests compare.
+of llama_logits.cpp and llama_tokens.cpp programs whose logits and ids the tests compare.
 
 For CUDA only the kernels are compiled that Llama and Qwen2 need in the kinds that are measured: the rest
 takes most of the time. The linker is told to miss it until it is called.
@@ -62,6 +62,11 @@ def bench_program(device: str) -> Path:
 def logits_program() -> Path:
     """Returns where `build` puts the program that prints logits, beside a CPU's `llama-bench`."""
     return HOME / "cpu" / "bin" / "llama-logits"
+
+
+def tokens_program() -> Path:
+    """Returns where `build` puts the program that prints the ids of texts."""
+    return HOME / "cpu" / "bin" / "llama-tokens"
 
 
 def pack() -> None:
@@ -129,17 +134,18 @@ def build(device: str) -> None:
         print("".join((HOME / f"{device}.log").read_text()[-3000:]))
         sys.exit(f"llama.cpp for {device} cannot be built")
     if device == "cpu":
-        _build_logits(folder / "bin")
+        _build_programs(folder / "bin")
     print(f"llama.cpp for {device}: built in {time.perf_counter() - began:.0f} s on {jobs} cores", flush=True)
 
 
-def _build_logits(libraries: Path) -> None:
-    """Builds the program of llama_logits.cpp with the libraries of this folder."""
-    source = Path(__file__).with_name("llama_logits.cpp")
+def _build_programs(libraries: Path) -> None:
+    """Builds the programs of llama_logits.cpp and llama_tokens.cpp with the libraries of this folder."""
     headers = [f"-I{SOURCE / where}" for where in ("include", "ggml/include")]
     linked = [f"-L{libraries}", "-lllama", "-lggml", "-lggml-base", f"-Wl,-rpath,{libraries.resolve()}"]
-    made = ["g++", "-std=c++17", "-O2", str(source), *headers, *linked, "-o", str(logits_program())]
-    subprocess.run(made, check=True)
+    for program in (logits_program(), tokens_program()):
+        source = Path(__file__).with_name(f"{program.name.replace('-', '_')}.cpp")
+        made = ["g++", "-std=c++17", "-O2", str(source), *headers, *linked, "-o", str(program)]
+        subprocess.run(made, check=True)
 
 
 def _processor() -> list[str]:

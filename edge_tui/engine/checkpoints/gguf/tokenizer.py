@@ -9,64 +9,25 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
+from edge_tui.engine.checkpoints.gguf.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from edge_tui.engine.checkpoints.weight_files import CheckpointError, IncompleteCheckpoint
 from edge_tui.util import logs
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tokenizers import Tokenizer as FastTokenizer
 
     from edge_tui.engine.checkpoints.gguf.header import Header
 
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
-
-
-@dataclass(frozen=True, slots=True)
-class PreTokenizer:
-    """Describes how a text is split before byte-level BPE.
-
-    Attributes:
-        patterns: Applied one after another: matches and what lies between them are pieces.
-        compose: True if the text is brought to Unicode's composed form first.
-        whole_words: True if a piece that is a token is not put together by merges.
-        begin: True if a raw text begins with the BOS token unless the file says otherwise.
-    """
-
-    patterns: tuple[str, ...]
-    compose: bool = False
-    whole_words: bool = False
-    begin: bool = False
-
-
-_PRE_LLAMA3 = PreTokenizer((_LLAMA3,), whole_words=True, begin=True)
-_PRE_QWEN2 = PreTokenizer((_QWEN2,), compose=True)
-PRE_TOKENIZERS = {
-    "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
-    "gpt-2": PreTokenizer((_GPT2,)),
-    "smollm": PreTokenizer((r"\p{N}", _GPT2)),
-    "llama-bpe": _PRE_LLAMA3,
-    "llama3": _PRE_LLAMA3,
-    "llama-v3": _PRE_LLAMA3,
-    "smaug-bpe": PreTokenizer((_LLAMA3,)),
-    "qwen2": _PRE_QWEN2,
-    "deepseek-r1-qwen": _PRE_QWEN2,
-}
-"""Pre-tokenizers that are read, by `tokenizer.ggml.pre`."""
 _MODELS = ("gpt2", "llama")
 _UNKNOWN, _CONTROL, _USER, _UNUSED = 2, 3, 4, 5
 """Types of tokens."""
 _ROLES = ("bos", "eos", "unknown", "padding")
-_END_IDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+_ENDS = ("eos", "eot", "eom")
 _END_NAMES = frozenset(
     {"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>"}
 )
@@ -91,7 +52,7 @@ class Vocabulary:
         rows: Rows of the embedding.
 
     Raises:
-        CheckpointError: there is no vocabulary, or it does not fit the embedding.
+        CheckpointError: there is no vocabulary, or its numbers do not fit it or the embedding.
     """
 
     def __init__(self, name: str, header: Header, rows: int) -> None:
@@ -108,6 +69,7 @@ class Vocabulary:
             if kind in (_UNKNOWN, _UNUSED) and tokens[i] == f"[PAD{i}]":
                 self.tokens[i] = None
         self.types = types
+        self._check_numbers(rows)
         self.strips = header.metadata.get("general.architecture") == "phi3" and self._model() == "llama"
 
     def ids(self) -> dict[str, int]:
@@ -121,11 +83,39 @@ class Vocabulary:
 
     def token(self, role: str) -> str | None:
         """Returns the token that has a role, "bos" or "eos"."""
-        i = self._header.metadata.get(f"tokenizer.ggml.{role}_token_id")
-        return self.tokens[i] if self._is_id(i) else None
+        i = self._id(role)
+        return None if i is None else self.tokens[i]
 
-    def _is_id(self, value: object) -> TypeGuard[int]:
-        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(self.tokens)
+    def _id(self, role: str) -> int | None:
+        key = f"tokenizer.ggml.{role}_token_id"
+        return self._number(key, 0, len(self.tokens) - 1, f"{len(self.tokens):,} tokens")
+
+    def _number(self, key: str, least: int, most: int, reason: str) -> int | None:
+        """Returns a whole number of the metadata, None if it states none.
+
+        Raises:
+            CheckpointError: it lies outside its bounds.
+        """
+        value = self._header.metadata.get(key)
+        if value is None:
+            return None
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        raise CheckpointError(
+            f"{self._name} cannot be loaded: its {one_line(key)[:60]} is {one_line(str(value))[:40]} and "
+            f"must be from {least:,} to {most:,}, as there are {reason}; take another file."
+        )
+
+    def _check_numbers(self, rows: int) -> None:
+        """Refuses numbers that do not fit the tokens.
+
+        Raises:
+            CheckpointError: there is one.
+        """
+        for role in dict.fromkeys((*_ROLES, *_ENDS)):
+            self._id(role)
+        count, key = len(self.tokens), f"{self._header.metadata.get('general.architecture')}.vocab_size"
+        self._number(key, count, rows, f"{count:,} tokens and {rows:,} embeddings")
 
     def settings(self) -> dict[str, Any]:
         """Returns what tokenizer_config.json would say."""
@@ -144,20 +134,23 @@ class Vocabulary:
 
     def end_ids(self) -> list[int]:
         """Returns every id that ends a text or a turn."""
-        stated = [self._header.metadata.get(f"tokenizer.ggml.{key}") for key in _END_IDS]
-        ids = [i for i in stated if self._is_id(i)]
+        ids = [i for role in _ENDS if (i := self._id(role)) is not None]
         controls = (i for i, kind in enumerate(self.types) if kind == _CONTROL)
         named = [i for i in controls if self.tokens[i] in _END_NAMES]
         return list(dict.fromkeys([*ids, *named]))
 
     def check(self) -> None:
-        """Refuses a tokenizer that is not read, without making it.
+        """Refuses a tokenizer that is not read or lacks a part, without making it.
 
         Raises:
-            CheckpointError: its model or its pre-tokenizer is unknown.
+            CheckpointError: its model or its pre-tokenizer is unknown, or scores or merges are missing.
         """
-        if self._model() == "gpt2":
-            self.pre_tokenizer()
+        if self._model() != "gpt2":
+            self._stored_scores()
+            return
+        self.pre_tokenizer()
+        if "tokenizer.ggml.merges" not in self._header.metadata:
+            raise IncompleteCheckpoint(f"{self._name} has no tokenizer.ggml.merges; fetch it again.")
 
     def tokenizer(self) -> FastTokenizer:
         """Makes the tokenizer.
@@ -184,12 +177,15 @@ class Vocabulary:
 
     def scores(self) -> list[float]:
         """Returns the score of each sentencepiece token."""
+        return [float(score) for score in self._stored_scores()]
+
+    def _stored_scores(self) -> Sequence[str | float]:
         scores = self._header.read_array("tokenizer.ggml.scores")
         if len(scores) != len(self.tokens):
             raise IncompleteCheckpoint(
                 f"{self._name} has {len(scores):,} scores for {len(self.tokens):,} tokens; fetch it again."
             )
-        return [float(score) for score in scores]
+        return scores
 
     def flag(self, key: str, default: bool) -> bool:
         """Returns a switch of the tokenizer."""
@@ -222,7 +218,7 @@ class Vocabulary:
 
 def _byte_level(vocabulary: Vocabulary) -> FastTokenizer:
     """Makes a byte-level BPE tokenizer."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, normalizers
 
     how = vocabulary.pre_tokenizer()
     fast = Tokenizer(
@@ -230,10 +226,7 @@ def _byte_level(vocabulary: Vocabulary) -> FastTokenizer:
     )
     if how.compose:
         fast.normalizer = normalizers.NFC()
-    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in how.patterns]
-    fast.pre_tokenizer = pre_tokenizers.Sequence(
-        [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    fast.pre_tokenizer = how.splitter()
     fast.decoder = decoders.ByteLevel()
     _add_tokens(fast, vocabulary)
     return fast

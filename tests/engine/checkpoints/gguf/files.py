@@ -189,6 +189,8 @@ def add(out: gguf.GGUFWriter, key: str, value: Any) -> None:
             out.add_bool(key, value)
         case int():
             out.add_uint32(key, value)
+        case np.int32():
+            out.add_int32(key, int(value))
         case float():
             out.add_float32(key, value)
         case str():

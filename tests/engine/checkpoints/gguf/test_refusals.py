@@ -146,10 +146,21 @@ def test_tensors_that_cannot_be(
         ({"llama.use_parallel_residual": True}, "use_parallel_residual in its metadata"),
         ({"general.architecture": "mamba"}, "GGUF file of mamba"),
         ({"tokenizer.ggml.model": "t5"}, "of the kind 't5'"),
-        ({"tokenizer.ggml.pre": "tekken"}, "pre-tokenizer 'tekken'"),
+        ({"tokenizer.ggml.pre": "kimi-k2"}, "pre-tokenizer 'kimi-k2'"),
         ({"tokenizer.ggml.tokens": ["a"] * 400}, "has 400 tokens"),
         ({"tokenizer.ggml.token_type": [1, 2]}, "2 types of them"),
         ({"tokenizer.ggml.tokens": None}, "has 0 tokens"),
+        ({"tokenizer.ggml.merges": None}, "no tokenizer.ggml.merges"),
+        ({"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [0.5] * 7}, "7 scores for 300 tokens"),
+        *(
+            ({f"tokenizer.ggml.{role}_token_id": 300}, f"{role}_token_id is 300 and must be from 0 to 299")
+            for role in ("bos", "eos", "eot", "eom", "unknown", "padding")
+        ),
+        ({"tokenizer.ggml.eos_token_id": np.int32(-1)}, "eos_token_id is -1 and must be from 0 to 299"),
+        ({"tokenizer.ggml.eos_token_id": 2**32 - 1}, "eos_token_id is 4294967295"),
+        ({"tokenizer.ggml.eos_token_id": "two"}, "eos_token_id is two"),
+        ({"llama.vocab_size": 299}, "vocab_size is 299 and must be from 300 to 320, as there are 300 tokens"),
+        ({"llama.vocab_size": 321}, "vocab_size is 321"),
         ({"split.count": 2}, "1 of 2 files"),
     ],
 )
@@ -192,8 +203,15 @@ def test_tensors_that_are_missing_or_strange(folder: Path, tmp_path: Path) -> No
 def test_a_merge_that_is_not_in_the_vocabulary(folder: Path, tmp_path: Path) -> None:
     file = write_gguf(folder, tmp_path / "m.gguf", fields={"tokenizer.ggml.merges": ["q qqq"]})
     checkpoint = open_checkpoint(str(file))
-    with pytest.raises(CheckpointError, match=r"tokenizer of .* cannot be made"):
+    with pytest.raises(CheckpointError, match=r"tokenizer of .* cannot be made .*qqq"):
         checkpoint.read_tokenizer()
+
+
+@pytest.mark.parametrize("size", [300, 320])
+def test_numbers_at_their_limits(folder: Path, tmp_path: Path, size: int) -> None:
+    fields = {"tokenizer.ggml.eos_token_id": 299, "tokenizer.ggml.bos_token_id": 0, "llama.vocab_size": size}
+    checkpoint = open_checkpoint(str(write_gguf(folder, tmp_path / "m.gguf", fields=fields)))
+    assert (checkpoint.bos_id, checkpoint.eos_ids[0], checkpoint.vocab) == (0, 299, 320)
 
 
 def test_a_split_file_that_misses_its_second_half(folder: Path, tmp_path: Path) -> None:

@@ -90,6 +90,11 @@ _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _PUBLISHED: dict[str, Callable[[], Any]] = {
     "gpt-2": lambda: pre_tokenizers.ByteLevel(add_prefix_space=False),
     "smollm": lambda: pre_tokenizers.Sequence(
@@ -97,6 +102,7 @@ _PUBLISHED: dict[str, Callable[[], Any]] = {
     ),
     "llama-bpe": lambda: _split(_LLAMA3),
     "qwen2": lambda: _split(_LLAMA3.replace("{1,3}", "")),
+    "tekken": lambda: _split(_TEKKEN),
 }
 """Pre-tokenizers as the models' own tokenizer.json have them."""
 
@@ -110,7 +116,7 @@ def published(
     pre: str, vocab: dict[str, int], merges: list[tuple[str, str]], control: list[str]
 ) -> Tokenizer:
     """Makes a tokenizer as the model's own tokenizer.json has it."""
-    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=pre == "llama-bpe"))
+    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=pre in ("llama-bpe", "tekken")))
     tokenizer.pre_tokenizer = _PUBLISHED[pre]()
     tokenizer.decoder = decoders.ByteLevel()
     if pre == "qwen2":
@@ -264,7 +270,8 @@ def llama_cpp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*/vendor/llama.cpp/models"))
 
 
-_VOCABULARIES = ("gpt-2", "llama-bpe", "qwen2", "llama-spm", "phi-3")
+_BYTE_LEVEL = ("gpt-2", "llama-bpe", "qwen2", "command-r", "deepseek-coder", "deepseek-llm", "falcon", "mpt")
+_VOCABULARIES = (*_BYTE_LEVEL, "refact", "starcoder", "llama-spm", "phi-3")
 
 
 @pytest.mark.proof
