@@ -28,6 +28,8 @@ _UNKNOWN, _CONTROL, _USER, _UNUSED = 2, 3, 4, 5
 """Types of tokens."""
 _ROLES = ("bos", "eos", "unknown", "padding")
 _ENDS = ("eos", "eot", "eom")
+_NO_ID = 2**32 - 1
+"""The id of a token that there is none of: llama.cpp's programs write -1 without a sign."""
 _END_NAMES = frozenset(
     {"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>"}
 )
@@ -88,6 +90,8 @@ class Vocabulary:
 
     def _id(self, role: str) -> int | None:
         key = f"tokenizer.ggml.{role}_token_id"
+        if self._header.metadata.get(key) == _NO_ID:
+            return None
         return self._number(key, 0, len(self.tokens) - 1, f"{len(self.tokens):,} tokens")
 
     def _number(self, key: str, least: int, most: int, reason: str) -> int | None:

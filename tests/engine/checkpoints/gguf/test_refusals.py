@@ -157,7 +157,7 @@ def test_tensors_that_cannot_be(
             for role in ("bos", "eos", "eot", "eom", "unknown", "padding")
         ),
         ({"tokenizer.ggml.eos_token_id": np.int32(-1)}, "eos_token_id is -1 and must be from 0 to 299"),
-        ({"tokenizer.ggml.eos_token_id": 2**32 - 1}, "eos_token_id is 4294967295"),
+        ({"tokenizer.ggml.eos_token_id": 2**32 - 2}, "eos_token_id is 4294967294"),
         ({"tokenizer.ggml.eos_token_id": "two"}, "eos_token_id is two"),
         ({"llama.vocab_size": 299}, "vocab_size is 299 and must be from 300 to 320, as there are 300 tokens"),
         ({"llama.vocab_size": 321}, "vocab_size is 321"),
@@ -212,6 +212,12 @@ def test_numbers_at_their_limits(folder: Path, tmp_path: Path, size: int) -> Non
     fields = {"tokenizer.ggml.eos_token_id": 299, "tokenizer.ggml.bos_token_id": 0, "llama.vocab_size": size}
     checkpoint = open_checkpoint(str(write_gguf(folder, tmp_path / "m.gguf", fields=fields)))
     assert (checkpoint.bos_id, checkpoint.eos_ids[0], checkpoint.vocab) == (0, 299, 320)
+
+
+def test_a_token_that_there_is_none_of(folder: Path, tmp_path: Path) -> None:
+    fields = {f"tokenizer.ggml.{role}_token_id": 2**32 - 1 for role in ("bos", "padding")}
+    checkpoint = open_checkpoint(str(write_gguf(folder, tmp_path / "m.gguf", fields=fields)))
+    assert checkpoint.bos_id is None
 
 
 def test_a_split_file_that_misses_its_second_half(folder: Path, tmp_path: Path) -> None:
