@@ -5,7 +5,8 @@ its library knows no marks and no cases but ASCII's, the model's own stands here
 
 Not listed, and so refused, are names that llama.cpp splits by code which differs from the model's expression
 even in ASCII (kimi-k2, youtu, tiny_aya, cohere2moe, afmoe), those without bytes (gemma4, sarvam-moe,
-whitespace), and those of encoders (jina, roberta, granite-embed).
+whitespace), those of encoders (jina, roberta, granite-embed), and superbpe, whose expression takes the square
+of a run of digits in time.
 
 Source: https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp
 """
@@ -135,7 +136,6 @@ _NAMES = {
     "spark2_5": PreTokenizer((_BY_THREE, _KANA, _SPARK, r"\p{N}")),
     "poro-chat bloom gpt3-finnish": PreTokenizer((_BLOOM,)),
     "viking": PreTokenizer((_BLOOM, r"\p{N}")),
-    "superbpe": PreTokenizer((r"\p{N}+", r"(?=(\d{3})+(?!\d))")),
     "chameleon": PreTokenizer((*_CHAMELEON, r"\p{N}", r"[\p{P}!-/:-@\[-`{-~]", _GPT2), begin=True),
 }
 PRE_TOKENIZERS = {name: how for names, how in _NAMES.items() for name in names.split()}

@@ -50,7 +50,6 @@ PIECES = {
     "spark2_5": "We¦'LL¦ HiTea¦_it¦'s¦'`¦1¦2¦3¦4¦'sly¦ ==>¦日本か¦ 한q́¦!¦\n¦\n¦  ¦\tx¦     ¦ y",
     "poro-chat": "We'LL¦ HiTea_it's'`1234'sly¦ ==>日本か¦ 한q́¦!\n\n  \t¦x¦     ¦ y",
     "viking": "We'LL¦ HiTea_it's'`¦1¦2¦3¦4¦'sly¦ ==>日本か¦ 한q́¦!\n\n  \t¦x¦     ¦ y",
-    "superbpe": "We'LL HiTea_it's'`¦1¦234¦'sly ==>日本か 한q́!\n\n  \tx      y",
     "chameleon": "We¦'¦LL¦ HiTea¦_¦it¦'¦s¦'¦`¦1¦2¦3¦4¦'¦sly¦ ¦=¦=¦>¦日本か¦ 한q¦́¦!¦\n¦\n¦  ¦\t¦x¦    ¦  ¦y",
 }
 """Pieces of the text as llama.cpp makes them, by the first of the names that split so."""
@@ -153,8 +152,6 @@ def shared(name: str, string: str) -> str:
         string = "".join(c for c in string if c.isascii() or unicodedata.category(c) not in cased)
     if name in _SPACED:
         string = "".join(c for c in string if c.isascii() or not c.isspace())
-    if name == "superbpe":
-        string = "".join(c for c in string if c.isascii() or not c.isdecimal())
     return string
 
 
