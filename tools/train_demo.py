@@ -5,7 +5,7 @@ has a pair to decode with before anything is downloaded. `--text` names what the
 standard library's own source, or ``stories``, which `tools/write_stories.py` writes::
 
     python -m tools.train_demo prepare      # text -> tokenizer and token arrays, about a minute
-    python -m tools.train_demo train        # both at once; GPUs: 9 minutes; a CPU: --minutes 600
+    python -m tools.train_demo train        # all at once; GPUs: 9 minutes; a CPU: --minutes 600
     python -m tools.train_demo evaluate     # bits per byte on the held-out texts (CPU is enough)
     python -m tools.train_demo sample       # greedy and sampled continuations of a prompt
 
