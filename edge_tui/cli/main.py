@@ -7,6 +7,7 @@ after ctrl-c, 141 when the reader of the output has left. Loads neither torch no
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,12 @@ from edge_tui.cli import library_output, standard_streams
 from edge_tui.cli.arguments import Namespace
 from edge_tui.cli.messages import PROGRAM, fail
 from edge_tui.cli.parser import make_parser
-from edge_tui.engine.decode import kernel_process
 from edge_tui.errors import EdgeError, UsageError
 from edge_tui.util.safe_stream import guard_terminal
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _RUNS_MODELS = (None, "run", "serve")
 """Commands that decode; None is the workbench."""
@@ -66,13 +66,22 @@ def _dispatch(args: argparse.Namespace) -> int:
             f"{flag_of(before[0])} has no meaning for {command}: leave it out"
             f" (see {PROGRAM} {command} --help)."
         )
-    if command in _RUNS_MODELS and not flags.get("connect") and flags.get("device") != "cpu":
-        kernel_process.start_early()
-    try:
+    decodes = command in _RUNS_MODELS and not flags.get("connect") and flags.get("device") != "cpu"
+    with _compiling() if decodes else nullcontext():
         status: int = import_module(f"edge_tui.cli.{command or 'workbench'}").run(flags)
+    return status
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Starts the compiling process before anything else, and ends it if nobody took it."""
+    from edge_tui.engine.decode import kernel_process
+
+    kernel_process.start_early()
+    try:
+        yield
     finally:
         kernel_process.end_early()
-    return status
 
 
 def _log_crash(error: Exception) -> int:
