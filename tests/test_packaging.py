@@ -18,7 +18,7 @@ from edge_tui.cli.parser import make_parser
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-ELSEWHERE = {"curl", "docker", "mkdir", "pip", "python", "ssh"}
+ELSEWHERE = {"curl", "docker", "mkdir", "mv", "pip", "python", "ssh"}
 """Commands of the documents that are not ours to check."""
 
 
