@@ -96,6 +96,7 @@ def _do_behind(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any
     hidden = _hidden_class()
     given = tree_flatten((args, options))[0]
     behind = [each.behind for each in given if isinstance(each, hidden)]
+    # Indexing has torch's tag whether it is by numbers, whose count is known, or by a mask.
     masks = any(each.dtype in (boolean, uint8) for each in behind[1:])
     shaped = Tag.dynamic_output_shape in func.tags and (masks or func.overloadpacket is not ops.aten.index)
     if shaped or Tag.data_dependent_output in func.tags:

@@ -279,6 +279,7 @@ def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Calla
     def matrix(
         parts: tuple[str, ...], rows: list[int], columns: int, bias: bool, order: Tensor | None = None
     ) -> Callable[[], Linear]:
+        """Stacks the matrices of some parts and begins to pack them; what is returned waits for that."""
         names = [where + part for part in parts]
         rows = rows if len(rows) == len(parts) else [sum(rows)]
         stored = [n + ".weight" for n in names]
