@@ -78,6 +78,37 @@ _QWEN3_MOE: Config = {
     "moe_intermediate_size": 768,
     "norm_topk_prob": True,
 }
+_GEMMA2: Config = {
+    "architectures": ["Gemma2ForCausalLM"],
+    "model_type": "gemma2",
+    "head_dim": 256,
+    "query_pre_attn_scalar": 256,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+    "sliding_window": 4096,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+}
+_GEMMA3: Config = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "head_dim": 256,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 512,
+    "sliding_window_pattern": 6,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "rope_local_base_freq": 10000.0,
+}
+_OLMO2: Config = {
+    "architectures": ["Olmo2ForCausalLM"],
+    "model_type": "olmo2",
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 500000.0,
+}
 _HUNYUAN: Config = {
     "architectures": ["HunYuanDenseV1ForCausalLM"],
     "model_type": "hunyuan_v1_dense",
@@ -102,6 +133,9 @@ CONFIGS: dict[str, tuple[Config, int]] = {
     "llama-2-7b": (_config(_LLAMA, 4096, 11008, 32, 32, 32, 32000, False), 32000),
     "llama-3.2-1b": (_config(_LLAMA3, 2048, 8192, 16, 32, 8, 128256, True), 128256),
     "qwen3-30b-a3b": (_config(_QWEN3_MOE, 2048, 6144, 48, 32, 4, 151936, False), 151669),
+    "gemma-2-2b": (_config(_GEMMA2, 2304, 9216, 26, 8, 4, 256000, True), 256000),
+    "gemma-3-1b": (_config(_GEMMA3, 1152, 6912, 26, 4, 1, 262144, True), 262144),
+    "olmo-2-1b": (_config(_OLMO2, 2048, 8192, 16, 16, 16, 100352, False), 100278),
     "hunyuan-0.5b": (_config(_HUNYUAN, 1024, 3584, 24, 16, 8, 120818, True), 120000),
     "hunyuan-7b": (_config(_HUNYUAN, 4096, 14336, 32, 32, 8, 128167, True), 127000),
     "tiny": (_config(_QWEN2, 64, 160, 2, 4, 2, 640, True), 600),
