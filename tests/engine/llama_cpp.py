@@ -6,13 +6,16 @@ llama-cpp-python: its source less what `llama-bench` does not need. Where it has
 of llama_logits.cpp and llama_tokens.cpp programs whose logits and ids the tests compare.
 
 For CUDA only the kernels are compiled that Llama and Qwen2 need in the kinds that are measured: the rest
-takes most of the time. The linker is told to miss it until it is called.
+takes most of the time. The linker is told to miss it until it is called. `ggml-cuda/fattn.cu` chooses those
+of attention: `ncols2` is 8 for five and more queries a key head (Qwen2 has 6 or 7), 4 for three and four
+(Llama 3), 1 for one (Llama 2); `ncols1 · ncols2` is 8 to 64, by the number of tokens.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,9 +37,17 @@ _KEPT = (
     "tools/llama-bench",
 )
 _TOOLS = "llama_add_compile_flags()\nadd_subdirectory(llama-bench)\n"
-_UNUSED = ("fattn-tile-*", "fattn-mma-*-ncols2_[2-9]*.cu", "fattn-mma-*-ncols2_1[0-9].cu", "mmq-instance-*")
-_USED = tuple(
-    f"mmq-instance-{kind}.cu" for kind in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k")
+_UNUSED = ("fattn-tile-*", "fattn-mma-*", "mmq-instance-*")
+_ATTENTION = tuple(
+    f"fattn-mma-f16-instance-ncols1_{size // queries}-ncols2_{queries}.cu"
+    for queries in (1, 4, 8)
+    for size in (8, 16, 32, 64)
+)
+_OTHER_HEADS = re.compile(r"^DECL_FATTN_MMA_F16_CASE\((?!64,|128,).*\n", re.MULTILINE)
+"""Kernels of heads that have neither 64 numbers nor 128."""
+_USED = (
+    *_ATTENTION,
+    *(f"mmq-instance-{kind}.cu" for kind in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k")),
 )
 _INSTRUCTIONS = [
     "SSE42",
@@ -112,6 +123,9 @@ def unpack() -> None:
         for file in instances.glob(pattern):
             if file.name not in _USED:
                 file.unlink()
+    for name in _ATTENTION:
+        file = instances / name
+        file.write_text(_OTHER_HEADS.sub("", file.read_text()))
 
 
 def build(device: str) -> None:

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -130,13 +131,15 @@ def _vocabulary(tokens: int, rows: int) -> dict[str, Any]:
 
 
 def theirs(device: str, file: Path, tokens: int, rounds: int) -> list[float]:
-    """Returns the tokens a second of `llama-bench`, one a round."""
+    """Returns the tokens a second of `llama-bench`, one a round; none where it fails, and prints why."""
     where = ["-ngl", "99"] if device == "cuda" else ["-ngl", "0", "-t", "2"]
     sizes = ["-p", "0", "-d", str(PROMPT), "-n", str(tokens), "-r", str(rounds), "-fa", "auto", "-o", "json"]
     command = [str(bench_program(device)), "-m", str(file), *sizes, *where]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"llama-bench: {done.stderr[-1500:]}")
+        last = done.stderr.strip().rpartition("\n")[2]
+        print(f"llama-bench failed on {file.name}: {last}", file=sys.stderr, flush=True)
+        return []
     return [float(each) for each in json.loads(done.stdout)[0]["samples_ts"]]
 
 
@@ -165,13 +168,14 @@ def measure(device: str, model: str, kind: str, tokens: int, folder: Path) -> di
     size = file.stat().st_size
     file.unlink()
     row = {"device": device, "model": model, "kind": kind, "bytes": size, "ours": own, "llama.cpp": other}
-    a, b = median(own), median(other)
-    print(
-        f"| {model} | {kind} | {facts.info.precision} | {a:,.1f} | {b:,.1f} | {a / b:.2f}× |"
-        f"   ({min(own):,.1f}–{max(own):,.1f}, {min(other):,.1f}–{max(other):,.1f})",
-        flush=True,
-    )
+    cells = [_spread(own), _spread(other), f"{median(own) / median(other):.2f}×" if other else "–"]
+    print(f"| {model} | {kind} | {facts.info.precision} | {' | '.join(cells)} |", flush=True)
     return row
+
+
+def _spread(rates: list[float]) -> str:
+    """Words the median, the slowest and the fastest."""
+    return f"{median(rates):,.1f} ({min(rates):,.1f} to {max(rates):,.1f})" if rates else "–"
 
 
 def main() -> None:
