@@ -236,11 +236,20 @@ def architectures() -> str:
         cells = [each["kind"], each["architecture"], each["tier"] or "refused"]
         cells += [each["greedy"] or "–", each["beams"] or "–"]
         if why_not:
-            why = why_not.get(each["kind"], "–")
-            cells.append(f"no: {why.rstrip('.')}" if why not in ("", "–") else why or "yes")
+            cells.append(_is_captured(why_not.get(each["kind"])))
         lines.append(f"| {' | '.join(cells)} | {' '.join(each['notices'])} |")
     large = f"Not measured, because no tiny one could be made: {', '.join(measured['not_tiny'])}."
     return "\n\n".join([count, "\n".join(lines), large])
+
+
+def _is_captured(why_not: str | None) -> str:
+    """Words whether steps are captured, by the reason against it; None where there was no such row."""
+    if why_not is None:
+        return "–"
+    if not why_not:
+        return "yes"
+    reason = why_not.rstrip(".").replace("|", "\\|")
+    return reason if reason.startswith("not measured") else f"no: {reason}"
 
 
 def fill(text: str, name: str, content: str) -> str:

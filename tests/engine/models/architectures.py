@@ -111,11 +111,14 @@ def make_tiny(folder: Path, kind: str, std: float = 0.2, **own: Any) -> Path:
     """Saves a random checkpoint of a model type, every parameter off its initial value; `own` sizes win.
 
     Raises:
-        NotTiny: it would be large, or its class takes other sizes.
+        NotTiny: it would be large, its class takes other sizes, or this transformers does not know it.
     """
+    import transformers
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+    if kind not in CONFIG_MAPPING:
+        raise NotTiny(f"transformers {transformers.__version__} does not know {kind}")
     made = CONFIG_MAPPING[kind]
     aliases = getattr(made, "attribute_map", {})
     try:
