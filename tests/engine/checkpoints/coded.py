@@ -73,7 +73,9 @@ def draw(coding: Coding, rows: int, columns: int, seed: int) -> Drawn:
     codes = [[rng.randrange(top) for _ in range(columns)] for _ in range(rows)]
     plus_one = coding.method == "gptq" and coding.version == "gptq"
     stored_zeros = [[rng.randrange(top) for _ in range(rows)] for _ in range(groups)]
-    scales = np.array([[rng.uniform(0.005, 0.05) for _ in range(rows)] for _ in range(groups)], np.float16)
+    step = 16 / top  # numbers of the same size whatever the bits: larger ones overflow float16 in a model
+    scales = [[rng.uniform(0.005, 0.05) * step for _ in range(rows)] for _ in range(groups)]
+    scales = np.array(scales, np.float16)
     weights = np.zeros((rows, columns), np.float32)
     for row in range(rows):
         for column in range(columns):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from gguf import GGMLQuantizationType as Type
 
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
+from edge_tui.engine.events import PromptRead
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models import loader, memory_estimate
 from edge_tui.engine.models.architectures import flat_config
@@ -20,14 +22,17 @@ from edge_tui.engine.ops import code_check
 from edge_tui.engine.ops.linear import PlainLinear
 from edge_tui.engine.ops.packed_linear import GroupLinear
 from edge_tui.engine.port import ModelSpec, Request
+from edge_tui.transcript.transcript import Transcript
 from tests.engine.checkpoints.coded import CODINGS, make_coded
 from tests.engine.checkpoints.gguf.files import PACKED, write_gguf
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.engine.watch import watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import numpy as np
 
     from edge_tui.engine.models.flat import FlatModel
 
@@ -210,17 +215,39 @@ def test_a_kernel_that_is_wrong_here_means_dequantised_weights_and_a_notice(
 def test_an_engine_decodes_codes_as_their_dequantised_weights(
     case: str, strategy: str, tmp_path: Path
 ) -> None:
-    name = make(case, tmp_path)
-    texts = []
-    for precision in ("auto", "float16" if "g" in case else "bfloat16"):
-        engine = LocalEngine({"model": ModelSpec(name, precision, "cuda:0", 256)})
-        try:
-            run = watch(engine, Request("a b", strategy=strategy, max_length=64, seed=3))
-            texts.append(run.ids)
-            assert ("packed" in next(iter(engine.loaded().values())).precision) == (precision == "auto")
-        finally:
-            engine.close(timeout=30.0)
-    assert texts[0][:8] == texts[1][:8]  # rounding parts two random models sooner or later
+    """The answer's log-probabilities are as near to float32 as those of weights dequantised to 16 bits.
+
+    Tokens of two runs would not do: rounding parts them where two tokens are nearly as likely.
+    """
+    name, dtype = make(case, tmp_path), "float16" if "g" in case else "bfloat16"
+    with opened(name, "auto") as engine:
+        run = watch(engine, Request("a b", strategy=strategy, max_length=64, seed=3))
+        assert "packed" in next(iter(engine.loaded().values())).precision
+    answer = Transcript(run.started)
+    for event in run.events:
+        answer.apply(event)
+    count = len(answer) - (answer.ids()[-1] in run.started.end_ids)  # an engine keeps no end
+    assert count >= 8
+    packed, ids = answer.column("raw_logp", 0, count), answer.ids(count)
+    plain, exact = (forced_logps(name, precision, ids) for precision in (dtype, "float32"))
+    assert abs(packed - exact).mean() < 3 * abs(plain - exact).mean()
+
+
+@contextmanager
+def opened(name: str, precision: str) -> Iterator[LocalEngine]:
+    engine = LocalEngine({"model": ModelSpec(name, precision, "cuda:0", 256)})
+    try:
+        yield engine
+    finally:
+        engine.close(timeout=30.0)
+
+
+def forced_logps(name: str, precision: str, ids: tuple[int, ...]) -> np.ndarray:
+    """Reads an answer after the prompt; returns the log-probability of each token of it."""
+    with opened(name, precision) as engine:
+        request = Request("a b", prefix=ids, max_length=0, prompt_logps=True)
+        (read,) = watch(engine, request).all(PromptRead)
+    return read.logp[-len(ids) :]
 
 
 @pytest.mark.gpu
