@@ -13,6 +13,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from edge_tui.engine.models.base import CapturableContext
 from edge_tui.engine.ops.cuda_capture import beside, capture, fork
@@ -80,7 +81,7 @@ class Graphs:
                 continue  # the prompts of several streams end in different ids
             read = own.context
             assert isinstance(read, CapturableContext)
-            read.replay = partial(self._forward_ids, read, replay, own.logits(runner.outputs))
+            read.replay = partial(_append, ref(read), runner.tokens, replay, own.logits(runner.outputs))
 
     def replay(self, alone: bool) -> None:
         """Issues one step.
@@ -110,15 +111,6 @@ class Graphs:
         for context in self._contexts:
             context.reserve(self._runner.tokens_per_step)
             context.count_on_host(self._runner.tokens_per_step, rewinds)
-
-    def _forward_ids(
-        self, context: CapturableContext, replay: Callable[[], None], logits: Tensor, ids: Tensor
-    ) -> Tensor:
-        """Replays one stream's forward on a given id: the last of a prompt whose others are cached."""
-        self._runner.tokens.copy_(ids)
-        replay()
-        context.count_on_host(1)
-        return logits
 
     def _choose_alone(self) -> None:
         self._runner.sample()
@@ -157,3 +149,19 @@ class Graphs:
         finally:
             for context in self._contexts:
                 context.logits_out = None
+
+
+def _append(
+    own: ref[CapturableContext], tokens: Tensor, replay: Callable[[], None], logits: Tensor, ids: Tensor
+) -> Tensor:
+    """Replays one stream's forward on a given id: the last of a prompt whose others are cached.
+
+    The stream's context holds this, which holds neither the context nor the runner that knows it: in a circle
+    they would outlive their run by a collection.
+    """
+    context = own()
+    assert context is not None, "it appends the id to itself"
+    tokens.copy_(ids)
+    replay()
+    context.count_on_host(1)
+    return logits

@@ -6,14 +6,27 @@ that a fresh engine gives.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+from edge_tui import decoders
+from edge_tui.decoders.base import Output
+from edge_tui.engine.decode import cuda_graphs
+from edge_tui.engine.decode.cuda_graphs import Graphs
+from edge_tui.engine.decode.prefix_cache import PrefixEntry
+from edge_tui.engine.decode.step_runner import StepRunner
+from edge_tui.engine.decode.stream_groups import StreamGroup
 from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.models.base import CapturableContext
+from edge_tui.engine.models.loader import load
 from edge_tui.engine.port import ModelSpec, Precision, Request
 from tests.engine.random_checkpoints import TOKENS, make_checkpoint
 from tests.engine.watch import Watched, watch
@@ -109,3 +122,25 @@ def test_a_used_context_says_what_a_fresh_one_says(name: str, engines: Engines) 
     assert engines.reused_after((*whole[:10], *MORE)) == 10
     if "speculation" in name:
         assert engines.reused_after((*whole, *MORE), "draft") == len(PROMPT)
+
+
+def test_a_dropped_context_waits_for_no_collection(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A context holds the step that appends an id to it, which was captured by a runner that knows it."""
+    monkeypatch.setattr(cuda_graphs, "capture", lambda _piece: SimpleNamespace(replay=lambda: None))
+    model, decoder = load(ModelSpec(str(checkpoint), device="cpu")).model, decoders.find("greedy")
+    entry = PrefixEntry(model.open(1, 16, 16))
+    group = StreamGroup(("model",), model, entry.context, 1)
+    runner = StepRunner(decoder, [group], {param.name: param.default for param in decoder.params}, 1, (), 64)
+    runner.outputs = {"model": Output(torch.zeros(1, 1, 64))}
+    runner.graphs = Graphs(runner)
+    entry.keep(runner)
+    assert isinstance(entry.context, CapturableContext)
+    assert entry.context.replay is not None
+    context = weakref.ref(entry.context)
+    gc.disable()
+    try:
+        entry.free()
+        del entry, group, runner
+        assert context() is None
+    finally:
+        gc.enable()
