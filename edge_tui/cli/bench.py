@@ -195,9 +195,11 @@ def _compare(options: Options, results: Results) -> Sequence[Column]:
 
 def _figures(options: Options, results: Results) -> None:
     from edge_tui.bench import targets
+    from edge_tui.bench.scenarios import SCENARIOS
 
+    turns = {"rounds": options["rounds"], "seconds": options["seconds"]}
     with _session(options, results, 1) as session:
-        targets.run(session, rounds=options["rounds"], seconds=options["seconds"], only=options["only"])
+        targets.run(session, SCENARIOS, **turns, only=options["only"])
 
 
 def _session(options: Options, results: Results, total: int, prompts: str = "") -> Session:

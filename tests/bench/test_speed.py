@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edge_tui import decoders
-from edge_tui.bench import edge_runner, roofline, speed, targets, transformers_runner
+from edge_tui.bench import edge_runner, roofline, scenarios, speed, transformers_runner
 from edge_tui.bench.edge_runner import EdgeRunner, prompt_ids
 from edge_tui.bench.job import BenchError, Job, Timing
 from edge_tui.bench.random_models import CONFIGS, STD, write_random
@@ -203,12 +203,12 @@ def test_an_interrupted_bench_keeps_its_rows(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "rate", [0.8, *(pytest.param(rate, marks=pytest.mark.proof) for rate in targets.RATES if rate != 0.8)]
+    "rate", [0.8, *(pytest.param(rate, marks=pytest.mark.proof) for rate in scenarios.RATES if rate != 0.8)]
 )
 def test_a_temperature_gives_the_acceptance_that_a_figure_names(rate):
     """Normal logits of random weights; a step gives one token more than it accepts."""
-    job = targets.SPECULATIVE[rate]
-    rows, vocab, k = 400, 2000, targets.LOOKAHEAD
+    job = scenarios.SPECULATIVE[rate]
+    rows, vocab, k = 400, 2000, scenarios.LOOKAHEAD
     decoder = decoders.find("speculative")
     keys = torch.tensor([key_of(seed) for seed in range(rows)])
     rng = Rng(keys, torch.zeros(1, dtype=torch.int64))
@@ -217,14 +217,16 @@ def test_a_temperature_gives_the_acceptance_that_a_figure_names(rate):
     generator = torch.Generator().manual_seed(1)
     draft, target = (
         STD * CONFIGS[name][0]["hidden_size"] ** 0.5 * torch.randn(rows, count, vocab, generator=generator)
-        for name, count in ((targets.SMALL, k), (targets.LARGE, k + 1))
+        for name, count in ((scenarios.SMALL, k), (scenarios.LARGE, k + 1))
     )
     prompt = torch.zeros(rows, 1, dtype=torch.int64)
     state = decoder.init(Env(rows, vocab, "cpu", prompt, prompt[0, :0], dict(job.values), 8))
     for at in range(k):
         decoder.propose(Output(draft[:, at : at + 1]), state, params, rng, at)
     step = decoder.step({"model": Output(target)}, state, params, rng)
-    assert (step.accepted + 1).float().mean().item() == pytest.approx(targets.tokens_per_step(rate), rel=0.05)
+    assert (step.accepted + 1).float().mean().item() == pytest.approx(
+        scenarios.tokens_per_step(rate), rel=0.05
+    )
 
 
 def test_random_weights_of_an_architecture_that_only_transformers_knows(tmp_path, monkeypatch):
