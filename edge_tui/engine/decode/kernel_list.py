@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from edge_tui.engine.decode.step_runner import StepRunner
     from edge_tui.engine.port import ModelSpec, Request
 
 META = "meta"
@@ -134,7 +135,7 @@ def list_kernels(request: Request, specs: Mapping[str, ModelSpec], note: Callabl
     """Lists the kernels that a run launches from its first step to the capture of its graphs.
 
     Args:
-        request: The run. Of its prompt the length counts: few tokens are read by kernels.
+        request: The run. Of its prompt it counts whether it is one token, which kernels read.
         specs: Its models by role.
         note: Called with each kernel as soon as it is found; Triton compiles meanwhile as it always does.
 
@@ -162,9 +163,17 @@ def _rehearse(request: Request, specs: Mapping[str, ModelSpec], launches: _Launc
     launches.first = False
     generation.launch()
     runner = generation.runner
-    with torch.inference_mode():  # as `Graphs` captures them
-        runner.sample(keep_logits=True)
+    _capture(runner)
+    if generation.plan.num_draft_tokens:  # once proposals lose, steps go on without them: one row, not `K`
+        runner.proposing = False
+        _capture(runner)
+
+
+def _capture(runner: StepRunner) -> None:
+    """Does what a graph of a step consists of (`cuda_graphs.Graphs`)."""
+    with torch.inference_mode():
         runner.forward()
+        runner.sample(keep_logits=True)
         ints, floats = runner.build_record()
         int_slots, float_slots = (each.new_empty(DEPTH, *each.shape) for each in (ints, floats))
         stats.post(ints, floats, int_slots, float_slots, _empty(1, torch.int64))

@@ -162,7 +162,8 @@ class FlatModel:
             return ctx.output(states, self.fused(ctx, ids, states))
         weights = self._present_weights()
         start = ctx.bound if ctx.uniform and ctx.on_host else None
-        x = self._run(weights, ctx, ids, self.new_positions(ctx, k, start), states)
+        few = k <= MAX_POSITIONS
+        x = self._run(weights, ctx, ids, self.new_positions(ctx, k, start), few, states)
         ctx.advance(k)
         x = self._read_by_head(weights, x)
         if states is not None:
@@ -196,7 +197,8 @@ class FlatModel:
             ctx.reserve(1)
             return Output(ctx.replay(ids))
         states = self._states(ctx, 1)
-        if self.fused is not None and self.fused.fits(ctx, total) and (states is None or total == 1):
+        # One position is read as a step is. Two to eight would have kernels of their own, each compiled first.
+        if total == 1 and self.fused is not None and self.fused.fits(ctx, 1):
             return ctx.output(states, self.fused(ctx, ids, states)).last()
         weights = self._present_weights()
         x = torch.empty(0)
@@ -205,7 +207,7 @@ class FlatModel:
                 raise Cancelled
             piece = ids[:, done : done + chunk]
             k = piece.shape[1]
-            x = self._run(weights, ctx, piece, self.new_positions(ctx, k, start + done), states)
+            x = self._run(weights, ctx, piece, self.new_positions(ctx, k, start + done), k == 1, states)
             ctx.advance(k)
             if ctx.past is not None:
                 ctx.past.append(self._read_by_head(weights, x), ctx.length, k)
@@ -269,11 +271,14 @@ class FlatModel:
         ctx: FlatContext,
         ids: Tensor,
         new: NewPositions,
+        few: bool,
         states: LayerStates | None = None,
     ) -> Tensor:
-        """Runs the layers and returns the residual stream `[N, hidden]`; `states` gets it between layers."""
+        """Runs the layers and returns the residual stream `[N, hidden]`; `states` gets it between layers.
+
+        `few`: As of `FeedForward`.
+        """
         f, head_dim = self.config.features, self.config.head_dim
-        few = ids.shape[1] <= MAX_POSITIONS
         x = self._embedded(weights, ids, new)
         for i, layer in enumerate(weights.layers):
             if states is not None:
