@@ -7,12 +7,30 @@ attention looks at, `D` width of a head.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from edge_tui.engine.models.capacity import SLICE
+
+_FLASH_WIDTH = 256
+"""Widest head of torch's flash kernel."""
+_FLASH_CAPABILITY = (8, 0)
+"""First NVIDIA generation (Ampere) that it runs on."""
+
+
+@cache
+def hides_later_keys(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Tells whether torch's flash kernel runs, which hides the keys after each query without a mask.
+
+    cuDNN's kernel, which torch prefers on Hopper, is planned anew for each number of queries and keys: tens
+    of milliseconds for each chunk of a prompt whose length is new, and more for the first of a process.
+    """
+    kernels = device.type == "cuda" and torch.backends.cuda.is_flash_attention_available()
+    fits = dtype in (torch.bfloat16, torch.float16) and head_dim % 8 == 0 and head_dim <= _FLASH_WIDTH
+    return kernels and fits and torch.cuda.get_device_capability(device) >= _FLASH_CAPABILITY
 
 
 def attend(
@@ -31,7 +49,8 @@ def attend(
         keys: `[R, Hkv, S, D]`.
         values: The same.
         mask: Summand of scores, broadcasting to `[R, H, K, S]`; None hides what comes after each query,
-            the last of which is at the last of the keys.
+            the last of which is at the last of the keys. With fewer queries than keys, but for one, it may be
+            None where `hides_later_keys`.
         scale: Factor on scores; None means `1 / sqrt(D)`.
         cap: Scores become `cap * tanh(scores / cap)` before the mask; 0 leaves them.
         sinks: `[H]`, for each query head a score more in the softmax, of a key that has no value.
@@ -51,7 +70,13 @@ def attend(
         return y.reshape(q.shape)
     q = q.transpose(1, 2)
     if mask is None:
-        y = F.scaled_dot_product_attention(q, keys, values, is_causal=True, enable_gqa=h != h_kv, scale=scale)
+        if hides_later_keys(q.device, q.dtype, d):
+            flash = torch.ops.aten._scaled_dot_product_flash_attention
+            y = flash(q, keys, values, is_causal=True, scale=scale)[0]
+        else:
+            y = F.scaled_dot_product_attention(
+                q, keys, values, is_causal=True, enable_gqa=h != h_kv, scale=scale
+            )
         return y.transpose(1, 2)
     # Key heads as if they were rows, so that neither they nor the mask are repeated for each query.
     row_mask = _by_key_head(mask, h_kv).expand(rows, -1, -1, -1, -1)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edge_tui.decoders.base import Output
-from edge_tui.engine.models.attention import attend, attend_by_row
+from edge_tui.engine.models.attention import attend, attend_by_row, hides_later_keys
 from edge_tui.engine.models.base import Caps, ContextFull, ModelInfo
 from edge_tui.engine.models.cache import FlatContext
 from edge_tui.engine.models.capacity import CHUNK
@@ -78,7 +78,8 @@ class FlatModel:
         self._embedding_scale = float(torch.tensor(config.features.embedding_scale).to(self._dtype))
         self._hidden = (config.hidden,)
         slopes = alibi_slopes(config.heads).to(info.device) if config.features.alibi else None
-        self._masks = Masks(frozenset(config.windows), self._dtype, slopes, config.head_dim**-0.5)
+        hidden = hides_later_keys(weights.embedding.device, self._dtype, config.head_dim)
+        self._masks = Masks(frozenset(config.windows), self._dtype, slopes, config.head_dim**-0.5, hidden)
         local = config.features.local_rope
         self._rotary_parts = (
             slice(0, config.rope.dim),
@@ -197,7 +198,7 @@ class FlatModel:
             ctx.reserve(1)
             return Output(ctx.replay(ids))
         states = self._states(ctx, 1)
-        # One position is read as a step is. Two to eight would have kernels of their own, each compiled first.
+        # One position is read as a step is. Two to eight would have kernels of their own, to compile first.
         if total == 1 and self.fused is not None and self.fused.fits(ctx, 1):
             return ctx.output(states, self.fused(ctx, ids, states)).last()
         weights = self._present_weights()

@@ -27,16 +27,19 @@ class Masks:
         dtype: Of the masks.
         slopes: Falcon's alibi, float32 `[H]`; None without.
         scale: Factor on scores, and on alibi.
+        later_hidden: True if attention hides the keys after each query by itself.
     """
 
     windows: frozenset[int]
     dtype: torch.dtype
     slopes: Tensor | None = None
     scale: float = 1.0
+    later_hidden: bool = False
 
     def needed(self, start: int, k: int) -> bool:
         """Tells whether `k` positions from `start` on need one, where each sees those up to its own."""
-        plain = k == 1 or (start == 0 and all(w == 0 or k <= w for w in self.windows))
+        in_windows = all(w == 0 or start + k <= w for w in self.windows)
+        plain = k == 1 or (in_windows and (start == 0 or self.later_hidden))
         return not plain or self.slopes is not None
 
     def make(self, positions: Tensor, span: int) -> Mapping[int, Tensor | None]:

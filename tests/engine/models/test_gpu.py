@@ -11,6 +11,8 @@ import torch
 
 from edge_tui.decoders.base import Needs
 from edge_tui.engine.events import Noticed
+from edge_tui.engine.models.attention import attend, hides_later_keys
+from edge_tui.engine.models.masks import Masks
 from edge_tui.engine.ops.l2_fetch import GRANULARITY, LINE
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.models.references import (
@@ -94,6 +96,19 @@ def test_precisions(precision: str, arch: str, tmp_path: Path) -> None:
     model.release()
     del ctx, got, first
     assert allocated() - before < MIB / 4
+
+
+@pytest.mark.parametrize(("k", "span"), [(5, 5), (5, 37), (512, 1100)])
+def test_a_prompt_attends_to_all_before_it_without_a_mask(k: int, span: int) -> None:
+    q, kv = torch.randn(1, k, 6, 64).bfloat16(), torch.randn(1, 4, 1200, 64).bfloat16()
+    if not hides_later_keys(torch.device(DEVICE), q.dtype, 64):
+        pytest.skip("torch has no flash kernel here")
+    mask = Masks(frozenset({0}), torch.float32).make(torch.arange(span - k, span)[None], span)[0]
+    keys, values = kv[:, :, :span].chunk(2, 1)
+    wanted = attend(q.float(), keys.float(), values.float(), mask)
+    keys, values = kv.to(DEVICE)[:, :, :span].chunk(2, 1)
+    got = attend(q.to(DEVICE), keys, values, None)
+    torch.testing.assert_close(got.cpu().float(), wanted, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -45,3 +45,14 @@ def test_a_mask_is_made_where_something_is_hidden(
 ) -> None:
     assert Masks(frozenset(windows), torch.float32).needed(start, k) == needed
     assert Masks(frozenset(windows), torch.float32, alibi_slopes(2)).needed(start, k)
+
+
+@pytest.mark.parametrize(
+    ("windows", "start", "needed"), [({0}, 7, False), ({0, 8}, 5, False), ({0, 8}, 6, True)]
+)
+def test_no_mask_is_made_where_attention_hides_later_keys(
+    windows: set[int], start: int, needed: bool
+) -> None:
+    masks = Masks(frozenset(windows), torch.bfloat16, later_hidden=True)
+    assert masks.needed(start, 3) == needed
+    assert Masks(frozenset(windows), torch.bfloat16, alibi_slopes(2), later_hidden=True).needed(start, 3)
