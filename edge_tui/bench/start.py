@@ -14,7 +14,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.bench.goal import Goal
@@ -33,12 +32,13 @@ TOKENS = 64
 SHORT, LONG = 32, 640
 """Tokens of the prompts: of the first runs, and of one whose context has another capacity."""
 _IMPORT = """
+import gc
 import time
 began = time.perf_counter()
+gc.disable()  # as the engine imports it
 import torch.nn.functional
 print(time.perf_counter() - began)
 """
-_BLOCK = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,45 +93,46 @@ def length_goal(model: str) -> Goal:
 def measure(case: Case, model: str, device: str) -> dict[str, Any]:
     """Starts a process that decodes with a model, and says where its time went.
 
-    A warm start comes after another one, which goes as far as its graphs.
+    Another start comes before it, so that what it reads is in the page cache: libraries, compilers, weights.
 
     Args:
         case: The way to start.
-        model: The case's model as the engine finds it; its files are in the page cache then.
+        model: The case's model as the engine finds it.
         device: The device.
 
     Returns:
-        Seconds of each phase, as `phases` has them, without importing torch, and `torch` for that.
+        Seconds of each phase, as `phases` has them, without importing torch, and `torch` for that, which is
+        measured before and after: the shorter one counts.
 
     Raises:
         BenchError: the process failed.
     """
-    _read_through(model)
+    _start_once(model, case.precision, device, case.cold)
     torch = _importing_torch()
-    command = [sys.executable, "-m", __spec__.name, model, case.precision, device, str(case.cores)]
-    with tempfile.TemporaryDirectory(prefix="edge-tui-start-") as folder:
-        environment = {**os.environ, "TRITON_CACHE_DIR": folder} if case.cold else dict(os.environ)
-        if not case.cold:
-            _output([*command, "0"], environment)
-        times: dict[str, Any] = json.loads(
-            _output([*command, str(time.time())], environment).splitlines()[-1]
-        )
+    times = _start(model, case.precision, device, case.cold, case.cores)
+    torch = min(torch, _importing_torch())
     return times | {name: times[name] - torch for name in ("load", "total")} | {"torch": torch}
 
 
 @cache
+def _start_once(model: str, precision: str, device: str, cold: bool) -> None:
+    """Starts a process that does all that a measured one does, once for each kind of start."""
+    _start(model, precision, device, cold, 0)
+
+
+def _start(model: str, precision: str, device: str, cold: bool, cores: int) -> dict[str, Any]:
+    """Starts a process that decodes with a model; without compiled kernels if `cold`. Returns `phases`."""
+    with tempfile.TemporaryDirectory(prefix="edge-tui-start-") as folder:
+        environment = {**os.environ, "TRITON_CACHE_DIR": folder} if cold else dict(os.environ)
+        command = [sys.executable, "-m", __spec__.name, model, precision, device, str(cores)]
+        lines = _output([*command, str(time.time())], environment).splitlines()
+    times: dict[str, Any] = json.loads(lines[-1])
+    return times
+
+
 def _importing_torch() -> float:
     """Measures the seconds of importing torch in a process of its own."""
-    return min(float(_output([sys.executable, "-c", _IMPORT], os.environ)) for _ in range(2))
-
-
-@cache
-def _read_through(model: str) -> None:
-    """Reads a model's weights once, so that they are in the page cache."""
-    for path in Path(model).glob("*.safetensors"):
-        with path.open("rb", buffering=0) as file:
-            while file.read(_BLOCK):
-                pass
+    return float(_output([sys.executable, "-c", _IMPORT], os.environ))
 
 
 def _output(command: list[str], environment: Mapping[str, str]) -> str:
@@ -204,7 +205,7 @@ def phases(engine: Engine, began: float) -> dict[str, float]:
 
 
 def _main(model: str, precision: Any, device: str, cores: str, began: str) -> None:
-    """Measures a start that began at a time; "0" only starts."""
+    """Prints the phases of a start that began at a time."""
     if int(cores):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
     kernel_process.start_early()  # as commands do
@@ -213,10 +214,7 @@ def _main(model: str, precision: Any, device: str, cores: str, began: str) -> No
 
     engine = LocalEngine({"model": ModelSpec(model, precision, device)})
     try:
-        if float(began):
-            print(json.dumps(phases(engine, float(began))))
-        else:
-            _Watch(engine).run(SHORT, 1)
+        print(json.dumps(phases(engine, float(began))))
     finally:
         engine.close(timeout=30.0)
 
