@@ -137,6 +137,22 @@ async def test_the_ladder_widens_to_a_column_for_each_stage(
         await until(pilot, lambda: "log p" not in ladder(bench))
 
 
+@pytest.mark.parametrize(("key", "text"), [("p", ""), ("space", " ")])
+async def test_going_to_a_prompt_that_the_wide_ladder_hides_shows_it(
+    picture: Any, key: str, text: str
+) -> None:
+    app = picture(ExplainingEngine())
+    async with app.run_test(size=(80, 24)) as pilot:
+        bench = await opened(pilot)
+        bench.pane.focus()
+        await pilot.press("W")
+        await until(pilot, lambda: not bench.prompt.display)
+        await pilot.press(key)
+        await until(pilot, lambda: bench.prompt.display and bench.focused is bench.prompt)
+        await pilot.press("W")
+        assert bench.prompt.text == f"Why is the sky blue?{text}W"
+
+
 async def test_a_watched_token_is_asked_for_until_it_is_not(picture: Any) -> None:
     engine = ExplainingEngine()
     app = picture(engine)

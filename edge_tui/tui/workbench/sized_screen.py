@@ -90,6 +90,11 @@ class SizedScreen(Screen[None]):
             super()._reset_focus(widget, avoiding)
             self._unfocused = widget if hidden and self.focused is None else None
 
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """Takes back the room of a widened inspector that hides what gets the focus: no key is lost."""
+        if not event.widget.display:
+            self.remove_class("-widened")
+
     def _refocus(self) -> None:
         """Restores the focus of a widget that another size had hidden, if no other has it."""
         widget, self._unfocused = self._unfocused, None
