@@ -115,8 +115,10 @@ def connect(path: Path | None) -> sqlite3.Connection:
         )
     if path is not None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its side files the mode of the file itself.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        # SQLite gives its side files the mode of the file itself. A file that is there is not opened: closing
+        # it would end the locks of this process's other connections, and others would delete their log.
+        if not path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         path.chmod(0o600)
     connection = sqlite3.connect(
         path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False

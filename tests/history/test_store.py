@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -225,6 +227,31 @@ def test_two_instances_write_at_once(path: Path) -> None:
         thread.join()
     assert len(stores[0].runs()) == 40
     assert len(stores[0].search("prompt")) == 40
+
+
+OTHER_PROCESS = """
+import sys
+from pathlib import Path
+from edge_tui.engine.port import Request
+from edge_tui.history.store import Store
+
+store = Store(Path(sys.argv[1]))
+for number in range(3):
+    store.insert_run(f"{sys.argv[2]}{number}", 0.0, Request("there"))
+store.close()
+"""
+
+
+def test_a_second_connection_keeps_the_locks_of_the_first(path: Path) -> None:
+    store = Store(path)
+    store.insert_run("first", 0.0, Request("here"))
+    reader = Store(path)
+    for process in range(3):
+        subprocess.run([sys.executable, "-c", OTHER_PROCESS, str(path), str(process)], check=True)
+        assert path.with_name("history.db-wal").exists(), "a process that leaves takes it for its own"
+        store.insert_run(f"here {process}", 0.0, Request("here"))
+        assert len(reader.runs()) == 1 + 4 * (process + 1)
+    assert not Store(path).is_damaged()
 
 
 # Runs that were cut off.
