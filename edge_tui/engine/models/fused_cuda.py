@@ -173,9 +173,6 @@ def fuse(config: FlatConfig, weights: DecoderWeights) -> FusedStep | str:
     matrices = [matrix for matrix in packed if matrix is not None]
     if len(matrices) < len(packed):
         return "A matrix of this model is stored in a way that the fused kernels cannot read."
-    from edge_tui.engine.ops.triton.project import levels
-
     if weights.embedding.is_cuda:
         fetch_whole_lines(weights.embedding.device)
-    levels(weights.embedding.device)  # now, since no step may wait for the device
     return FusedStep(config, weights, matrices)

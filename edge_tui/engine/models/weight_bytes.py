@@ -8,8 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.ops.cpu.packed_sizes import code_bytes, half_bytes, int8_head_bytes, is_worth_packing
-from edge_tui.engine.ops.group_form import GroupForm, merged
-from edge_tui.engine.ops.packed import NF4_BLOCK
+from edge_tui.engine.ops.group_form import NF4_BLOCK, GroupForm, merged
 from edge_tui.engine.ops.quantisation import FOUR_BIT, INT8, QUANTISATIONS, is_scale
 from edge_tui.machine.devices import cpu_has_half
 

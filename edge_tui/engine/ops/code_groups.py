@@ -4,7 +4,8 @@
 eight codes into a word, in the order in which `triton.project_groups` takes them apart: a lane's 16 bytes
 hold four words; a word holds neighbouring columns, those of the next lane follow them, and the words of one
 lane are four lanes' columns apart. So each word of four lanes is one group, or part of one. Within a word the
-columns 2i and 2i + 1 lie 16 bits apart: shifted and masked alike they are a pair of 16-bit numbers.
+columns 2i and 2i + 1 lie 16 bits apart: shifted and masked alike they are a pair of 16-bit numbers. Codes of
+NF4 lie in the order of their columns, each as the pair of levels that it is of, and which of the two.
 
 All operations are torch's own, on any device.
 """
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from edge_tui.engine.ops.group_form import OUTER, GroupForm, merged
+from edge_tui.engine.ops.group_form import NF4_LEVELS, OUTER, GroupForm, merged
 from edge_tui.engine.ops.packed import PackedMatrix
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _BYTES_4 = (0, 4, 1, 5), (2, 6, 3, 7)
 """Columns of a word whose codes are the low, and the high, halves of its bytes."""
+_BYTES_NF4 = (0, 2, 4, 6), (1, 3, 5, 7)
+"""Those of NF4."""
 _BYTES_8 = (0, 2, 1, 3)
 """Columns of a word, byte by byte."""
 _HALF_MOST = 65504.0
@@ -35,13 +38,13 @@ _HALF_MOST = 65504.0
 
 @dataclass(frozen=True, slots=True)
 class CodeGroups:
-    """Holds a matrix `[N, K]` as codes: `w = S·q − M`.
+    """Holds a matrix `[N, K]` as codes: `w = S·q − M`, or `w = S·level[q]`.
 
     Attributes:
         form: Bits, size of a group, kind of subtrahend.
         codes: uint8 `[N, K]`.
         scale: `[N, K / group, 1 or 2]`: S, and M or its number of steps if the form stores one. float16; int8
-            where there are outer scales.
+            where there are outer scales; float32 where codes are numbers of levels.
         outer: float16 `[N, ⌈K / 256⌉, 1 or 2]`, which `scale` is multiplied by; or None.
     """
 
@@ -65,6 +68,9 @@ class CodeGroups:
     def dequantise(self) -> Tensor:
         """Computes the weights, float32 `[N, K]`, bit for bit as the format that they come from has it."""
         factors = self.factors()
+        if self.form.levels:
+            levels = torch.tensor(NF4_LEVELS, device=self.codes.device)[self.codes.int()]
+            return levels.view(*factors.shape[:2], self.form.group).mul_(factors).flatten(1)
         scale, least = factors[..., :1], factors[..., 1:]
         weights = self.codes.float().view(*factors.shape[:2], self.form.group)
         if self.form.least == "own":
@@ -134,7 +140,7 @@ def pack(groups: CodeGroups, bias: Tensor | None = None) -> PackedMatrix:
     rows, columns = groups.codes.shape
     missing = form.padded(columns) - columns
     pad = partial(F.pad, value=0)
-    codes = pad(groups.codes, (0, missing))
+    codes = pad(_in_pairs(groups.codes) if form.levels else groups.codes, (0, missing))
     scale = pad(groups.scale, (0, 0, 0, missing // form.group))
     outer = groups.outer
     if outer is not None:
@@ -142,12 +148,29 @@ def pack(groups: CodeGroups, bias: Tensor | None = None) -> PackedMatrix:
         outer = pad(outer, (0, 0, 0, spans - outer.shape[1])).contiguous()
     lanes = codes.view(rows, -1, 4, 4, 32 // form.bits).transpose(2, 3)
     if form.bits == 4:
-        low, high = (lanes[..., list(order)] for order in _BYTES_4)
+        low, high = (lanes[..., list(order)] for order in (_BYTES_NF4 if form.levels else _BYTES_4))
         words = high.bitwise_left_shift_(4).bitwise_or_(low)
     else:
         words = lanes[..., list(_BYTES_8)]
     words = words.reshape(rows, -1).view(torch.int32)
     return PackedMatrix(form.kind, words, scale.contiguous(), bias, rows, columns, outer, form)
+
+
+def _in_pairs(codes: Tensor) -> Tensor:
+    """Writes codes of NF4 as kernels look them up: the pair of neighbouring levels, and 8 for the smaller."""
+    smaller = codes.bitwise_xor(codes >> 3).bitwise_and_(1)
+    return (codes >> 1).bitwise_or_(smaller.bitwise_left_shift_(3))
+
+
+def _from_pairs(codes: Tensor) -> Tensor:
+    """Undoes `_in_pairs`."""
+    pair = codes & 7
+    return codes.bitwise_right_shift(3).bitwise_xor_(pair >> 2).bitwise_or_(pair << 1)
+
+
+def levels_of_words() -> Tensor:
+    """Returns the levels that the codes of NF4 in words stand for, float32 `[16]`."""
+    return torch.tensor(NF4_LEVELS)[_from_pairs(torch.arange(16)).long()]
 
 
 def unpack(packed: PackedMatrix) -> CodeGroups:
@@ -157,11 +180,14 @@ def unpack(packed: PackedMatrix) -> CodeGroups:
     form = packed.form
     words = packed.weight.view(torch.uint8).view(packed.rows, -1, 4, 4, 4).transpose(2, 3)
     if form.bits == 4:
-        order = torch.tensor([*_BYTES_4[0], *_BYTES_4[1]], device=words.device).argsort()
+        first, second = _BYTES_NF4 if form.levels else _BYTES_4
+        order = torch.tensor([*first, *second], device=words.device).argsort()
         codes = torch.cat((words & 15, words >> 4), -1)[..., order]
     else:
         codes = words[..., torch.tensor(_BYTES_8, device=words.device).argsort()]
     codes = codes.reshape(packed.rows, -1)[:, : packed.columns]
+    if form.levels:
+        codes = _from_pairs(codes)
     outer = packed.outer
     if outer is not None:
         outer = outer[:, : -(-packed.columns // OUTER)]

@@ -1,7 +1,8 @@
 """Describes matrices that stay codes: `w = S·q − M`, a scale S and a subtrahend M for a group of columns.
 
-GGUF's packed kinds, AWQ, GPTQ and AutoRound are all of this form; `code_groups` holds and packs such
-matrices, `triton.project_groups` multiplies by them. This module counts their bytes, and imports no torch.
+GGUF's packed kinds, AWQ, GPTQ and AutoRound are all of this form. A code of NF4 is the number of a level
+instead, `w = S·level[q]`. `code_groups` holds and packs such matrices, `triton.project_groups` multiplies by
+them. This module counts their bytes, and imports no torch.
 """
 
 from __future__ import annotations
@@ -22,6 +23,27 @@ _SMALLEST = {4: 32, 8: 16}
 """Columns of the smallest group, by the bits of a code: those of one word in each of four lanes."""
 _LANES, _WORDS = 4, 4
 """Lanes of a GPU that share a row of a chunk, and 32-bit words that each loads at once."""
+NF4_BLOCK = 64
+"""Weights that share one absmax."""
+NF4_LEVELS = (
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+)
+"""The 16 values of a 4-bit normal float (QLoRA, arXiv 2305.14314), as bitsandbytes rounds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +55,20 @@ class GroupForm:
         group: Columns that share a scale: a power of two up to `WIDEST`, 32 at least for 4 bits, 16 for 8.
         least: M of a group: "none" is stored, it is `zero · S`; its "own"; or "zero", stored in steps of S.
         outer: True if scales and subtrahends are bytes, to be multiplied by float16 of `OUTER` columns.
+        levels: True if codes are numbers of `NF4_LEVELS`; scales are float32 then.
     """
 
     bits: int
     group: int
     least: Least = "none"
     outer: bool = False
+    levels: bool = False
 
     @property
     def kind(self) -> str:
-        """Names the kind of the packed matrix: "group4" or "group8", with an "m" where M is stored."""
+        """Names the kind of the packed matrix: "nf4"; "group4" or "group8", with an "m" where M is stored."""
+        if self.levels:
+            return "nf4"
         return f"group{self.bits}" + ("" if self.least == "none" else "m")
 
     @property
@@ -68,9 +94,12 @@ class GroupForm:
     def nbytes(self, rows: int, columns: int) -> int:
         """Counts the bytes of a packed matrix."""
         columns = self.padded(columns)
-        scales = columns // self.group * self.factors * (1 if self.outer else 2)
+        scales = columns // self.group * self.factors * (4 if self.levels else 1 if self.outer else 2)
         outer = -(-columns // OUTER) * self.factors * 2 if self.outer else 0
         return rows * (columns * self.bits // 8 + scales + outer)
+
+
+NF4 = GroupForm(4, NF4_BLOCK, levels=True)
 
 
 def form_of_groups(bits: int, group: int, least: Least = "none", outer: bool = False) -> GroupForm | None:
@@ -96,7 +125,7 @@ def merged(parts: Sequence[GroupForm | None]) -> GroupForm | None:
     if len(forms) < len(parts):
         return None
     stored = {form.least for form in forms} - {"none"}
-    if len({form.outer for form in forms}) > 1 or len(stored) > 1:
+    if len({(form.outer, form.levels) for form in forms}) > 1 or len(stored) > 1:
         return None
     first = forms[0]
     least = next(iter(stored), first.least)

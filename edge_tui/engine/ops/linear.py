@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from edge_tui.engine.ops.cpu import fine_columns, packed_sizes
 from edge_tui.engine.ops.cpu import project as project_cpu
-from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix, PrecisionError
+from edge_tui.engine.ops.group_form import NF4, NF4_BLOCK
+from edge_tui.engine.ops.packed import CodeFault, PackedMatrix, PrecisionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -159,11 +160,21 @@ class Nf4:
         return y
 
     def packed(self) -> PackedMatrix | None:
+        """Returns None: bitsandbytes' kernels read it."""
+        return None
+
+    def groups(self) -> CodeGroups | None:
         """Returns codes and absmax; None for nested scales, other levels or odd widths."""
+        import torch
+
+        from edge_tui.engine.ops.code_groups import CodeGroups
+
         rows, columns = self.state.shape
-        if columns % NF4_BLOCK or self.state.nested or self.levels != "nf4":
+        if columns % NF4_BLOCK or self._padding or self.state.nested or self.levels != "nf4":
             return None
-        return PackedMatrix("nf4", self.weight.t(), self.state.absmax, self.bias, rows, columns)
+        halves = self.weight.t().reshape(rows, -1)
+        codes = torch.stack((halves >> 4, halves & 15), -1).view(rows, columns)
+        return CodeGroups(NF4, codes, self.state.absmax.view(rows, -1, 1))
 
 
 class EmptyLinear:
@@ -181,11 +192,13 @@ class EmptyLinear:
         import torch
 
         rows, columns = weight.shape
+        form, width = None, columns
         codes, scale = weight.new_empty(rows, columns, dtype=torch.int8), weight.new_empty(rows)
-        if kind == "nf4":
-            codes = weight.new_empty(rows * columns // 2, dtype=torch.uint8)
-            scale = weight.new_empty(rows * columns // NF4_BLOCK)
-        self._packed = PackedMatrix(kind, codes, scale.float(), bias, rows, columns)
+        if kind == NF4.kind:
+            form, width = NF4, NF4.padded(columns)
+            codes = weight.new_empty(rows, width // 8, dtype=torch.int32)
+            scale = weight.new_empty(rows, width // NF4_BLOCK, 1)
+        self._packed = PackedMatrix(kind, codes, scale.float(), bias, rows, columns, form=form)
         self.parameters, self.nbytes = _count(weight, bias)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -193,7 +206,7 @@ class EmptyLinear:
 
     def packed(self) -> PackedMatrix | None:
         """Returns tensors without memory; None for NF4 of odd widths, as `Nf4` does."""
-        return None if self._packed.kind == "nf4" and self._packed.columns % NF4_BLOCK else self._packed
+        return None if self._packed.form is not None and self._packed.columns % NF4_BLOCK else self._packed
 
 
 class Fp4(Nf4):
@@ -201,6 +214,20 @@ class Fp4(Nf4):
 
     __slots__ = ()
     levels = "fp4"
+
+
+def nf4_on_gpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
+    """Packs a matrix as NF4 for the kernels of codes in groups, where they run and take it; else as `Nf4`."""
+    from edge_tui.engine.ops.packed_linear import GroupLinear
+
+    stored = Nf4(weight, bias)
+    groups = stored.groups()
+    if groups is None:
+        return stored
+    try:
+        return GroupLinear(groups, bias, weight.dtype)
+    except CodeFault:
+        return stored
 
 
 def float32_on_cpu(weight: Tensor, bias: Tensor | None = None, *, rounds: bool = False) -> Linear:

@@ -22,7 +22,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edge_tui.engine.ops.cpu import packed_sizes
-from edge_tui.engine.ops.packed import NF4_BLOCK, PrecisionError
+from edge_tui.engine.ops.group_form import NF4, NF4_BLOCK
+from edge_tui.engine.ops.packed import PrecisionError
 from edge_tui.machine.devices import cpu_has_int8, cpu_packs_int4
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class _FourBit(Quantisation):
     name = "4bit"
     per_byte = 2
     key = "load_in_4bit"
-    wide_copy = 0
+    wide_copy = 4
 
     def find(self, names: Collection[str]) -> dict[str, str]:
         return {name.partition(_STATE)[0]: name for name in names if _STATE in name}
@@ -216,13 +217,17 @@ class _FourBit(Quantisation):
             return partial(linear.EmptyLinear, "nf4")
         self._check(device)
         linear.check_bitsandbytes(self.name)
-        return linear.Fp4 if levels == "fp4" else linear.Nf4
+        if levels == "fp4":
+            return linear.Fp4
+        return linear.Nf4 if device == "cpu" else linear.nf4_on_gpu
 
     def nbytes(self, rows: int, columns: int, device: str) -> int:
         if device == "cpu":
             if (packed := packed_sizes.int4_bytes(rows, columns)) is not None:
                 return packed
             columns += -columns % NF4_BLOCK
+        elif columns % NF4_BLOCK == 0:
+            columns = NF4.padded(columns)
         elements = rows * columns
         return -(-elements // 2) + 4 * -(-elements // NF4_BLOCK) + 64  # a scale a block, and the code book
 

@@ -23,6 +23,7 @@ from edge_tui.engine.ops.linear import (
     int4_on_cpu,
     int8_head_on_cpu,
     int8_on_cpu,
+    nf4_on_gpu,
 )
 from edge_tui.engine.ops.packed import PrecisionError
 from edge_tui.engine.ops.quantisation import head_packer_of, packer_of
@@ -84,7 +85,7 @@ def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert packer_of("int8", "cpu") is int8_on_cpu
     assert packer_of("4bit", "cpu") is int4_on_cpu
     assert packer_of("int8", "cuda:0") is LlmInt8
-    assert packer_of("4bit", "cuda:1") is Nf4
+    assert packer_of("4bit", "cuda:1") is nf4_on_gpu
     with pytest.raises(PrecisionError, match="not mps: choose bfloat16"):
         packer_of("4bit", "mps")
     assert head_packer_of("4bit", "cpu") is head_packer_of("int8", "cpu") is int8_head_on_cpu

@@ -23,7 +23,7 @@ from edge_tui.decoders.core.kernels import Noise, Statistic
 from edge_tui.engine.ops.choose_plan import plan
 from edge_tui.engine.ops.code_groups import pack
 from edge_tui.engine.ops.experts import Experts, Routing
-from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix
+from edge_tui.engine.ops.packed import PackedMatrix
 from edge_tui.engine.ops.row_kernels import made_by_triton
 from edge_tui.engine.ops.triton import attend as attend_triton
 from edge_tui.engine.ops.triton import beam as beam_triton
@@ -77,16 +77,15 @@ def start(name: str, rows: int, *streams: str) -> Start:
 def products() -> None:
     rows, columns = 1152, 896
     norm = torch.ones(columns, dtype=torch.bfloat16)
-    for kind, bits in (("plain", 16), ("int8", 8), ("nf4", 4)):
-        dtype = {"plain": torch.bfloat16, "int8": torch.int8, "nf4": torch.uint8}[kind]
-        weight = torch.zeros(rows * columns * bits // 8 // dtype.itemsize, dtype=dtype)
-        scale = torch.ones(rows * columns // NF4_BLOCK) if kind != "plain" else None
+    for kind, dtype in (("plain", torch.bfloat16), ("int8", torch.int8)):
+        weight = torch.zeros(rows, columns, dtype=dtype)
+        scale = torch.ones(rows) if kind != "plain" else None
         packed = PackedMatrix(kind, weight, scale, None, rows, columns)
         for tokens in (1, 4):
             x = torch.zeros(tokens, columns, dtype=torch.bfloat16)
             gated = torch.zeros(tokens, rows // 2, dtype=torch.bfloat16)
             project_triton.project(x, packed, gated, norm=norm, eps=1e-6, gate=True)
-    for kind in ("Q4_0", "AWQ g128", "Q4_K", "Q6_K", "Q4_K above Q6_K"):
+    for kind in ("Q4_0", "AWQ g128", "Q4_K", "Q6_K", "Q4_K above Q6_K", "NF4"):
         packed = pack(random_groups.random_groups(random_groups.KINDS[kind], 32, 1024))
         x, out = torch.zeros(4, 1024, dtype=torch.bfloat16), torch.zeros(4, 16, dtype=torch.bfloat16)
         project_triton.project(x, packed, out, norm=torch.ones_like(x[0]), eps=1e-6, gate=True)

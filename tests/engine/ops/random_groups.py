@@ -6,7 +6,7 @@ import torch
 
 from edge_tui.engine.checkpoints.gguf.kinds import FORMS
 from edge_tui.engine.ops.code_groups import CodeGroups
-from edge_tui.engine.ops.group_form import OUTER, GroupForm
+from edge_tui.engine.ops.group_form import NF4, OUTER, GroupForm
 
 KINDS = {
     **FORMS,
@@ -15,6 +15,7 @@ KINDS = {
     "AWQ g128": GroupForm(4, 128, "zero"),
     "GPTQ 8 bit g128": GroupForm(8, 128, "zero"),
     "Q4_K above Q6_K": GroupForm(8, 16, "own", outer=True),
+    "NF4": NF4,
 }
 """Forms by the names of kinds."""
 
@@ -43,6 +44,8 @@ def random_groups(form: GroupForm, rows: int, columns: int, seed: int = 0, devic
             torch.cat(parts[: form.factors], -1),
             torch.cat(outer[: form.factors], -1).half(),
         )
+    if form.levels:
+        return CodeGroups(form, codes, uniform(columns // form.group) * (size * most / 2))
     scale = (uniform(columns // form.group) * size).half()
     least = whole(0, most).half() if form.least == "zero" else (scale * (most // 2)).half()
     return CodeGroups(form, codes, torch.cat((scale, least)[: form.factors], -1))

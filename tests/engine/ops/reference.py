@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from edge_tui.engine.ops.code_groups import unpack
 from edge_tui.engine.ops.forked_context import join_fork
-from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS, PackedMatrix
+from edge_tui.engine.ops.packed import PackedMatrix
 
 
 def attend(
@@ -113,9 +113,4 @@ def dequantise(packed: PackedMatrix, dtype: dtype) -> Tensor:
     if packed.form is not None:
         return unpack(packed).dequantise().to(dtype)
     assert packed.scale is not None
-    if packed.kind == "int8":
-        return (packed.weight * (packed.scale / 127.0)[:, None]).to(dtype)
-    codes = packed.weight.reshape(-1)
-    codes = torch.stack((codes >> 4, codes & 15), -1).int()
-    levels = torch.tensor(NF4_LEVELS, device=codes.device)[codes]
-    return (levels.view(-1, NF4_BLOCK) * packed.scale[:, None]).view(packed.rows, packed.columns).to(dtype)
+    return (packed.weight * (packed.scale / 127.0)[:, None]).to(dtype)

@@ -30,8 +30,8 @@ import torch
 from edge_tui.bench.roofline import read_bandwidth
 from edge_tui.engine.models.fused_cuda import MAX_TOKENS
 from edge_tui.engine.ops.code_groups import pack
-from edge_tui.engine.ops.group_form import GroupForm
-from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix
+from edge_tui.engine.ops.group_form import NF4, GroupForm
+from edge_tui.engine.ops.packed import PackedMatrix
 from edge_tui.engine.ops.triton.project_configs import Config, choose
 from tests.engine.ops.random_groups import random_groups
 
@@ -43,9 +43,10 @@ GROUPS = {
     "group4m": GroupForm(4, 32, "own", outer=True),
     "group8": GroupForm(8, 32),
     "group8m": GroupForm(8, 16, "own", outer=True),
+    "nf4": NF4,
 }
-"""Codes in groups as Q4_0, Q4_K and Q8_0 have them, and Q4_K above Q6_K."""
-BYTES = {"plain": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / NF4_BLOCK}
+"""Codes in groups as Q4_0, Q4_K and Q8_0 have them, Q4_K above Q6_K, and NF4."""
+BYTES = {"plain": 2.0, "int8": 1.0}
 BYTES |= {kind: form.nbytes(1, 2048) / 2048 for kind, form in GROUPS.items()}
 
 
@@ -104,7 +105,7 @@ def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
                 if n * tokens <= 64:
                     yield Config(n, k, warps)
         return
-    sizes = {"plain": (1, 2, 4), "int8": (2, 4, 8), "nf4": (2, 4, 8)}[kind]
+    sizes = {"plain": (1, 2, 4), "int8": (2, 4, 8)}[kind]
     for n in sizes if small else [2 * size for size in sizes[1:]]:
         tiles = [(512, 1), (512, 2), (1024, 2), (1024, 4)]
         if product.columns > 2048:
@@ -207,12 +208,8 @@ def random_matrix(kind: str, product: Product) -> PackedMatrix:
     if kind == "plain":
         weight = torch.empty(rows, columns, device="cuda", dtype=DTYPE).normal_(std=columns**-0.5)
         return PackedMatrix(kind, weight, None, None, rows, columns)
-    if kind == "int8":
-        codes = torch.randint(-127, 128, (rows, columns), device="cuda", dtype=torch.int8)
-        return PackedMatrix(kind, codes, torch.rand(rows, device="cuda") / columns**0.5, None, rows, columns)
-    codes = torch.randint(0, 256, (rows * columns // 2,), device="cuda", dtype=torch.uint8)
-    scale = torch.rand(rows * columns // NF4_BLOCK, device="cuda") / columns**0.5
-    return PackedMatrix(kind, codes, scale, None, rows, columns)
+    codes = torch.randint(-127, 128, (rows, columns), device="cuda", dtype=torch.int8)
+    return PackedMatrix(kind, codes, torch.rand(rows, device="cuda") / columns**0.5, None, rows, columns)
 
 
 def run(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from edge_tui.engine.models.fused_cuda import MAX_TOKENS
 from edge_tui.engine.ops import code_groups
-from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS, PackedMatrix
+from edge_tui.engine.ops.packed import PackedMatrix
 from edge_tui.engine.ops.triton.availability import available, hash_triton
 from tests.engine.ops import random_groups, reference
 from tests.engine.ops.reference import dequantise
@@ -23,7 +23,7 @@ configs = pytest.importorskip("edge_tui.engine.ops.triton.project_configs")
 DEVICE = "cpu" if launch.INTERPRETED else "cuda"
 TINY = configs.Config(block_n=8, block_k=64, warps=1)
 TENSOR = configs.Config(block_n=32, block_k=256, warps=2, tensor=True)
-KINDS = ("plain", "int8", "nf4")
+KINDS = ("plain", "int8")
 SURROUNDINGS = [
     (norm, gate, residual, norm ^ gate ^ residual)
     if norm == gate != residual
@@ -47,15 +47,9 @@ def pack(kind: str, weight: Tensor, bias: Tensor | None = None) -> PackedMatrix:
         return code_groups.pack(drawn, bias)
     if kind == "plain":
         return PackedMatrix(kind, weight, None, bias, rows, columns)
-    if kind == "int8":
-        scale = weight.float().abs().amax(1)
-        codes = (weight.float() * (127.0 / scale)[:, None]).round().to(torch.int8)
-        return PackedMatrix(kind, codes, scale, bias, rows, columns)
-    blocks = weight.float().reshape(-1, NF4_BLOCK)
-    scale = blocks.abs().amax(1)
-    middle = torch.tensor(NF4_LEVELS).unfold(0, 2, 1).mean(1).to(weight.device)
-    nibbles = torch.bucketize(blocks / scale[:, None], middle).to(torch.uint8).view(-1, 2)
-    return PackedMatrix(kind, nibbles[:, 0] << 4 | nibbles[:, 1], scale, bias, rows, columns)
+    scale = weight.float().abs().amax(1)
+    codes = (weight.float() * (127.0 / scale)[:, None]).round().to(torch.int8)
+    return PackedMatrix(kind, codes, scale, bias, rows, columns)
 
 
 @dataclass(frozen=True)
@@ -123,7 +117,7 @@ def test_tokens(kind: str, tokens: int) -> None:
     check(Case(kind, tokens, norm=True, residual=True))
 
 
-@pytest.mark.parametrize(("kind", "dtype"), zip(KINDS, BOUND, strict=True), ids=str)
+@pytest.mark.parametrize(("kind", "dtype"), zip(("plain", "int8", "plain"), BOUND, strict=True), ids=str)
 def test_dtypes(kind: str, dtype: torch.dtype) -> None:
     check(Case(kind, 2, dtype=dtype, norm=True, bias=True))
 
@@ -135,7 +129,7 @@ def test_surroundings(kind: str, norm: bool, gate: bool, residual: bool, bias: b
 
 
 @pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.proof), 7])
-@pytest.mark.parametrize(("kind", "columns"), [("plain", 77), ("plain", 200), ("int8", 60), ("nf4", 192)])
+@pytest.mark.parametrize(("kind", "columns"), [("plain", 77), ("plain", 200), ("int8", 60)])
 def test_sizes_that_blocks_do_not_divide(kind: str, rows: int, columns: int) -> None:
     config = configs.Config(block_n=4, block_k=128, warps=1)
     check(Case(kind, 1, rows, columns, norm=True), config)
@@ -182,7 +176,7 @@ def test_tensor_cores_take_sizes_that_blocks_do_not_divide(rows: int, columns: i
 def test_what_tensor_cores_cannot_take_goes_to_plain_cores() -> None:
     check(Case("plain", 2, columns=76, norm=True), TENSOR)
     check(Case("int8", 2, columns=60), TENSOR)
-    check(Case("nf4", 2, dtype=torch.float32), TENSOR)
+    check(Case("int8", 2, dtype=torch.float32), TENSOR)
 
 
 def test_the_norm_bears_loud_and_silent_tokens() -> None:
@@ -193,21 +187,6 @@ def test_the_norm_bears_loud_and_silent_tokens() -> None:
         gain = torch.full((64,), 2.0, device=DEVICE).half()
         project_triton.project(x, packed, out, norm=gain, eps=1e-6, config=TINY)
         assert torch.allclose(out, F.rms_norm(x, (64,), gain, 1e-6), rtol=2e-3)
-
-
-def test_nf4_reads_bitsandbytes_own_layout() -> None:
-    bnb = pytest.importorskip("bitsandbytes")
-    weight = torch.randn(8, 64, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(1))
-    codes, state = bnb.functional.quantize_4bit(weight, blocksize=64, quant_type="nf4")
-    packed = PackedMatrix("nf4", codes, state.absmax, None, 8, 64)
-    theirs = bnb.functional.dequantize_4bit(codes, state)
-    assert torch.equal(dequantise(packed, torch.float32), theirs)
-    # One column at a time, the kernel tells every weight it sees.
-    assert len(theirs.unique()) > 16
-    out = torch.full((8, 8), torch.nan, device=DEVICE)
-    for first in range(0, 64, 8):
-        project_triton.project(torch.eye(64, device=DEVICE)[first : first + 8], packed, out, config=TINY)
-        assert torch.equal(out, theirs[:, first : first + 8].T)
 
 
 def test_int8_reads_every_code() -> None:

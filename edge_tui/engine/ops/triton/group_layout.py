@@ -39,8 +39,10 @@ def scaled(words, gains, DTYPE: tl.constexpr):
 
 @triton.jit
 def masked(words, here, DTYPE: tl.constexpr):
-    """Multiplies by 1 or 0."""
-    if not COMPILED:
+    """Multiplies by a power of two or 0; float16 by 1 or 0."""
+    if not COMPILED and tl.bfloat16 == DTYPE:
+        return scaled(words, here, DTYPE)
+    elif not COMPILED:
         return tl.where(here != 0, words, 0)
     elif tl.float16 == DTYPE:
         return tl.inline_asm_elementwise(_TIMES_FP16, "=r,r,r", [words, here], tl.int32, is_pure=True, pack=1)

@@ -20,16 +20,14 @@ A program fetches its first tile of weights, which depend on nobody, before it w
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
 import triton.language as tl
 
-from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS
-from edge_tui.engine.ops.triton.launch import COMPILED, INTERPRETED, after_others, capability, chain
-from edge_tui.engine.ops.triton.project_codes import CODES, INT8, NF4, PLAIN, lane_level, unpack
+from edge_tui.engine.ops.triton.launch import INTERPRETED, after_others, capability, chain
+from edge_tui.engine.ops.triton.project_codes import CODES, INT8, PLAIN, unpack
 from edge_tui.engine.ops.triton.project_configs import Config, choose
 from edge_tui.engine.ops.triton.project_groups import project_groups
 from edge_tui.engine.ops.triton.project_tensor import CHUNK, project_on_tensor_cores
@@ -41,29 +39,15 @@ if TYPE_CHECKING:
 
 
 @triton.jit
-def _halves(x, WORDS: tl.constexpr, CODES: tl.constexpr):
-    return tl.split(tl.reshape(x, (WORDS, CODES // 2, 2)))
-
-
-@triton.jit
 def _spread(x, WORDS: tl.constexpr, CODES: tl.constexpr):
     """Spreads `x` over as many tensors as an element holds weights, each with its columns."""
     if CODES == PLAIN:
         return (x,)
-    elif CODES == INT8:
-        even, odd = _halves(x, WORDS, 4)
+    else:
+        even, odd = tl.split(tl.reshape(x, (WORDS, 2, 2)))
         x0, x2 = tl.split(even)
         x1, x3 = tl.split(odd)
         return x0, x1, x2, x3
-    else:
-        even, odd = _halves(x, WORDS, 8)
-        even0, even2 = _halves(even, WORDS, 4)
-        odd1, odd3 = _halves(odd, WORDS, 4)
-        x0, x4 = tl.split(even0)
-        x2, x6 = tl.split(even2)
-        x1, x5 = tl.split(odd1)
-        x3, x7 = tl.split(odd3)
-        return x0, x1, x2, x3, x4, x5, x6, x7
 
 
 @triton.jit
@@ -88,7 +72,6 @@ def _project(
     norm,
     residual,
     out,
-    levels,
     eps,
     width,  # of `out`
     K: tl.constexpr,
@@ -113,21 +96,10 @@ def _project(
         row = tl.minimum(at, width - 1)
     # Eight weights a lane, whatever their width: then each lane holds the very columns of `x` it multiplies.
     word = tl.multiple_of(tl.arange(0, WORDS), 8 // CODES)
-    # Not contiguous in truth; it makes the lanes lie along the row as they do for the codes.
-    block = tl.multiple_of(tl.max_contiguous(word // 8, 2), 1)
     column = tl.arange(0, BLOCK_K)
     rows = weight + row.to(tl.int64)[:, None] * SPAN
-    scales = scale
-    if CODES == NF4:
-        scales = scale + row.to(tl.int64)[:, None] * (K // 64)
     there = (word < SPAN)[None, :]
     tile = tl.load(rows + word[None, :], mask=there, other=0.0, eviction_policy=EVICT)
-    factor = 0.0
-    if CODES == NF4:
-        factor = tl.load(scales + block[None, :], mask=there, other=0.0)
-    level = 0.0
-    if CODES == NF4 and COMPILED:
-        level = lane_level(levels)
     after_others(DEPENDENT)
 
     sums = ()
@@ -140,12 +112,8 @@ def _project(
     for k in range(0, K, BLOCK_K):
         coming = (k // CODES + WORDS + word)[None, :]
         ahead = tl.load(rows + coming, mask=coming < SPAN, other=0.0, eviction_policy=EVICT)
-        factor_ahead = 0.0
-        if CODES == NF4:
-            coming_block = (k // 64 + WORDS // 8 + block)[None, :]
-            factor_ahead = tl.load(scales + coming_block, mask=coming < SPAN, other=0.0)
         inside = k + column < K
-        weights = unpack(tile, levels, level, CODES)
+        weights = unpack(tile, CODES)
         if norm is not None:
             gain = tl.load(norm + k + column, mask=inside, other=0.0).to(tl.float32)
         new_sums = ()
@@ -157,13 +125,10 @@ def _project(
                 new_squares = new_squares + (squares[t] + square,)  # noqa: RUF005
                 value = value * gain
             part = _dot(weights, _spread(value, WORDS, CODES), CODES, BLOCK_N, BLOCK_K)
-            if CODES == NF4:
-                part *= factor
             new_sums = new_sums + (sums[t] + part,)  # noqa: RUF005
         sums = new_sums
         squares = new_squares
         tile = ahead
-        factor = factor_ahead
 
     for t in tl.static_range(T):
         y = tl.sum(sums[t], axis=1)
@@ -191,12 +156,6 @@ def _embed(ids, table, out, K: tl.constexpr, DEPENDENT: tl.constexpr, BLOCK_K: t
     after_others(DEPENDENT)
     values = tl.load(table + tl.load(ids + token) * K + column, mask=column < K)
     tl.store(out + token * K + column, values, mask=column < K)
-
-
-@cache
-def levels(device: torch.device) -> Tensor:
-    """Returns the 16 levels of NF4, float32; the first call on a device waits for it."""
-    return torch.tensor(NF4_LEVELS, device=device)
 
 
 def project(
@@ -235,7 +194,7 @@ def project(
         return
     # Tensor cores take both 16-bit types, and sixteen columns at once, from Ampere on.
     able = INTERPRETED or capability(x.device) >= (8, 0)
-    if config.tensor and not (able and x.dtype != torch.float32 and columns % NF4_BLOCK == 0):
+    if config.tensor and not (able and x.dtype != torch.float32 and columns % 64 == 0):
         config = choose(packed.kind, tokens, packed.rows, columns, tensor=False)
     tensor = config.tensor
     constants: dict[str, Any] = {
@@ -254,7 +213,6 @@ def project(
         norm.view(torch.int32) if tensor and norm is not None else norm,
         residual,
         out,
-        levels(x.device) if packed.kind == "nf4" else None,
         eps,
         width,
     )

@@ -9,9 +9,9 @@ import triton.language as tl
 
 from edge_tui.engine.ops.triton.launch import COMPILED
 
-CODES = {"plain": 1, "int8": 4, "nf4": 8}
+CODES = {"plain": 1, "int8": 4}
 """Weights in one element of the matrix as a kernel loads it."""
-PLAIN, INT8, NF4 = (tl.constexpr(CODES[kind]) for kind in ("plain", "int8", "nf4"))
+PLAIN, INT8 = (tl.constexpr(CODES[kind]) for kind in ("plain", "int8"))
 
 _INT8_TO_FLOAT: tl.constexpr = tl.constexpr("""{
     .reg .b32 biased, part;
@@ -27,26 +27,6 @@ _INT8_TO_FLOAT: tl.constexpr = tl.constexpr("""{
 }""")
 """Bytes become the low mantissa bits of 2²³, from which 2²³ + 128 is taken: cheaper than a conversion."""
 
-_NF4_TO_FLOAT: tl.constexpr = tl.constexpr("""{
-    .reg .b32 code;
-    shr.u32 code, $8, 4;
-    shfl.sync.idx.b32 $0, $9, code, 0x101f, 0xffffffff;
-    shfl.sync.idx.b32 $1, $9, $8, 0x101f, 0xffffffff;
-    shr.u32 code, $8, 12;
-    shfl.sync.idx.b32 $2, $9, code, 0x101f, 0xffffffff;
-    shr.u32 code, $8, 8;
-    shfl.sync.idx.b32 $3, $9, code, 0x101f, 0xffffffff;
-    shr.u32 code, $8, 20;
-    shfl.sync.idx.b32 $4, $9, code, 0x101f, 0xffffffff;
-    shr.u32 code, $8, 16;
-    shfl.sync.idx.b32 $5, $9, code, 0x101f, 0xffffffff;
-    shr.u32 code, $8, 28;
-    shfl.sync.idx.b32 $6, $9, code, 0x101f, 0xffffffff;
-    shr.u32 code, $8, 24;
-    shfl.sync.idx.b32 $7, $9, code, 0x101f, 0xffffffff;
-}""")
-"""Each half of a warp holds the 16 levels, one a lane; a code is the lane to read from."""
-
 _PAIR_BF16: tl.constexpr = tl.constexpr("lop3.b32 $0, $1, 0x000F000F, 0x43004300, 0xEA;")
 _PAIR_FP16: tl.constexpr = tl.constexpr("lop3.b32 $0, $1, 0x000F000F, 0x64006400, 0xEA;")
 """`a & b | c` in one instruction, of which the compiler makes two."""
@@ -57,54 +37,25 @@ NONE, OWN = (tl.constexpr(LEAST[name]) for name in ("none", "own"))
 
 
 @triton.jit
-def lane_level(levels):
-    """Returns this lane's of the 16 levels: one register a thread, a scalar to Triton."""
-    lane = tl.inline_asm_elementwise("mov.u32 $0, %laneid;", "=r", [], tl.int32, is_pure=True, pack=1)
-    return tl.load(levels + (lane & 15))
-
-
-@triton.jit
-def unpack(tile, levels, level, CODES: tl.constexpr):
+def unpack(tile, CODES: tl.constexpr):
     """Unpacks the weights of a tile as float32: one tensor for each place in an element."""
     if CODES == PLAIN:
         return (tile.to(tl.float32),)
-    elif CODES == INT8:
-        if not COMPILED:
-            return (
-                ((tile << 24) >> 24).to(tl.float32),
-                ((tile << 16) >> 24).to(tl.float32),
-                ((tile << 8) >> 24).to(tl.float32),
-                (tile >> 24).to(tl.float32),
-            )
-        else:
-            return tl.inline_asm_elementwise(
-                _INT8_TO_FLOAT, "=f,=f,=f,=f,r", [tile], (tl.float32,) * 4, is_pure=True, pack=1
-            )
+    elif not COMPILED:
+        return (
+            ((tile << 24) >> 24).to(tl.float32),
+            ((tile << 16) >> 24).to(tl.float32),
+            ((tile << 8) >> 24).to(tl.float32),
+            (tile >> 24).to(tl.float32),
+        )
     else:
-        if not COMPILED:
-            return (
-                tl.load(levels + ((tile >> 4) & 15)),
-                tl.load(levels + (tile & 15)),
-                tl.load(levels + ((tile >> 12) & 15)),
-                tl.load(levels + ((tile >> 8) & 15)),
-                tl.load(levels + ((tile >> 20) & 15)),
-                tl.load(levels + ((tile >> 16) & 15)),
-                tl.load(levels + ((tile >> 28) & 15)),
-                tl.load(levels + ((tile >> 24) & 15)),
-            )
-        else:
-            return tl.inline_asm_elementwise(
-                _NF4_TO_FLOAT,
-                "=f,=f,=f,=f,=f,=f,=f,=f,r,f",
-                [tile, level],
-                (tl.float32,) * 8,
-                is_pure=True,
-                pack=1,
-            )
+        return tl.inline_asm_elementwise(
+            _INT8_TO_FLOAT, "=f,=f,=f,=f,r", [tile], (tl.float32,) * 4, is_pure=True, pack=1
+        )
 
 
 @triton.jit
-def digits(words, SHIFT: tl.constexpr, DTYPE: tl.constexpr):
+def _digits(words, SHIFT: tl.constexpr, DTYPE: tl.constexpr):
     """Makes a pair of 16-bit numbers of the two digits from bits `SHIFT` and `SHIFT + 16` of each word on."""
     MARK: tl.constexpr = 0x64006400 if tl.float16 == DTYPE else 0x43004300
     if not COMPILED:
@@ -113,6 +64,13 @@ def digits(words, SHIFT: tl.constexpr, DTYPE: tl.constexpr):
         return tl.inline_asm_elementwise(_PAIR_FP16, "=r,r", [words >> SHIFT], tl.int32, is_pure=True, pack=1)
     else:
         return tl.inline_asm_elementwise(_PAIR_BF16, "=r,r", [words >> SHIFT], tl.int32, is_pure=True, pack=1)
+
+
+@triton.jit
+def digits(words, DTYPE: tl.constexpr):
+    """Makes pairs of the digits of each word: those from bits 0, 8 … on, and those from bits 4, 12 … on."""
+    low = tl.join(_digits(words, 0, DTYPE), _digits(words, 8, DTYPE))
+    return low, tl.join(_digits(words, 4, DTYPE), _digits(words, 12, DTYPE))
 
 
 @triton.jit

@@ -10,6 +10,8 @@ holds the token in the words of one slot, and zeros elsewhere. One chain of prod
 into sums that keep groups apart, and each lane scales sums of its own, once for the whole chain. One token
 has eight slots, four have two.
 
+NF4 takes the same way with levels for pairs, which no constant has to leave (`level_pairs`).
+
 Rows, chunks, lanes and warps lie as in `project_tensor`, and gate, residual and the norm's scale are treated
 alike; what `project` says of dependent launch and reproducible sums holds too. `code_groups.pack` lays the
 codes out: a lane loads 16 bytes of a row, and each of their words is, over four lanes, one group or a part of
@@ -29,6 +31,14 @@ import triton.language as tl
 from edge_tui.engine.ops.group_form import OUTER
 from edge_tui.engine.ops.triton.group_layout import masked, over_sums, scaled, tokens_matrix, weights_matrix
 from edge_tui.engine.ops.triton.launch import COMPILED, after_others, chain
+from edge_tui.engine.ops.triton.level_pairs import (
+    LEVEL_BF16,
+    LEVEL_FP16,
+    ROOM_BF16,
+    level_pairs,
+    level_tables,
+    load_tables,
+)
 from edge_tui.engine.ops.triton.project_codes import (
     LEAST,
     NONE,
@@ -57,6 +67,7 @@ def project_groups_on_tensor_cores(
     norm,
     residual,
     out,
+    tables,  # of `level_pairs`, or None: codes are numbers
     eps,
     width,  # of `out`
     tokens,
@@ -97,7 +108,8 @@ def project_groups_on_tensor_cores(
     STRIDE: tl.constexpr = UNITS * WARPS
     # An fp16 token times the norm's weight needs room above; its norm comes at the end.
     ROOM: tl.constexpr = 1.0 / 32 if tl.float16 == DTYPE else 1.0
-    ONE: tl.constexpr = 0x3C003C00 if tl.float16 == DTYPE else 0x3F803F80  # twice
+    ONE_BF16: tl.constexpr = 0x3F803F80 if tables is None else ROOM_BF16
+    ONE: tl.constexpr = 0x3C003C00 if tl.float16 == DTYPE else ONE_BF16  # twice
     PLUS: tl.constexpr = 1024 if tl.float16 == DTYPE else 128  # to each digit
     MARKS: tl.constexpr = PLUS if BITS == 4 else 17 * PLUS
     BASE: tl.constexpr = MARKS + (1 << (BITS - 1)) if LEAST == NONE else MARKS
@@ -132,6 +144,8 @@ def project_groups_on_tensor_cores(
         outers = outer + row * SPANS
         span = unit * (SIDE * CHUNK) // _SPAN + same
         wide = tl.load(outers + span, mask=span < SPANS, other=0)
+    if tables is not None:
+        levels = load_tables(tables)
     after_others(DEPENDENT)
 
     # Tokens lie as [half, unit, part, word of a slot, warp, column of the product; lane, two columns].
@@ -150,7 +164,8 @@ def project_groups_on_tensor_cores(
         gain = tl.load(norm + pair, mask=pair < K // 2, other=0)
         squares = tl.zeros((HALVES, WARPS, 8, 4), tl.float32)
     sums = tl.zeros((BATCH, BLOCK_N, HALVES * 8), tl.float32)
-    base = tl.full((BATCH, 16, DEPTH // SLOTS), -BASE, FLOAT)
+    if tables is None:
+        base = tl.full((BATCH, 16, DEPTH // SLOTS), -BASE, FLOAT)
     slot = tl.reshape(tl.arange(0, SLOTS), (1, SLOTS, 1, 1, 1))
     here = tl.where(slot == tl.reshape(tl.arange(0, 8) // (8 // SLOTS), (1, 1, 1, 8, 1)), ONE, 0)
 
@@ -177,19 +192,23 @@ def project_groups_on_tensor_cores(
             squares += tl.sum(tl.sum(square, axis=5), axis=1)
             value = scaled(value, gain, DTYPE)
         each = tl.reshape(value, (HALVES * UNITS * PARTS * RUN, 1, WARPS, 8, 2 * CODES))
-        x_tile = tokens_matrix(each, DTYPE, HALVES, UNITS, WARPS, PARTS, RUN)
-        marks = tl.reshape(tl.dot(base, x_tile), (BATCH, 1, 16, HALVES * 8))
-        marks = tl.broadcast_to(marks, (BATCH, TILES, 16, HALVES * 8))
-        marks = tl.reshape(marks, (BATCH, BLOCK_N, HALVES * 8))
+        if tables is None:
+            x_tile = tokens_matrix(each, DTYPE, HALVES, UNITS, WARPS, PARTS, RUN)
+            marks = tl.reshape(tl.dot(base, x_tile), (BATCH, 1, 16, HALVES * 8))
+            marks = tl.broadcast_to(marks, (BATCH, TILES, 16, HALVES * 8))
+            marks = tl.reshape(marks, (BATCH, BLOCK_N, HALVES * 8))
         # In the columns of another slot there are zeros.
         x_tile = tokens_matrix(masked(each, here, DTYPE), DTYPE, HALVES, UNITS, WARPS, PARTS, RUN)
-        # Two digits a word and shift: those of bits 0, 8 … are the first half of the columns, then 4, 12.
-        low = tl.join(digits(tile, 0, DTYPE), digits(tile, 8, DTYPE))
-        high = tl.join(digits(tile, 4, DTYPE), digits(tile, 12, DTYPE))
-        if BITS == 4:
+        if tables is not None:
+            matrix = level_pairs(tile, levels, DTYPE)
+            matrix = weights_matrix(matrix, DTYPE, FLOAT, UNITS, SIDE, WARPS, SLOTS, PARTS)
+            products = tl.dot(matrix, x_tile)
+        elif BITS == 4:
+            low, high = digits(tile, DTYPE)
             matrix = weights_matrix(tl.join(low, high), DTYPE, FLOAT, UNITS, SIDE, WARPS, SLOTS, PARTS)
             products = tl.dot(matrix, x_tile, marks)
         else:
+            low, high = digits(tile, DTYPE)
             matrix = weights_matrix(high, DTYPE, FLOAT, UNITS, SIDE, WARPS, SLOTS, PARTS)
             products = tl.dot(matrix, x_tile) * 16.0 + marks
             matrix = weights_matrix(low, DTYPE, FLOAT, UNITS, SIDE, WARPS, SLOTS, PARTS)
@@ -217,6 +236,8 @@ def project_groups_on_tensor_cores(
 
     y = tl.sum(tl.reshape(sums, (UNITS * PARTS, WARPS, BLOCK_N, HALVES, SLOTS, TOKENS // HALVES)), axis=0)
     y = tl.reshape(tl.sum(tl.sum(y, axis=3), axis=0), (BLOCK_N, TOKENS))
+    if tables is not None:
+        y *= LEVEL_FP16 if tl.float16 == DTYPE else LEVEL_BF16
     size = 0.0
     if norm is not None:
         size = tl.reshape(tl.sum(tl.sum(squares, axis=3), axis=1), (HALVES, SLOTS, TOKENS // HALVES))
@@ -288,6 +309,7 @@ def project_groups(
         None if norm is None else norm.view(torch.int32),
         residual,
         out,
+        level_tables(x.device) if form.levels else None,
         eps,
         width,
         tokens,

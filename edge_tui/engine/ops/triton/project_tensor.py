@@ -6,9 +6,8 @@ bytes of a row as they lie there and hands them on as the columns that the instr
 lanes share a row of such a chunk, eight rows lie side by side, and the tokens are laid out alike.
 
 The warps of a program share its rows and split the columns. Each chunk of a tile has sums of its own, which
-keeps the products independent and lets a chunk of 4-bit codes be one block with one absmax: its sums are
-scaled, not its weights. What is said in `triton.project` of the norm, of dependent launch and of
-reproducible sums holds here too.
+keeps the products independent. What is said in `triton.project` of the norm, of dependent launch and of
+reproducible sums holds here too. Codes in groups have a kernel of their own (`project_groups`).
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, possibly-undefined"
@@ -19,33 +18,33 @@ import triton
 import triton.language as tl
 
 from edge_tui.engine.ops.triton.launch import COMPILED, after_others
-from edge_tui.engine.ops.triton.project_codes import INT8, NF4, PLAIN, lane_level, unpack
+from edge_tui.engine.ops.triton.project_codes import INT8, PLAIN, unpack
 
-CHUNK = {"plain": 32, "int8": 64, "nf4": 64}
+CHUNK = {"plain": 32, "int8": 64}
 """Columns of a warp's smallest share of a tile."""
 
 
 @triton.jit
 def pairs(words, DTYPE: tl.constexpr):
     """Splits each word into two 16-bit numbers, side by side along a new last axis."""
-    low = words.to(tl.int16).to(DTYPE, bitcast=True)
-    return tl.join(low, (words >> 16).to(tl.int16).to(DTYPE, bitcast=True))
+    if not COMPILED and tl.bfloat16 == DTYPE:  # the interpreter misreads subnormal numbers
+        low = (words << 16).to(tl.float32, bitcast=True)
+        high = (words & -0x10000).to(tl.float32, bitcast=True)
+    else:
+        low = words.to(tl.int16).to(DTYPE, bitcast=True)
+        high = (words >> 16).to(tl.int16).to(DTYPE, bitcast=True)
+    return tl.join(low, high)
 
 
 @triton.jit
-def _matrix(tile, levels, level, DTYPE: tl.constexpr, FLOAT: tl.constexpr, CODES: tl.constexpr):
+def _matrix(tile, DTYPE: tl.constexpr, FLOAT: tl.constexpr, CODES: tl.constexpr):
     """Unpacks the weights of a tile, the codes of a word side by side along the last axis."""
     if CODES == PLAIN:
         return pairs(tile, DTYPE)
-    elif CODES == INT8:
-        w = unpack(tile, levels, level, CODES)
+    else:
+        w = unpack(tile, CODES)
         even = tl.join(w[0].to(FLOAT), w[2].to(FLOAT))
         odd = tl.join(w[1].to(FLOAT), w[3].to(FLOAT))
-        return tl.join(even, odd)
-    else:
-        w = unpack(tile, levels, level, CODES)
-        even = tl.join(tl.join(w[0].to(FLOAT), w[4].to(FLOAT)), tl.join(w[2].to(FLOAT), w[6].to(FLOAT)))
-        odd = tl.join(tl.join(w[1].to(FLOAT), w[5].to(FLOAT)), tl.join(w[3].to(FLOAT), w[7].to(FLOAT)))
         return tl.join(even, odd)
 
 
@@ -122,7 +121,6 @@ def project_on_tensor_cores(
     norm,
     residual,
     out,
-    levels,
     eps,
     width,  # of `out`
     tokens,
@@ -161,16 +159,6 @@ def project_on_tensor_cores(
     word = tl.multiple_of(tl.arange(0, 4 * WORDS), WORDS)[None, :] + (chunk * (4 * WORDS))[:, None]
     rows = weight + row * SPAN
     tile = tl.load(rows + word, mask=word < SPAN, other=0, eviction_policy="evict_first")
-    factor = 0.0
-    if CODES == NF4:
-        # One absmax a row and chunk, for all four lanes: said to be contiguous so that they lie along it.
-        same = tl.max_contiguous(tl.multiple_of(tl.arange(0, 4) // 4, 1), 2)
-        block = chunk[:, None] + same[None, :]
-        scales = scale + row * (K // 64)
-        factor = tl.load(scales + block, mask=block < K // 64, other=0.0)
-    level = 0.0
-    if CODES == NF4 and COMPILED:
-        level = lane_level(levels)
     after_others(DEPENDENT)
 
     # Tokens lie as [half, eight columns, chunk, warp, token; lane, word].
@@ -189,10 +177,6 @@ def project_on_tensor_cores(
     for k in range(0, K, BLOCK_K):
         coming = k // PACKED + BLOCK_K // PACKED + word
         ahead = tl.load(rows + coming, mask=coming < SPAN, other=0, eviction_policy="evict_first")
-        factor_ahead = 0.0
-        if CODES == NF4:
-            coming_block = k // 64 + BLOCK_K // 64 + block
-            factor_ahead = tl.load(scales + coming_block, mask=coming_block < K // 64, other=0.0)
         next_pair = k // 2 + BLOCK_K // 2 + pair
         value_ahead = tl.load(
             x + token * (K // 2) + next_pair, mask=(token < tokens) & (next_pair < K // 2), other=0
@@ -205,7 +189,7 @@ def project_on_tensor_cores(
             square = tl.reshape(loud * loud, (HALVES, LANE // 8 * CHUNKS, WARPS, 8, 4, 8))
             squares += tl.sum(tl.sum(square, axis=5), axis=1)
             x_tile = (loud * (pairs(gain, DTYPE).to(tl.float32) * ROOM)).to(FLOAT)
-        matrix = _matrix(tile, levels, level, DTYPE, FLOAT, CODES)
+        matrix = _matrix(tile, DTYPE, FLOAT, CODES)
         matrix = tl.reshape(matrix, (TILES, 2, CHUNKS, WARPS, 8, 4, LANE // 4, 4))
         matrix = tl.permute(matrix, (2, 3, 0, 1, 4, 6, 5, 7))
         matrix = tl.reshape(matrix, (CHUNKS * WARPS, BLOCK_N, CHUNK))
@@ -215,16 +199,8 @@ def project_on_tensor_cores(
         if not COMPILED:
             matrix = matrix.to(tl.float32)
             x_tile = x_tile.to(tl.float32)
-        if CODES == NF4:
-            absmax = tl.reshape(factor, (TILES, 2, CHUNKS, WARPS, 8, 1, 4, 1))
-            absmax = tl.broadcast_to(absmax, (TILES, 2, CHUNKS, WARPS, 8, HALVES, 4, 2))
-            absmax = tl.permute(absmax, (2, 3, 0, 1, 4, 5, 6, 7))
-            absmax = tl.reshape(absmax, (CHUNKS * WARPS, BLOCK_N, HALVES * 8))
-            sums += tl.dot(matrix, x_tile) * absmax
-        else:
-            sums = tl.dot(matrix, x_tile, sums)
+        sums = tl.dot(matrix, x_tile, sums)
         tile = ahead
-        factor = factor_ahead
         value = value_ahead
         gain = gain_ahead
 

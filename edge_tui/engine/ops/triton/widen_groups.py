@@ -7,12 +7,14 @@ Each weight is the file's own, rounded once to the compute dtype.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 import triton
 import triton.language as tl
 
+from edge_tui.engine.ops.code_groups import levels_of_words
 from edge_tui.engine.ops.group_form import OUTER
 from edge_tui.engine.ops.triton.launch import INTERPRETED
 from edge_tui.engine.ops.triton.project_codes import LEAST, NONE, OWN, stored_factors
@@ -33,6 +35,7 @@ def _widen(
     weight,
     scale,
     outer,
+    levels,  # in the order of the codes in words, or None: codes are numbers
     out,
     N,
     K: tl.constexpr,
@@ -54,19 +57,30 @@ def _widen(
     word = column // CHUNK * 16 + column // CODES % 4 * 4 + column // (4 * CODES) % 4
     code = column % CODES
     words = tl.load(weight + row * SPAN + word, mask=there, other=0)
-    q = (words >> (BITS * (code // 2) + 16 * (code % 2)) & ((1 << BITS) - 1)).to(tl.float32)
+    if levels is not None:
+        q = tl.load(levels + (words >> (BITS * code) & 15), mask=there, other=0.0)
+    else:
+        q = (words >> (BITS * (code // 2) + 16 * (code % 2)) & ((1 << BITS) - 1)).to(tl.float32)
     factor = tl.load(scale + row * (COLUMNS // GROUP) + column // GROUP, mask=there, other=0)
     wide = 0.0
     if outer is not None:
         wide = tl.load(outer + row * ((COLUMNS + _SPAN - 1) // _SPAN) + column // _SPAN, mask=there, other=0)
     s, least = stored_factors(factor, wide, LEAST, outer is not None)
-    if LEAST == OWN:
+    if levels is not None:
+        w = q * s
+    elif LEAST == OWN:
         w = q * s - least
     elif LEAST == NONE:
         w = (q - (1 << (BITS - 1))) * s
     else:
         w = (q - least) * s
     tl.store(out + row * K + column, w.to(out.dtype.element_ty), mask=there)
+
+
+@cache
+def _levels(device: torch.device) -> Tensor:
+    """Returns the levels of NF4, float32 `[16]`; the first call on a device waits for it."""
+    return levels_of_words().to(device)
 
 
 def widen(packed: PackedMatrix, dtype: torch.dtype) -> Tensor:
@@ -85,6 +99,7 @@ def widen(packed: PackedMatrix, dtype: torch.dtype) -> Tensor:
         packed.weight,
         elements(packed.scale),
         None if packed.outer is None else elements(packed.outer),
+        _levels(out.device) if form.levels else None,
         out,
         packed.rows,
         K=packed.columns,
