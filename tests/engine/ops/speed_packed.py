@@ -4,6 +4,8 @@ The engine decodes a model of true size whose matrices are random codes of each 
 bfloat16 beside it: greedy as one row, beams as several. One line each: steps a second, milliseconds of a
 step, the share of it that reading its bytes takes, and the step over that of one row. "AWQ" stands for 4 bits
 with groups of 128.
+
+With `--kernels` what each kernel takes of a step follows, one after another instead of overlapping.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from torch.profiler import ProfilerActivity, profile
+
 from edge_tui.bench.edge_runner import EdgeRunner, prompt_ids
 from edge_tui.bench.random_models import CONFIGS, RandomWeights, write_random
 from edge_tui.bench.roofline import kv_bytes_per_step, read_bandwidth, weight_bytes_per_step
@@ -20,6 +24,7 @@ from edge_tui.engine.checkpoints.checkpoint import Checkpoint
 from edge_tui.engine.models.architectures import flat_config
 from edge_tui.engine.ops.code_groups import CodeGroups, stack
 from edge_tui.engine.ops.group_form import GroupForm
+from edge_tui.engine.ops.triton import launch
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.ops.random_groups import KINDS, random_groups
 
@@ -61,7 +66,23 @@ def store_as(kind: str) -> None:
     RandomWeights.unread = lambda _: []  # type: ignore[method-assign]
 
 
-def measure(folder: Path, kind: str, all_rows: list[int], device: str) -> None:
+def print_kernels(runner: EdgeRunner, request: Request) -> None:
+    """Prints the kernels that take most of a step: microseconds and launches of one."""
+    launch.dependent_launch = False
+    runner._engine._prefix_cache.clear()  # and with them what was captured  # noqa: SLF001
+    runner.generate(request)
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        runner.generate(request)
+    launch.dependent_launch = True
+    runner._engine._prefix_cache.clear()  # noqa: SLF001
+    steps = runner.state.steps
+    events = sorted(seen.key_averages(), key=lambda event: -event.self_device_time_total)
+    for event in events[:16]:
+        taken = event.self_device_time_total / steps
+        print(f"  {taken:8.1f} µs {event.count / steps:6.1f} {event.key:.60}", flush=True)
+
+
+def measure(folder: Path, kind: str, all_rows: list[int], device: str, kernels: bool) -> None:
     """Prints a line for each number of rows."""
     store_as(kind)
     runner = EdgeRunner({"model": ModelSpec(str(folder), "auto", device)}, frozenset((str(folder),)))
@@ -85,6 +106,8 @@ def measure(folder: Path, kind: str, all_rows: list[int], device: str) -> None:
             floor = (read + kv_bytes_per_step(facts.info, PROMPT, TOKENS, rows)) / bandwidth
             speed = f"{1 / step:8.0f} steps/s {1e3 * step:7.3f} ms {floor / step:4.0%} of the floor"
             print(f"{kind:8} {rows} rows {speed} {step / first:5.2f}×", flush=True)
+            if kernels:
+                print_kernels(runner, Request("", ids=ids, max_length=TOKENS, **how))
     finally:
         runner.close()
 
@@ -96,12 +119,13 @@ def main() -> None:
     parser.add_argument("--kinds", type=lambda text: text.split(","), default=[*kinds[:3], "Q4_0", "Q8_0"])
     parser.add_argument("--rows", type=lambda text: [int(n) for n in text.split(",")], default=[1, 4])
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--kernels", action="store_true")
     asked = parser.parse_args()
     if unknown := set(asked.kinds) - set(kinds):
         parser.error(f"no kind {', '.join(unknown)}; there are {', '.join(kinds)}")
     folder = write_random(Path(tempfile.mkdtemp()) / asked.model, asked.model)
     for kind in asked.kinds:
-        measure(folder, kind, asked.rows, asked.device)
+        measure(folder, kind, asked.rows, asked.device, asked.kernels)
 
 
 if __name__ == "__main__":

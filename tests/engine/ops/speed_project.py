@@ -85,6 +85,10 @@ class Model:
     def head(self) -> Product:
         return Product("head", self.vocabulary, self.hidden, norm=True, wide=True)
 
+    def products(self, kind: str) -> tuple[Product, ...]:
+        """Those of a layer, and the head where files of such a kind have one of that kind."""
+        return (*self.layer(), self.head()) if kind in ("plain", "group8") else self.layer()
+
 
 MODELS = (
     Model("qwen2-0.5b", 896, 1152, 4864, 24, 151936),
@@ -120,7 +124,7 @@ def tensor_candidates(kind: str, product: Product) -> Iterator[Config]:
     """Cuts for tensor cores worth trying, the same for any number of tokens."""
     if kind in GROUPS:
         # For one token two chunks of a warp belong together.
-        for n in (16, 32):
+        for n in (16, 32, 64):
             for warps in (4, 8, 16) if product.rows < 6000 else (1, 2, 4, 8):
                 for chunks in (1, 2, 4):
                     block = chunks * warps * GROUPS[kind].chunk
@@ -150,7 +154,7 @@ class Bench:
     def __init__(self, model: Model, kind: str) -> None:
         self.model = model
         self.kind = kind
-        products = (*model.layer(), *((model.head(),) if kind == "plain" else ()))
+        products = model.products(kind)
         self.copies = {product: self._copies(product) for product in products}
         self.gain = {
             k: torch.ones(k, device="cuda", dtype=DTYPE) for k in {product.columns for product in products}
@@ -196,9 +200,9 @@ class Bench:
         return replayed(work)
 
     def step_bytes(self) -> float:
-        layer = sum(product.rows * product.columns for product in self.model.layer()) * BYTES[self.kind]
-        head = self.model.head()
-        return self.model.layers * layer + (2 * head.rows * head.columns if head in self.copies else 0)
+        layer, head = self.model.layer(), self.model.head()
+        weights = self.model.layers * sum(product.rows * product.columns for product in layer)
+        return BYTES[self.kind] * (weights + (head.rows * head.columns if head in self.copies else 0))
 
 
 def random_matrix(kind: str, product: Product) -> PackedMatrix:
@@ -283,7 +287,7 @@ def main() -> None:
         for tokens in arguments.tokens
         for kind in arguments.kinds
         for model in models
-        for product in (*model.layer(), *((model.head(),) if kind == "plain" else ()))
+        for product in model.products(kind)
     ]
     bandwidth = read_bandwidth("cuda")
     torch.cuda.empty_cache()
