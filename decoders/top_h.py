@@ -51,4 +51,4 @@ def likeliest(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     values = best(z, min(100, z.shape[-1]))[0]
     prob = values.softmax(-1)
-    return values, prob, torch.special.entr(prob)
+    return values, prob, -torch.xlogy(prob, prob)

@@ -65,8 +65,8 @@ def entropy(prob: Tensor) -> Tensor:
     kernels = for_rows(prob)
     if kernels is not None:
         return kernels.statistic(prob, "entropy")
-    terms: Tensor = torch.special.entr(prob)
-    return terms.sum(-1, keepdim=True)
+    # Not torch.special.entr, which a GPU compiles at its first use.
+    return 0.0 - torch.xlogy(prob, prob).sum(-1, keepdim=True)
 
 
 def evenness(z: Tensor) -> Tensor:
