@@ -83,8 +83,9 @@ class RunPlan:
     def learns_by_decoding(self) -> bool:
         """True where the strategy must decode the kept tokens again: what it learns of them is not known."""
         prefix, logps = self.request.prefix, self.request.prefix_logps
-        known = len(logps) == len(prefix) and not any(isnan(x) for pair in logps for x in pair)
-        return self.decoder.learns and bool(prefix) and not known
+        if not (self.decoder.learns and prefix):
+            return False
+        return len(logps) != len(prefix) or any(isnan(x) for pair in logps for x in pair)
 
     def started(self, run: int, reused: int) -> Started:
         """Builds the event that begins a run.
