@@ -77,8 +77,8 @@ class Graphs:
             return
         for piece, replay in zip(pieces, self._forwards, strict=True):
             own = piece.group
-            if own is None or len(own.names) > 1:
-                continue  # the prompts of several streams end in different ids
+            if own is None:
+                continue
             read = own.context
             assert isinstance(read, CapturableContext)
             read.replay = partial(_append, ref(read), runner.tokens, replay, own.logits(runner.outputs))
@@ -154,9 +154,9 @@ class Graphs:
 def _append(
     own: ref[CapturableContext], tokens: Tensor, replay: Callable[[], None], logits: Tensor, ids: Tensor
 ) -> Tensor:
-    """Replays one stream's forward on a given id: the last of a prompt whose others are cached.
+    """Replays one group's forward on a given id: the last of prompts whose others are cached.
 
-    The stream's context holds this, which holds neither the context nor the runner that knows it: in a circle
+    The group's context holds this, which holds neither the context nor the runner that knows it: in a circle
     they would outlive their run by a collection.
     """
     context = own()

@@ -13,11 +13,14 @@ from edge_tui.engine.decode.prefix_cache import PrefixCache, PrefixEntry
 from edge_tui.engine.decode.speculative_runner import SpeculativeRunner
 from edge_tui.engine.decode.step_runner import StepRunner
 from edge_tui.engine.decode.stream_groups import StreamGroup, group_streams
+from edge_tui.engine.models.base import CapturableContext
 from edge_tui.engine.models.capacity import DEPTH, SLACK
 from edge_tui.engine.ops.current_device import computing, entered
 from edge_tui.util import logs
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from edge_tui.engine.decode.run_plan import RunPlan
     from edge_tui.engine.models.base import Context, LanguageModel
 
@@ -201,7 +204,8 @@ class Generation:
         reused = [len(entry.ids) for entry in entries]
         if joint is not None and all(len(each) - 1 == n for each, n in zip(ids, reused, strict=True)):
             last = to_device([each[-1:] for each in ids], torch.int64, model.info.device)
-            each_logits = model.forward(joint, last).logits.chunk(len(names))
+            is_same = len({each[-1] for each in ids}) == 1
+            each_logits = _forward(model, joint, last, is_same=is_same).chunk(len(names))
             for entry, each in zip(entries, ids, strict=True):
                 entry.ids.append(each[-1])
             return reused, {name: Output(part) for name, part in zip(names, each_logits, strict=True)}
@@ -335,6 +339,24 @@ class Generation:
                         entry.stepped = len(entry.ids)
         if self.captured and self._entry is not None:
             self._entry.keep(self.runner)
+
+
+def _forward(model: LanguageModel, context: Context, ids: Tensor, *, is_same: bool) -> Tensor:
+    """Appends one id to each row, by replaying a captured step where there is one.
+
+    Args:
+        model: The context's.
+        context: Of `R` rows.
+        ids: int64 `[R, 1]`.
+        is_same: True where all are the same, which a captured step needs.
+
+    Returns:
+        Logits `[R, 1, V]`.
+    """
+    if is_same and isinstance(context, CapturableContext) and context.replay is not None:
+        context.reserve(1)
+        return context.replay(ids[:1])
+    return model.forward(context, ids).logits
 
 
 def _prefill(

@@ -30,7 +30,7 @@ pytestmark = [
 
 LENGTH = 120
 STRATEGIES = (
-    *("top_p", "top_k", "min_p", "typical", "greedy", "mirostat", "contrastive"),
+    *("top_p", "top_k", "min_p", "typical", "greedy", "mirostat", "contrastive", "cfg"),
     "dry+typical+temperature+min_p",
 )
 SEPARATORS = ("tie within rounding", "at the edge of")

@@ -17,6 +17,7 @@ from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models.loader import LoadedModel, load
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.decode.explaining import explain
+from tests.engine.decode.test_explain_waits import assert_same
 from tests.engine.models.references import TOLERANCE, checkpoint, deviation, flat, random_ids
 from tests.engine.models.test_transformers_tier import make_other
 from tests.engine.random_checkpoints import TOKENS, make_checkpoint, save_tokenizer
@@ -225,6 +226,36 @@ def test_what_does_not_fit_beside_the_old_contexts_is_read_again(folder: Path) -
     assert tries == [True, False]
     assert joint.length.tolist() == [0, 0]
     assert [cache[key].ids for key in keys] == [[], []]
+
+
+def test_a_question_replays_the_forward_of_all_streams(
+    opened: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts that differ end in the same kept token, so that one captured step reads it in each stream."""
+    joints: list[Any] = []
+    join = PrefixCache.join
+
+    def noted(*arguments: Any) -> Any:
+        joints.append((join(*arguments), arguments[2]))
+        return joints[-1][0]
+
+    monkeypatch.setattr(PrefixCache, "join", noted)
+    engine, request = opened(), request_of("cfg")
+    run = watch(engine, request)
+    plain = [explain(engine, request, run, index) for index in (0, 7)]
+    joint, model = joints[0]
+    replayed: list[int] = []
+
+    def replay(ids: torch.Tensor) -> torch.Tensor:
+        replayed.append(int(ids))
+        logits: torch.Tensor = model.forward(joint, ids.expand(2, 1)).logits
+        return logits
+
+    joint.replay = replay
+    again = [explain(engine, request, run, index) for index in (0, 7)]
+    assert replayed == [run.ids[6]], "the prompts themselves end in different tokens"
+    for one, other in zip(again, plain, strict=True):
+        assert_same(one, other)
 
 
 def test_rows_of_one_memory_leave_it_together(folder: Path) -> None:
