@@ -7,11 +7,13 @@ files name an operation, and nothing of the device.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import torch
     from torch import Tensor
@@ -50,6 +52,7 @@ class Kernels:
 
 
 _provided: dict[str, Kernels] = {}
+_unused: ContextVar[bool] = ContextVar("kernels_unused", default=False)
 
 
 def provide(device: str, kernels: Kernels | None) -> None:
@@ -60,9 +63,23 @@ def provide(device: str, kernels: Kernels | None) -> None:
         _provided[device] = kernels
 
 
+@contextmanager
+def torch_only() -> Iterator[None]:
+    """Leaves kernels unused inside, for a step that is taken once and not captured.
+
+    A kernel is compiled at its first launch, which takes a third of a second, and each later launch takes the
+    host as long as four torch operations.
+    """
+    token = _unused.set(True)
+    try:
+        yield
+    finally:
+        _unused.reset(token)
+
+
 def on_device(device: torch.device) -> Kernels | None:
     """Finds a device's kernels; none inside a trace, which writes down torch operations alone."""
-    found = _provided.get(device.type)
+    found = None if _unused.get() else _provided.get(device.type)
     if found is None:
         return None
     import torch

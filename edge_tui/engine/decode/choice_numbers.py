@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import inf, nan
 from typing import TYPE_CHECKING
 
+from edge_tui.decoders.core import rows
 from edge_tui.decoders.core.best import best
 from edge_tui.engine.decode.host_copies import read, to_device
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.decode.stage_trace import Trace
 
-BEST, LIKELIEST = 20, 20
-"""Candidates by their sums, and by the model's own distribution."""
+BEST = 20
+"""Candidates by their sums, and as many by the model's own distribution."""
 _STAGE = 5
 """Numbers of a stage: kept, removed, mass, edge, and 0 where it is none."""
 
@@ -116,25 +117,22 @@ def gather(
         if trace.lead is not None:
             took_best = trace.lead[:1].isfinite().float()
             sums = final.where(took_best > 0, sums)
-    top, top_ids = best(sums[None], min(BEST, len(sums)))
-    _, likeliest = best(raw[None], min(LIKELIEST, len(raw)))
+    (top, _), best_ids = best(torch.stack((sums, raw)), min(BEST, len(raw)))
     asked = to_device((token, *others), torch.int64, raw.device)
     chosen = trace.step.chosen[:1]
-    ids = torch.cat((asked, chosen, top_ids[0], likeliest[0]))
+    ids = torch.cat((asked, chosen, best_ids.flatten()))
     margin = took_best.new_full((1,), nan) if trace.margin is None else trace.margin.flatten()[:1]
     given = trace.step.candidates
     own = [given[name][0, asked[:1]] for name in columns] if given else []
     single = (
         *(chosen, margin, took_best, (final > -inf).sum()[None]),
-        *(final.softmax(-1)[asked[:1]], torch.special.entr(raw.exp()).sum()[None], *own),
+        *(final.softmax(-1)[asked[:1]], rows.entropy(raw.exp()), *own),
     )
     stages, logps, criteria = _stages(trace, ids)
     total = sums[ids].double() - final.double().logsumexp(-1)  # less what makes log-probabilities of logits
     luck_of = torch.full_like(total, nan) if noise is None else noise(ids)
     of_ids = torch.stack((raw[ids], (raw > raw[ids, None]).sum(-1), luck_of, total)).double()
-    numbers = read(
-        torch.cat([each.double() for each in single]), ids, top[0], stages, of_ids, logps, criteria
-    )
+    numbers = read(torch.cat([each.double() for each in single]), ids, top, stages, of_ids, logps, criteria)
     return _sort(numbers, trace, len(asked), columns)
 
 
@@ -199,7 +197,7 @@ def _stages(trace: Trace, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     before = torch.stack([each.before[0] for each in trace.changes])
     after = torch.stack([each.after[0] for each in trace.changes])
     gone = (after == -inf) & (before > -inf)
-    mass = before.softmax(-1).masked_fill(~gone, 0.0).sum(-1)
+    mass = before.softmax(-1).where(gone, 0.0).sum(-1)
     missing, always = after.new_full((len(ids),), nan), after.new_ones(1)
     edges, differs, criteria = [], [], []
     for each in trace.changes:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from edge_tui import decoders
 from edge_tui.decoders.base import ParamError
+from edge_tui.decoders.core import kernels
 from edge_tui.decoders.core.params import KnownParams
 from edge_tui.decoders.registry.registry import UnknownStrategy
 from edge_tui.engine.decode.explained_choice import ExplainedChoice
 from edge_tui.engine.decode.generation import Generation
+from edge_tui.engine.decode.known_luck import KnownLuck
 from edge_tui.engine.decode.other_choices import other_choices
 from edge_tui.engine.decode.proposal_check import check_proposal
 from edge_tui.engine.decode.reason import note_of, sentence_of
@@ -120,11 +122,15 @@ def _explain(
         outs, state, _, rng = runner.arguments()
         values = runner.table.known()
         params = KnownParams(values, plan.rows, runner.device)
-        trace = trace_step(decoder, outs, state, params, rng, values)
-        proposal = check_proposal(decoder, outs, state, params, rng) if decoder.kind == "propose" else None
-        others = other_choices(question, plan, trace.raw, rng)
-        choice = ExplainedChoice(question, plan, trace, proposal, rng)
-        explanation = choice.explanation()
+        if runner.device != "cpu":  # which draws of those tokens alone that are left
+            rng = KnownLuck(rng, plan.width)
+        with kernels.torch_only():
+            trace = trace_step(decoder, outs, state, params, rng, values)
+            proposes = decoder.kind == "propose"
+            proposal = check_proposal(decoder, outs, state, params, rng) if proposes else None
+            others = other_choices(question, plan, trace.raw, state, rng)
+            choice = ExplainedChoice(question, plan, trace, proposal, rng)
+            explanation = choice.explanation()
     precision = plan.main.model.info.precision
     is_same = precision in EPSILON and explanation.winner == explanation.token
     explanation = replace(

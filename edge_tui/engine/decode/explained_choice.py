@@ -7,9 +7,10 @@ from functools import cached_property
 from math import inf, isnan, nan
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import names_of
+from edge_tui.decoders.base import Decoder, names_of
 from edge_tui.engine.decode.choice_numbers import gather
 from edge_tui.engine.decode.cut_edges import edge_gaps
+from edge_tui.engine.decode.known_luck import KnownLuck
 from edge_tui.engine.explanation import Candidate, Explanation, StageView
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ class ExplainedChoice:
 
     def _luck(self, ids: Tensor) -> Tensor:
         """Gives the noise float32 `[N]` of tokens int64 `[N]`, which the strategy knows."""
-        return self.plan.decoder.luck(ids[None], self.rng)[0]
+        decoder, rng = self.plan.decoder, self.rng
+        if isinstance(rng, KnownLuck) and type(decoder).luck is Decoder.luck:
+            return rng.noise[ids]
+        return decoder.luck(ids[None], rng)[0]
 
     @property
     def draws(self) -> bool:

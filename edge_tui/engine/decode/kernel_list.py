@@ -24,6 +24,7 @@ from edge_tui import decoders
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.checkpoints.weights import Weights
 from edge_tui.engine.decode.generation import Generation
+from edge_tui.engine.decode.known_luck import KnownLuck
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.run_plan import plan_run
 from edge_tui.engine.models.capacity import DEPTH
@@ -148,7 +149,7 @@ def list_kernels(request: Request, specs: Mapping[str, ModelSpec], note: Callabl
 
 
 def _rehearse(request: Request, specs: Mapping[str, ModelSpec], launches: _Launches) -> None:
-    """Does what a run does until its graphs are captured."""
+    """Does what a run does until its graphs are captured, and what a question about it does beside."""
     decoder = decoders.find(request.strategy)
     by_spec = {spec: _load(spec) for spec in set(specs.values())}
     models = {role: by_spec[specs[role]] for role in decoder.roles}
@@ -167,6 +168,7 @@ def _rehearse(request: Request, specs: Mapping[str, ModelSpec], launches: _Launc
     if generation.plan.num_draft_tokens:  # once proposals lose, steps go on without them: one row, not `K`
         runner.proposing = False
         _capture(runner)
+    KnownLuck(runner.arguments()[-1], generation.plan.width)  # for questions why a token was taken
 
 
 def _capture(runner: StepRunner) -> None:

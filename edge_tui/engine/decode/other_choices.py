@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,8 @@ from edge_tui import decoders
 from edge_tui.decoders.base import Decoder, Env, Output, ParamError
 from edge_tui.decoders.core import step_checks
 from edge_tui.decoders.core.params import KnownParams
-from edge_tui.decoders.core.random import Rng, draw
-from edge_tui.decoders.core.tokens import init_tokens
+from edge_tui.decoders.core.random import draw
+from edge_tui.decoders.core.tokens import COUNTS, init_tokens
 from edge_tui.decoders.registry.registry import UnknownStrategy
 from edge_tui.engine.decode.host_copies import read, to_device
 from edge_tui.engine.decode.param_table import effective
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from edge_tui.decoders.base import Params, State
+    from edge_tui.decoders.base import Params, Rng, State
     from edge_tui.engine.decode.run_plan import RunPlan
     from edge_tui.engine.port import Question
 
@@ -31,7 +32,9 @@ DIGITS = 9
 """Strategies that have a key of their own."""
 
 
-def other_choices(question: Question, plan: RunPlan, raw: Tensor, rng: Rng) -> tuple[OtherChoice, ...]:
+def other_choices(
+    question: Question, plan: RunPlan, raw: Tensor, state: State, rng: Rng
+) -> tuple[OtherChoice, ...]:
     """Lists what other strategies take, with the question's values where they have such a parameter.
 
     Those that read other streams, layers or rows, and those that learn from their own tokens, are left out:
@@ -41,6 +44,7 @@ def other_choices(question: Question, plan: RunPlan, raw: Tensor, rng: Rng) -> t
         question: It names the strategies, or leaves it to the digits.
         plan: The run's facts.
         raw: float32 `[R, V]`, the main model's logits; the first row counts.
+        state: Of the question's own strategy, before its step; left as it is.
         rng: The step's random numbers.
     """
     import torch
@@ -54,13 +58,15 @@ def other_choices(question: Question, plan: RunPlan, raw: Tensor, rng: Rng) -> t
             continue  # the question's values do not fit it
     if not steps:
         return ()
-    tokens = init_tokens(env, max(step.history for step in steps))
-    own = Rng(rng.key[:1], rng.step)
+    tokens = {name: state[name][:1] for name in COUNTS if name in state}
+    if len(tokens) < len(COUNTS) or any(step.history for step in steps):
+        tokens = init_tokens(env, max(step.history for step in steps))
+    own = _of_rows(rng, 1)
     drawing = [step for step in steps if step.draws]
     finals = [step.final(raw[:1], tokens, own) for step in drawing]
-    drawn = draw(torch.cat(finals), Rng(own.key.expand(len(finals)), rng.step)) if finals else own.key[:0]
+    drawn = draw(torch.cat(finals), _of_rows(rng, len(finals))) if finals else own.key[:0]
     others = [step for step in steps if not step.draws]
-    taken = [step.take(raw[:1], own) for step in others]
+    taken = [step.take(raw[:1], tokens, own) for step in others]
     (ids,) = read(torch.cat((drawn, *taken)))
     chosen = {id(step): int(token) for step, token in zip((*drawing, *others), ids, strict=True)}
     texts = plan.main.tokenizer.token_strings([chosen[id(step)] for step in steps])
@@ -68,6 +74,13 @@ def other_choices(question: Question, plan: RunPlan, raw: Tensor, rng: Rng) -> t
         OtherChoice(step.name, step.decoder.title, chosen[id(step)], text)
         for step, text in zip(steps, texts, strict=True)
     )
+
+
+def _of_rows(rng: Rng, count: int) -> Rng:
+    """Gives a number of rows the random numbers of the first one."""
+    rows = copy(rng)
+    rows.key = rng.key[:1].expand(count)
+    return rows
 
 
 def _asked(question: Question, own: Decoder) -> Iterator[Decoder]:
@@ -103,9 +116,13 @@ class OtherStep:
     @property
     def draws(self) -> bool:
         """True where its step is a draw from its last logits, so that all such steps can be one draw."""
+        return self._chooses and type(self.decoder).choose is Decoder.choose
+
+    @property
+    def _chooses(self) -> bool:
+        """True where its step is a choice from its last logits, which follow from the tokens before."""
         kind = type(self.decoder)
-        own = kind.step, kind.choose, kind.init
-        return own == (Decoder.step, Decoder.choose, Decoder.init)
+        return (kind.step, kind.init) == (Decoder.step, Decoder.init)
 
     @property
     def history(self) -> int:
@@ -125,8 +142,10 @@ class OtherStep:
         state = decoder.before.init_stages(env) | decoder.after.init_stages(env) | tokens
         return decoder.final(self._outs(raw), decoder.constants(env) | state, self.params, rng)
 
-    def take(self, raw: Tensor, rng: Rng) -> Tensor:
-        """Takes the whole step; returns the token int64 `[1]`."""
+    def take(self, raw: Tensor, tokens: State, rng: Rng) -> Tensor:
+        """Takes the whole step; arguments are those of `final`. Returns the token int64 `[1]`."""
+        if self._chooses:
+            return self.decoder.choose(self.final(raw, tokens, rng), self.params, rng)
         state = self.decoder.constants(self.env) | self.decoder.init(self.env)
         return self.decoder.step(self._outs(raw), state, self.params, rng).chosen
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from math import inf
 from typing import Any
 
@@ -11,6 +11,9 @@ import pytest
 import torch
 
 from edge_tui import decoders
+from edge_tui.decoders.core import kernels
+from edge_tui.decoders.core.kernels import Kernels
+from edge_tui.decoders.core.random import Rng
 from edge_tui.engine.decode.explain import explain_token
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.explanation import Explanation
@@ -71,6 +74,34 @@ def test_an_explanation_waits_a_few_times(name: str, managers: tuple[ModelManage
         there = explain(far, question, cache)
     assert sum(device.waits.values()) <= MOST, device.waits
     assert_same(here, there)
+
+
+@pytest.mark.parametrize(
+    "name", ["greedy", "top_p", "mirostat", "contrastive", "speculative", "beam", *CHAINS]
+)
+def test_an_explanation_launches_one_kernel(name: str, managers: tuple[ModelManager, ModelManager]) -> None:
+    """The noise of all tokens, once: any other kernel would be compiled while somebody waits."""
+    launched: list[str] = []
+
+    def noise(
+        kind: str, ids: torch.Tensor, key: torch.Tensor, step: torch.Tensor, offset: int
+    ) -> torch.Tensor:
+        launched.append(f"{kind} {ids.shape[1]}")
+        with kernels.torch_only():
+            return Rng(key, step, offset=offset).gumbel(ids)
+
+    def unknown(*_: object) -> Any:
+        raise AssertionError("a kernel that no run has compiled")
+
+    others = {field.name: unknown for field in fields(Kernels)}
+    question = Question(replace(request_of(name, 8), prefix=(60, 61), prefix_logps=((-2.0, -1.5),) * 2), 77)
+    kernels.provide(DEVICE, Kernels(**{**others, "noise": noise}))
+    try:
+        with FarDevice().opened():
+            explain(managers[1], question)
+    finally:
+        kernels.provide(DEVICE, None)
+    assert launched == [f"gumbel {TOKENS}"]
 
 
 def assert_same(here: Explanation, there: Explanation) -> None:

@@ -185,7 +185,8 @@ MODEL = {"_embed": 1, "project": 5, "attend_kernel": 1}
 
 Those that read a prompt's logits, which are cut to the vocabulary, may be others than those of later steps.
 """
-RECORD = {"_scan": 1, "_pack": 1, "_post": 1}
+RECORD = {"_scan": 1, "_pack": 1, "_post": 1, "_noise_kernel": 1}
+"""Those of a record, and the one that a question about it launches."""
 LISTED = {
     "greedy": MODEL | RECORD | {"greedy_kernel": 1},
     "greedy:4bit": MODEL | RECORD | {"greedy_kernel": 1},
@@ -194,7 +195,7 @@ LISTED = {
     "greedy::abc": MODEL | RECORD | {"greedy_kernel": 1},
     # Records of the prompt's logits, of a step with proposals, and of one after they were given up.
     "speculative": {"_embed": 2, "project": 15, "attend_kernel": 3, "_read": 3, "_check": 2}
-    | {"_scan": 3, "_pack": 3, "_post": 1},
+    | {"_scan": 3, "_pack": 3, "_post": 1, "_noise_kernel": 1},
     "top_p": MODEL | RECORD | {"prepare_kernel": 1, "_search": 3, "draw_kernel": 1},
     "beam": RECORD
     | {"_embed": 1, "project": 5, "attend_kernel": 1, "follow_kernel": 1, "move_kernel": 1}
