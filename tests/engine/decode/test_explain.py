@@ -2,63 +2,29 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle, islice
-from math import exp, inf, isnan, log
-from pathlib import Path
-from typing import Any
+from math import exp, inf, isnan
 
 import pytest
 
 from edge_tui import decoders
-from edge_tui.decoders.base import Decoder, Params, State, Token
-from edge_tui.decoders.mirostat import Mirostat
+from edge_tui.decoders.base import Decoder
 from edge_tui.engine.events import Event, Explained, Failed, Finished, TokenBatch
 from edge_tui.engine.explanation import Explanation
 from edge_tui.engine.local import LocalEngine
-from edge_tui.engine.models.base import Context
-from edge_tui.engine.models.loader import LoadedModel, load
 from edge_tui.engine.port import ModelSpec, Question, Request
-from edge_tui.util.sanitise import visible
+from tests.engine.decode.explained_runs import PROMPT, SAMPLERS, make_models, request_of
 from tests.engine.decode.explaining import add_up, ask, explain, question_at
-from tests.engine.models.test_transformers_tier import make_other
-from tests.engine.random_checkpoints import TOKENS, make_checkpoint, save_tokenizer
+from tests.engine.random_checkpoints import TOKENS
 from tests.engine.watch import Watched, watch
-from tests.learner import LEARNER
 from tests.waiting import until
 
-PROMPT = (*range(40, 60), *range(40, 52))
-VALUES: dict[str, dict[str, object]] = {
-    "auto": {"do_sample": "on"},
-    "bad_words": {"bad_words": ("the", "a")},
-    "contrastive": {"sample": "on"},
-    "dry": {"dry_multiplier": 3.0},
-    "logit_bias": {"logit_bias": ("#77=3", "#90=-100")},
-    "adaptive_p": {"adaptive_target": 0.3},
-    "quadratic": {"smoothing_factor": 0.2},
-    "cfg": {"negative": "a b"},
-}
-"""Values under which a strategy does something, where its defaults do nothing."""
-SAMPLERS = [each.name for each in decoders.strategies() if each.kind == "sample"]
-CHAINS = ["dry+typical+temperature+min_p", "top_k+xtc+xtc#2", "cad:dry+min_p"]
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds three models of one vocabulary that never end an answer."""
-    folder = tmp_path_factory.mktemp("models")
-    for role, std in (("model", 0.2), ("amateur", 0.198), ("draft", 0.15)):
-        endless = {"eos_token_id": TOKENS + 9}
-        make_checkpoint(folder / role, context=1280, std=std, seed=9, generation=endless, extra=endless)
-        (folder / role / "tokenizer_config.json").write_text("{}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def specs(folder: Path) -> dict[str, ModelSpec]:
-    return {role: ModelSpec(str(folder / role), "float32", "cpu") for role in ("model", "amateur", "draft")}
+def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
+    return make_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
@@ -78,43 +44,6 @@ def engine(specs: dict[str, ModelSpec]) -> Iterator[LocalEngine]:
     engine = LocalEngine(specs)
     yield engine
     assert engine.close(60.0)
-
-
-def request_of(strategy: str, length: int, seed: int = 11) -> Request:
-    """A run with a temperature above 1, so that many tokens are left to luck."""
-    names = {param.name for param in decoders.find(strategy).params}
-    values = VALUES.get(strategy, {}) | ({"temperature": 1.4} if "temperature" in names else {})
-    return Request("", strategy, values, seed=seed, ids=PROMPT, max_length=length)
-
-
-def check_run(engine: LocalEngine, strategy: str, length: int, seed: int) -> None:
-    """Explains every token of a run, from its record alone; the run's own record is the measure."""
-    request = request_of(strategy, length, seed)
-    run = watch(engine, request)
-    assert len(run.ids) == length
-    for index in range(length):
-        why = explain(engine, request, run, index)
-        add_up(why)
-        assert why.exactness == "own"
-        assert abs(why.candidates[0].raw_logp - run.column("raw_logp")[index]) < 1e-3
-        assert abs(why.chance - exp(run.column("final_logp")[index])) < 1e-3
-        assert why.margin == pytest.approx(run.column("margin")[index], abs=1e-3)
-        assert why.candidate_count == run.column("candidate_count")[index]
-        assert abs(why.entropy - run.column("entropy")[index]) < 1e-3
-        assert visible(why.candidates[0].text) in why.sentence
-
-
-@pytest.mark.parametrize("strategy", [*SAMPLERS, *CHAINS])
-def test_the_token_taken_has_the_best_sum(strategy: str, engine: LocalEngine) -> None:
-    check_run(engine, strategy, 5, 11)
-
-
-@pytest.mark.proof
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("strategy", [*SAMPLERS, *CHAINS])
-def test_every_token_of_long_runs_has_the_best_sum(strategy: str, engine: LocalEngine) -> None:
-    for seed in range(10):
-        check_run(engine, strategy, 1000, seed)
 
 
 def forced(engine: LocalEngine, request: Request, run: Watched, index: int, strategy: str) -> int:
@@ -157,145 +86,6 @@ def test_a_learner_is_explained_where_its_numbers_are_not_known(engine: LocalEng
     assert isinstance(unknown, Explanation)
     add_up(unknown)
     assert unknown.stages[-1].edge == pytest.approx(known.stages[-1].edge, abs=1e-3)
-
-
-def test_a_question_learns_the_tokens_since_the_last_one_alone(
-    open_engine: Callable[[], LocalEngine], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine, request = open_engine(), request_of("mirostat", 160)
-    run = watch(engine, request)
-    learned: list[int] = []
-    observe = Mirostat.observe
-
-    def count(stage: Mirostat, s: State, p: Params, token: Token) -> None:
-        learned.append(int(token.step))
-        observe(stage, s, p, token)
-
-    monkeypatch.setattr(Mirostat, "observe", count)
-    for index, since in ((150, 0), (149, 128), (151, 128), (100, 0), (101, 64), (128, 64), (128, 128)):
-        learned.clear()
-        add_up(explain(engine, request, run, index))
-        assert learned == list(range(since, index + 1)), "the last one is the step itself"
-        question = question_at(request, run, index)
-        (raw, final), *others = question.request.prefix_logps
-        less = replace(question.request, prefix_logps=((raw, final - 3.0), *others))
-        edges = [
-            ask(engine, replace(question, request=each)).stages[-1].edge for each in (question.request, less)
-        ]  # type: ignore[union-attr]
-        assert edges[0] - edges[1] == pytest.approx(0.1 * 3 / log(2), abs=1e-3), (
-            "other numbers, another bound"
-        )
-        ask(engine, question)
-
-
-def test_a_search_learns_all_of_its_tokens_for_each_question(
-    open_engine: Callable[[], LocalEngine], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its state holds the number of new tokens, which is another one for each."""
-    engine, request = open_engine(), request_of("beam:mirostat", 80)
-    run = watch(engine, request)
-    learned: list[int] = []
-    monkeypatch.setattr(Mirostat, "observe", lambda stage, s, p, token: learned.append(int(token.step)))
-    for index in (70, 71):
-        learned.clear()
-        explain(engine, request, run, index)
-        assert learned[:index] == list(range(index))
-
-
-def test_a_users_strategy_is_explained(engine: LocalEngine, tmp_path: Path) -> None:
-    (tmp_path / "learner.py").write_text(LEARNER)
-    decoders.load([tmp_path])
-    try:
-        check_run(engine, "learner", 8, 11)
-    finally:
-        decoders.load([])
-
-
-@pytest.mark.proof
-def test_a_model_whose_contexts_cannot_resume_reads_the_text_anew(tmp_path: Path) -> None:
-    path = make_other(tmp_path / "other", "bloom")
-    save_tokenizer(path)
-    engine = LocalEngine({"model": ModelSpec(str(path), "float32", "cpu")})
-    request = replace(request_of("top_p", 8), ids=tuple(range(40, 50)))
-    run = watch(engine, request)
-    for index in (7, 2, 0, 7):
-        why = explain(engine, request, run, index)
-        add_up(why)
-        assert why.epsilon > 0
-    longer = replace(request, prefix=tuple(run.ids), max_length=1)
-    assert watch(engine, longer).started.reused_tokens == 10 + 7
-    assert engine.close(60.0)
-
-
-def test_a_later_run_goes_on_where_it_would_have_without_questions(engine: LocalEngine) -> None:
-    request = request_of("top_p", 40)
-    run = watch(engine, request)
-    for index in (39, 3, 20, 0, 39):
-        explain(engine, request, run, index)
-    other = request_of("min_p", 30, seed=2)
-    longer = replace(request, prefix=tuple(run.ids), max_length=4)
-    assert ask(engine, question_at(other, run, 7)).exactness == "own"  # type: ignore[union-attr]
-    continued = watch(engine, longer)
-    assert continued.started.reused_tokens == len(PROMPT) + 39
-    uninterrupted = watch(engine, replace(request, max_length=44))
-    assert continued.ids == uninterrupted.ids[40:]
-    assert continued.column("raw_logp") == pytest.approx(uninterrupted.column("raw_logp")[40:], abs=1e-4)
-
-
-@pytest.mark.parametrize("strategy", ["top_p", "mirostat"])
-def test_a_question_gives_the_runs_own_numbers_while_its_context_is_there(
-    strategy: str, open_engine: Callable[[], LocalEngine]
-) -> None:
-    one, other = open_engine(), open_engine()
-    request = request_of(strategy, 30)
-    run = watch(one, request)
-    watch(other, replace(request, ids=(7,), max_length=1))  # loads the model
-    for index in (29, 1, 12):
-        here, there = (explain(engine, request, run, index) for engine in (one, other))
-        assert here.epsilon == 0
-        assert here.candidates[0].raw_logp == pytest.approx(run.column("raw_logp")[index], abs=1e-6)
-        assert 0 < there.epsilon < 0.01
-        assert there.exactness == "own"
-        for a, b in zip(here.candidates, there.candidates, strict=False):
-            if a.id == b.id and a.sum > -inf:
-                assert abs(a.sum - b.sum) < there.epsilon
-    assert explain(one, request, run, 0).epsilon > 0  # the prompt was read at once
-
-
-def test_a_run_opens_its_context_when_those_before_it_are_gone(specs: dict[str, ModelSpec]) -> None:
-    opened: list[weakref.ref[Context]] = []
-    held_at_opening: list[int] = []
-
-    def held() -> int:
-        return sum(each() is not None for each in opened)
-
-    def load_counting(*arguments: Any) -> LoadedModel:
-        loaded = load(*arguments)
-        open_one = loaded.model.open
-
-        def open_counted(*arguments: Any, **more: Any) -> Context:
-            held_at_opening.append(held())
-            context = open_one(*arguments, **more)
-            opened.append(weakref.ref(context))
-            return context
-
-        loaded.model.open = open_counted  # type: ignore[method-assign]
-        return loaded
-
-    engine = LocalEngine({"model": specs["model"]}, load=load_counting)
-    earlier, request = (replace(request_of("top_p", 8, seed), ids=(*PROMPT, seed)) for seed in (3, 4))
-    first, run = watch(engine, earlier), watch(engine, request)
-    explain(engine, request, run, 5)
-    assert held() == 1, "a question about the last run opens no context"
-    for index in (5, 2, 7):
-        explain(engine, earlier, first, index)
-    assert held() == 2, "one about another opens one, for all questions"
-    watch(engine, request)
-    until(lambda: held() == 1)  # the next run drops it; the engine's thread may hold it a moment longer
-    explain(engine, earlier, first, 5)
-    watch(engine, replace(request, max_length=600))
-    assert held_at_opening == [0, 1, 1, 0]
-    assert engine.close(60.0)
 
 
 def test_a_sample_of_several_is_explained_by_its_own_seed(engine: LocalEngine) -> None:

@@ -20,8 +20,8 @@ from edge_tui.engine.explanation import Explanation
 from edge_tui.engine.models.loader import LoadedModel, load
 from edge_tui.engine.models.manager import ModelManager
 from edge_tui.engine.port import ModelSpec, Question
+from tests.engine.decode.explained_runs import CHAINS, PROMPT, request_of
 from tests.engine.decode.far_device import DEVICE, FarDevice, FarTensor
-from tests.engine.decode.test_explain import CHAINS, PROMPT, request_of
 from tests.engine.random_checkpoints import TOKENS, make_checkpoint
 
 ROLES = {"model": 0.2, "expert": 0.2, "amateur": 0.198, "draft": 0.15}
