@@ -27,6 +27,9 @@ from tests.engine.random_checkpoints import TOKENS, make_checkpoint
 ROLES = {"model": 0.2, "expert": 0.2, "amateur": 0.198, "draft": 0.15}
 MOST = 8
 """Times that an explanation may wait for the device, those of the forward included."""
+LAUNCHES = {"sample": 640, "search": 700, "propose": 900}
+"""Operations that it may launch, by the kind of a strategy, those of a forward of two layers included. Each
+takes the host 10 to 20 µs, and together they are nearly all of the time."""
 KEPT = 70
 """Tokens before the one that is asked about: a learner has a copy of its state at 64."""
 
@@ -73,6 +76,7 @@ def test_an_explanation_waits_a_few_times(name: str, managers: tuple[ModelManage
         device.clear()
         there = explain(far, question, cache)
     assert sum(device.waits.values()) <= MOST, device.waits
+    assert device.launches <= LAUNCHES[decoders.find(name).kind]
     assert_same(here, there)
 
 
