@@ -38,8 +38,10 @@ class StrategyInspector:
     def __init__(self, decoder: Decoder, proposes: bool = False) -> None:
         self._decoder = decoder
         self._proposes = proposes
-        self._user_stages = [stage for stage in stages_of(decoder) if not is_own(type(stage))]
-        self.is_own = not self._user_stages and is_own(type(decoder))
+        parts = decoder, *decoder.before.stages, *decoder.after.stages
+        self.is_own = all(is_own(type(part)) for part in parts)
+        stages = () if self.is_own else stages_of(decoder)  # which takes as long as 20 operations
+        self._user_stages = [stage for stage in stages if not is_own(type(stage))]
         self._attributes: Attributes | None = None
         self._inspected: set[object] = set()
         self._writes: set[str] = set()

@@ -201,6 +201,8 @@ def _check_columns(decoder: Decoder) -> None:
     Raises:
         StrategyError: its class is at fault.
     """
+    if RESERVED.isdisjoint(names_of(decoder.all_columns)):
+        return
     owners: list[Decoder | Stage] = [decoder, *stages_of(decoder)]
     for owner in owners:
         for name in names_of(owner.columns):
