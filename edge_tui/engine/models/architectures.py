@@ -8,7 +8,7 @@ of the hub has `rope_theta` with `rope_scaling` and `torch_dtype`. Both are read
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from edge_tui.engine.models.family import Family, feature_keys
@@ -90,8 +90,17 @@ class FlatConfig:
 
     @property
     def is_fusible(self) -> bool:
-        """True if a GPU's fused step computes all of it; a CPU's leaves out mixtures of experts and sinks."""
-        return replace(self.features, mixture=None, sinks=False) == LLAMA and self.qk_norm != "width"
+        """True if a GPU's fused step computes all of it; a CPU's computes what Llama has.
+
+        Norms are those over a root mean square, before or after what they belong to, and feed-forward layers
+        are gated. No norm follows a mixture of experts, or what is multiplied before it is added.
+        """
+        f = self.features
+        same = ("norm", "final_norm", "parallel", "gated", "alibi", "embedding_width", "positions")
+        if any(getattr(f, name) != getattr(LLAMA, name) for name in same):
+            return False
+        follows = f.norm_place in ("after", "both") and f.mixture is None and f.residual_scale == 1.0
+        return follows or f.norm_place == "before"
 
 
 def supports(config: Config) -> str | None:

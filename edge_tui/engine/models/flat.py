@@ -92,11 +92,11 @@ class FlatModel:
         self._feed_forward = FeedForward(config.features, kernels)
         fused = fuse_cuda(config, weights) if on_cuda else fuse(config, weights)
         self.fused: FusedStep | None = None if isinstance(fused, str) else fused
-        # Plain operations are captured where no kernels are made for the family: their attention then spans
-        # the whole context.
+        # Plain operations are captured where no kernels take their place: their attention then spans the
+        # whole context.
         plain = all(isinstance(matrix, PlainLinear | GroupLinear) for matrix in weights.matrices)
         stays = config.features.mixture is None or kernels  # plain operations ask which experts were chosen
-        self._whole = on_cuda and not config.is_fusible and plain and stays
+        self._whole = on_cuda and self.fused is None and plain and stays
         reason = fused if isinstance(fused, str) else ""
         capture = on_cuda and (self.fused is not None or self._whole)
         self.caps = Caps(

@@ -73,7 +73,7 @@ def fuse(config: FlatConfig, w: DecoderWeights) -> FusedStep | None:
     Returns:
         None off the CPU, with matrices in bitsandbytes' format, or for features that are not Llama's.
     """
-    if config.features != LLAMA or not config.is_fusible:
+    if config.features != LLAMA or config.qk_norm == "width":
         return None
     layers, matrices = w.layers, [m for m in w.matrices if isinstance(m, PlainLinear | CpuLinear)]
     run = compiled_step()

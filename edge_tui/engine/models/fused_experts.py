@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 
 
 class FusedMixture:
-    """Computes a model's mixtures, whose intermediate values lie in buffers allocated once."""
+    """Computes a model's mixtures, whose intermediate values lie in buffers allocated once.
 
-    def __init__(self, mixture: Mixture) -> None:
-        self._mixture = mixture
+    Args:
+        mixture: Their numbers.
+        factor: On what they add to the residual stream.
+    """
+
+    def __init__(self, mixture: Mixture, factor: float = 1.0) -> None:
+        self._mixture, self._factor = mixture, factor
         self._how = routing(mixture)
         self._buffers: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]] = {}
 
@@ -56,11 +61,11 @@ class FusedMixture:
         experts.choose_experts(logits, chosen, shares, self._mixture.experts, how)
         if shared:
             to_wide, to_down = shared
-            project(x, to_wide, shared_wide, norm=norm, eps=eps, gate=True)
+            project(x, to_wide, shared_wide, norm=norm, eps=eps, gate="silu")
             project(shared_wide, to_down, always)
         experts.gate_up(x, weights, chosen, wide, how, norm=norm, eps=eps)
         added = always if shared else None
-        experts.down(wide, weights, chosen, shares, out, how, shared=added, residual=x)
+        experts.down(wide, weights, chosen, shares, out, how, shared=added, residual=x, factor=self._factor)
 
     def _buffers_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Returns what passes between the kernels of a step with `T` tokens.

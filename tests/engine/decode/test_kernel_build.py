@@ -23,6 +23,7 @@ from edge_tui.engine.decode.run import run_request
 from edge_tui.engine.events import Event, Finished, FirstToken, Progress
 from edge_tui.engine.models.manager import ModelManager
 from edge_tui.engine.port import ModelSpec, Request
+from tests.engine.models.architectures import make_tiny
 from tests.engine.random_checkpoints import make_checkpoint, save_tokenizer
 
 HOPPER = 9, 0
@@ -205,19 +206,34 @@ LATER = {"project", "attend_kernel", "_post"}
 """Kernels that the first token does not wait for, unless kernels read the prompt."""
 
 
-@pytest.mark.timeout(180)
-def test_a_run_lists_its_kernels_without_weights(checkpoint: Path, tmp_path: Path) -> None:
+def listed(checkpoint: Path, tmp_path: Path, *strategies: str) -> list[str]:
+    """Lines of `listed_kernels`."""
     pytest.importorskip("triton")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.decode.listed_kernels", str(checkpoint), *LISTED],
+        [sys.executable, "-m", "tests.engine.decode.listed_kernels", str(checkpoint), *strategies],
         env={**environment, "TRITON_CACHE_DIR": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    *lines, imported, found = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+@pytest.mark.timeout(180)
+def test_norms_after_a_layer_and_each_rotary_have_kernels_that_are_listed(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "m", "gemma3_text", vocab_size=320, sliding_window_pattern=2)
+    save_tokenizer(folder)
+    line, *_ = listed(folder, tmp_path, "greedy")
+    names = Counter("project" if "project" in each else each for each in line.split("|")[1].split())
+    # In float32 the head's product is that of queries, keys and values.
+    assert names == {"_embed": 1, "project": 4, "attend_kernel": 2, "norm_kernel": 1, "_post": 1}
+
+
+@pytest.mark.timeout(180)
+def test_a_run_lists_its_kernels_without_weights(checkpoint: Path, tmp_path: Path) -> None:
+    *lines, imported, found = listed(checkpoint, tmp_path, *LISTED)
     for line in lines:
         name, *names = ["project" if "project" in each else each for each in line.split()]
         bar = names.index("|")

@@ -99,7 +99,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2_moe": {"mlp_only_layers": [0], "moe_intermediate_size": 24},
     "qwen3_moe": {"norm_topk_prob": True, "num_experts": 6, "num_experts_per_tok": 3},
     "olmoe": {"num_key_value_heads": 4},
-    "granitemoe": {"attention_multiplier": 0.2, "logits_scaling": 4.0},
+    "granitemoe": {"attention_multiplier": 0.2, "residual_multiplier": 0.5, "logits_scaling": 4.0},
     "gpt_oss": {"swiglu_limit": 1.5, "swiglu_alpha": 1.3, "sliding_window": 9},
 }
 """Random models of the families that transformers makes."""

@@ -13,6 +13,7 @@ from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.models import feed_forward
 from edge_tui.engine.models.architectures import UnsupportedError, families, flat_config, supports
 from edge_tui.engine.models.features import ACTIVATIONS
+from edge_tui.engine.models.mixture import Mixture
 from tests.engine.models.references import CASES, LONG, checkpoint, config_of, flat
 
 if TYPE_CHECKING:
@@ -186,18 +187,45 @@ def test_the_fused_steps_take_what_only_the_file_tells_from_llama(case: str, tmp
     assert flat(path).fused is not None
 
 
-FUSED_MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss")
+FUSED_ON_A_GPU = {
+    *("mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss", "olmoe", "granitemoe"),
+    *("gemma", "gemma2", "gemma3_text", "glm4", "granite", "olmo2", "olmo3", "smollm3"),
+}
 
 
-@pytest.mark.parametrize("family", FUSED_MIXTURES)
-def test_a_gpus_fused_step_takes_mixtures_of_the_first_families(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", sorted(FUSED_ON_A_GPU))
+def test_a_gpus_fused_step_takes_more(family: str, tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "m", family)
     assert flat_config(config_of(path)).is_fusible
     assert flat(path).fused is None, "a CPU's does not"
 
 
-@pytest.mark.parametrize("family", sorted(families().keys() - FUSED - {*FUSED_MIXTURES}))
+@pytest.mark.parametrize("family", sorted(families().keys() - FUSED - FUSED_ON_A_GPU))
 def test_the_fused_steps_leave_what_they_do_not_compute(family: str, tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "m", family)
     assert not flat_config(config_of(path)).is_fusible
     assert flat(path).fused is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"norm": "layer"},
+        {"norm_place": "sum"},
+        {"norm_place": "after", "residual_scale": 0.5},
+        {"norm_place": "both", "mixture": Mixture(4, 2, 16, (True,))},
+        {"final_norm": False},
+        {"parallel": True},
+        {"gated": False},
+        {"alibi": True},
+        {"embedding_width": 16},
+        {"positions": 64},
+    ],
+    ids=str,
+)
+def test_a_gpus_fused_step_leaves_a_model_with_one_feature_that_it_does_not_compute(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    config = flat_config(config_of(checkpoint(tmp_path / "m", "llama")))
+    assert config.is_fusible
+    assert not replace(config, features=replace(config.features, **change)).is_fusible

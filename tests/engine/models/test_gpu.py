@@ -15,14 +15,17 @@ from edge_tui.engine.models.attention import attend, hides_later_keys
 from edge_tui.engine.models.masks import Masks
 from edge_tui.engine.ops.l2_fetch import GRANULARITY, LINE
 from edge_tui.engine.port import ModelSpec, Request
+from tests.engine.models.architectures import make_tiny
 from tests.engine.models.references import (
     CASES,
+    FAMILIES,
     FAMILY_CASES,
     checkpoint,
     deviation,
     flat,
     one_by_one,
     random_ids,
+    reference,
 )
 from tests.engine.models.test_transformers_tier import load, make_other
 from tests.engine.random_checkpoints import make_checkpoint, save_tokenizer
@@ -185,16 +188,13 @@ def test_transformers_tier(precision: str, kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILY_CASES)
-def test_a_captured_step_of_plain_operations_holds_wherever_rows_have_got_to(
-    family: str, tmp_path: Path
-) -> None:
+def test_a_captured_step_holds_wherever_rows_have_got_to(family: str, tmp_path: Path) -> None:
     """One graph, replayed past windows and past the positions that were there when it was captured."""
     path = checkpoint(tmp_path / "m", family)
     ids = random_ids(2, 56).to(DEVICE)
     expected = flat(path).forward(flat(path).open(2, 64), ids.cpu()).logits
     model = flat(path, device=DEVICE)
-    if model.fused is not None:
-        pytest.skip("has kernels of its own")
+    assert (model.fused is not None) == model.config.is_fusible
     assert model.caps.capture
     root = model.open(1, 64)
     model.prefill(root, ids[:1, :4])
@@ -213,7 +213,9 @@ def test_a_captured_step_of_plain_operations_holds_wherever_rows_have_got_to(
         assert deviation(logits.cpu(), expected[:1, i : i + 1].expand(2, 1, -1)) < 1e-3, i
 
 
-@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "gpt2", "qwen3_moe", "gpt_oss"])
+@pytest.mark.parametrize(
+    "family", ["gemma2", "gemma3_text", "olmo2", "gpt2", "qwen3_moe", "granitemoe", "gpt_oss"]
+)
 @pytest.mark.parametrize("strategy", ["greedy", "top_p", "beam"])
 def test_a_run_of_another_family_is_captured(
     family: str, strategy: str, tmp_path: Path, open_engine: Callable[..., LocalEngine]
@@ -232,7 +234,30 @@ def test_a_run_of_another_family_is_captured(
     assert on_cpu == on_gpu
 
 
-@pytest.mark.parametrize("case", ["qwen2", "phi3", "gemma2"])
+SIXTEEN_BITS_WIDE = ("gemma", "gemma2", "gemma3_text", "glm4", "granite", "olmo2", "olmo3", "smollm3")
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "int8", "4bit"])
+@pytest.mark.parametrize("family", SIXTEEN_BITS_WIDE)
+def test_fused_families_in_few_bits(family: str, precision: str, tmp_path: Path) -> None:
+    """One position, several, and several rows, against transformers in float32."""
+    dtype, bound = PRECISIONS[precision]
+    sizes = {"vocab_size": 320, "hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
+    path = make_tiny(tmp_path / "m", family, std=0.08, **sizes | FAMILIES[family])
+    ids = random_ids(2, 26)
+    with torch.inference_mode():
+        wanted = reference(path)(ids).logits
+    model = flat(path, device=DEVICE, dtype=dtype, precision=precision)
+    assert model.fused is not None
+    for rows in (1, 2):
+        ctx, new = model.open(rows, 64), ids[:rows].to(DEVICE)
+        got = [model.prefill(ctx, new[:, :16]).logits]
+        pieces = (new[:, 16:17], new[:, 17:22], new[:, 22:24], new[:, 24:25], new[:, 25:])
+        got += [model.forward(ctx, piece).logits.clone() for piece in pieces]
+        assert deviation(torch.cat(got, 1).cpu(), wanted[:rows, 15:]) < bound, rows
+
+
+@pytest.mark.parametrize("case", ["qwen2", "phi3", "gemma2", "gemma3_text", "olmo2", "granite", "cohere"])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_captured_steps_give_the_layers_that_a_cpu_gives(case: str, rows: int, tmp_path: Path) -> None:
     """One graph writes states, early logits and past states to the same places, wherever rows have got to."""
@@ -294,7 +319,9 @@ def test_logits_beside_early_ones_are_as_exact_as_alone(precision: str, tmp_path
         assert deviation(logits[-1], logits[0]) < torch.finfo(dtype).eps
 
 
-@pytest.mark.parametrize("case", ["qwen2", "mistral windowed", "phi3", "gemma2", "gpt2"])
+@pytest.mark.parametrize(
+    "case", ["qwen2", "mistral windowed", "phi3", "gemma2", "gemma3_text", "olmo2", "gpt2"]
+)
 @pytest.mark.parametrize("copies", [1, 2])
 def test_one_captured_step_of_several_contexts(case: str, copies: int, tmp_path: Path) -> None:
     """One graph for prompts of very different lengths, replayed as they grow; each row is as on a CPU."""

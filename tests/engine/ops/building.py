@@ -31,6 +31,7 @@ from edge_tui.engine.ops.triton import choose as choose_triton
 from edge_tui.engine.ops.triton import contrast as contrast_triton
 from edge_tui.engine.ops.triton import contrastive_search as contrastive_search_triton
 from edge_tui.engine.ops.triton import experts as experts_triton
+from edge_tui.engine.ops.triton import norms as norms_triton
 from edge_tui.engine.ops.triton import past_states as past_states_triton
 from edge_tui.engine.ops.triton import project as project_triton
 from edge_tui.engine.ops.triton import speculate as speculate_triton
@@ -84,14 +85,17 @@ def products() -> None:
         for tokens in (1, 4):
             x = torch.zeros(tokens, columns, dtype=torch.bfloat16)
             gated = torch.zeros(tokens, rows // 2, dtype=torch.bfloat16)
-            project_triton.project(x, packed, gated, norm=norm, eps=1e-6, gate=True)
+            for gate in ("silu", "gelu"):
+                project_triton.project(x, packed, gated, norm=norm, eps=1e-6, gate=gate, factor=0.5, cap=30.0)
     for kind in ("Q4_0", "AWQ g128", "Q4_K", "Q6_K", "Q4_K above Q6_K", "NF4"):
         packed = pack(random_groups.random_groups(random_groups.KINDS[kind], 32, 1024))
         x, out = torch.zeros(4, 1024, dtype=torch.bfloat16), torch.zeros(4, 16, dtype=torch.bfloat16)
-        project_triton.project(x, packed, out, norm=torch.ones_like(x[0]), eps=1e-6, gate=True)
+        project_triton.project(x, packed, out, norm=torch.ones_like(x[0]), eps=1e-6, gate="gelu_tanh")
         widen(packed, torch.bfloat16)
     x = torch.zeros(4, columns, dtype=torch.bfloat16)
-    project_triton.embed(torch.zeros(4, dtype=torch.int64), weight.view(torch.bfloat16).view(-1, 8), x)
+    project_triton.embed(torch.zeros(4, dtype=torch.int64), weight.view(torch.bfloat16).view(-1, 8), x, 8.0)
+    norms_triton.add_normed(x, norm, 1e-6, x, x)
+    norms_triton.norm_heads(x, norm[:768].view(6, 128), 1e-6, 1)
 
 
 def mixtures() -> None:
@@ -113,19 +117,26 @@ def mixtures() -> None:
 
 
 def attention() -> None:
-    rows, heads, kv_heads, d, room = 4, 8, 2, 128, 512
+    rows, heads, kv_heads, room = 4, 8, 2, 512
+    for d in (128, 256):
+        attend(rows, heads, kv_heads, room, d)
+
+
+def attend(rows: int, heads: int, kv_heads: int, room: int, d: int) -> None:
+    wide = d == 256
     cache = torch.zeros(rows, 2 * kv_heads, room, d, dtype=torch.bfloat16)
     owner, length = torch.zeros(rows, room, dtype=torch.int32), torch.zeros(rows, dtype=torch.int64)
-    angles = torch.zeros(room, d, dtype=torch.bfloat16)
+    angles = torch.zeros(room, 2 * d, dtype=torch.bfloat16)[:, d:]
     plain, fork = (cache, None, None, None), (cache[:2], cache, length, owner)
     for k, given in ((1, fork), (5, plain)):
         qkv = torch.zeros(rows * k, (heads + 2 * kv_heads) * d, dtype=torch.bfloat16)
         out = torch.zeros(rows * k, heads * d, dtype=torch.bfloat16)
         scratch = attend_triton.Scratch(rows, k, heads, d, qkv.device, 132)
         how: dict[str, Any] = {"heads": heads, "kv_heads": kv_heads, "k": k}
-        how["sinks"] = out[0] if k == 5 else None
+        how |= {"sinks": out[0] if k == 5 else None, "cap": 50.0 if wide else 0.0}
         attend_triton.attend(qkv, *given, length, angles, angles, out, scratch, **how)
-    attend_triton.follow(owner, length)
+    if wide:
+        attend_triton.follow(owner, length)
 
 
 def choices() -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, dtype
 from torch.nn import functional as F
 
+from edge_tui.engine.models.feed_forward import ACTIVATIONS
 from edge_tui.engine.ops.code_groups import unpack
 from edge_tui.engine.ops.forked_context import join_fork
 from edge_tui.engine.ops.packed import PackedMatrix
@@ -30,6 +31,8 @@ def attend(
     sinks: Tensor | None = None,
     eps: float = 0.0,
     window: int = 0,
+    scale: float = 0.0,
+    cap: float = 0.0,
 ) -> None:
     """Computes `triton.attend.attend`; its cost follows the buffer."""
     rows, capacity, d = len(length), root.shape[2], root.shape[3]
@@ -63,7 +66,10 @@ def attend(
         qk[:, :, :heads].view(rows, k, kv_heads, heads // kv_heads, d).float(),
         keys_values[:, :kv_heads].float(),
     )
-    scores = (scores * d**-0.5).masked_fill(~visible[:, None, None], -torch.inf)
+    scores = scores * (scale or d**-0.5)
+    if cap:
+        scores = cap * torch.tanh(scores / cap)
+    scores = scores.masked_fill(~visible[:, None, None], -torch.inf)
     if sinks is not None:
         scores = torch.cat((scores, sinks.float().view(kv_heads, -1, 1, 1).expand_as(scores[..., :1])), -1)
     shares = scores.softmax(-1)[..., :capacity]
@@ -93,8 +99,10 @@ def project(
     *,
     norm: Tensor | None = None,
     eps: float = 0.0,
-    gate: bool = False,
+    gate: str = "",
     residual: Tensor | None = None,
+    factor: float = 1.0,
+    cap: float = 0.0,
 ) -> None:
     """Computes `triton.project.project`."""
     if norm is not None:
@@ -102,7 +110,10 @@ def project(
     y = F.linear(x, dequantise(packed, x.dtype), packed.bias)
     if gate:
         half = packed.rows // 2
-        y = F.silu(y[:, :half]) * y[:, half:]
+        y = ACTIVATIONS[gate](y[:, :half]) * y[:, half:]
+    y = y * factor
+    if cap:
+        y = cap * torch.tanh(y / cap)
     out.copy_(y if residual is None else y + residual)
 
 

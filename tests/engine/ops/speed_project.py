@@ -58,7 +58,7 @@ class Product:
     rows: int
     columns: int
     norm: bool = False
-    gate: bool = False
+    gate: str = ""
     residual: bool = False
     wide: bool = False
 
@@ -78,7 +78,7 @@ class Model:
         return (
             Product("qkv", self.qkv, self.hidden, norm=True),
             Product("out", self.hidden, self.hidden, residual=True),
-            Product("gate_up", 2 * self.inner, self.hidden, norm=True, gate=True),
+            Product("gate_up", 2 * self.inner, self.hidden, norm=True, gate="silu"),
             Product("down", self.hidden, self.inner, residual=True),
         )
 
@@ -117,7 +117,7 @@ def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
         if product.columns > 4096 and small:
             tiles += [(4096, 8), (8192, 8)]
         for k, warps in tiles:
-            yield Config(max(n, 1 + product.gate), k, warps)
+            yield Config(max(n, 1 + bool(product.gate)), k, warps)
 
 
 def tensor_candidates(kind: str, product: Product) -> Iterator[Config]:

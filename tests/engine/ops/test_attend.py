@@ -34,6 +34,12 @@ class Case:
     window: int = 0
     norm: bool = False
     sinks: bool = False
+    scale: float = 0.0
+    cap: float = 0.0
+    tables: tuple[int, int] = (0, 0)
+    """Columns before and after this layer's in the tables of angles."""
+    still: bool = False
+    """True if nothing is rotated."""
     capacity: int = 80
     base: int | tuple[int, ...] = -1
     """Of a forked context, one for each row that prompts lie in; −1 makes a plain one."""
@@ -71,6 +77,13 @@ def inputs(case: Case, device: str = DEVICE) -> dict[str, Any]:
         owner = (own + (torch.arange(rows) // copies * copies)[:, None]).int().to(device)
     rope = RopeConfig("default", 1e4, case.rotary or case.d, case.capacity, case.capacity)
     cos, sin = tables(rope, case.capacity, device, case.dtype)
+    if any(case.tables):
+        cos, sin = (
+            F.pad(table, case.tables, value=9.0).narrow(1, case.tables[0], cos.shape[1])
+            for table in (cos, sin)
+        )
+    if case.still:
+        cos, sin = cos[:, :0], sin[:, :0]
     return {
         "qkv": random(tokens, (case.heads + width) * case.d),
         "root": root,
@@ -89,6 +102,8 @@ def inputs(case: Case, device: str = DEVICE) -> dict[str, Any]:
         "sinks": 3 * random(case.heads) if case.sinks else None,
         "eps": 1e-6,
         "window": case.window,
+        "scale": case.scale,
+        "cap": case.cap,
     }
 
 
@@ -145,6 +160,10 @@ TINY_CASES = {
     "fork, window": Case((45, 45), base=20, window=30, k=2),
     "two prompts of two rows": Case((30, 30, 62, 62), base=(13, 45)),
     "three prompts, window": Case((70, 14, 5), base=(66, 10, 1), window=20, k=2, norm=True),
+    "scores scaled and capped": Case((50, 7), scale=0.5, cap=2.0, programs=16),
+    "scores capped, several positions": Case((50, 18), k=4, window=17, cap=1.5),
+    "a part of the angles": Case((40, 3), rotary=8, tables=(16, 8), norm=True),
+    "nothing rotated": Case((40, 3), k=2, norm=True, still=True),
     "float16": Case((37, 12), k=2, dtype=torch.float16),
     "bfloat16": Case((37, 12), norm=True, dtype=torch.bfloat16),
     "bfloat16 fork": Case((37, 37), base=20, dtype=torch.bfloat16),
@@ -153,6 +172,7 @@ TINY_CASES = {
 FEW = (
     *("ragged, off the block", "several positions", "window, several positions", "partial rotary"),
     *("sinks", "fork, on the block", "fork, window", "two prompts of two rows", "float16"),
+    *("scores scaled and capped", "a part of the angles", "nothing rotated"),
 )
 """One case of each part of the kernel; the others, whose shapes lie on its edges, in the long tests."""
 
@@ -240,7 +260,15 @@ QWEN2_7B = Case((), heads=28, kv_heads=4, d=128, capacity=4224)
 LLAMA2_7B = Case((), heads=32, kv_heads=32, d=128, capacity=1100)
 PHI3 = Case((), heads=32, kv_heads=32, d=96, window=1000, capacity=2048)
 PHI_PARTIAL = Case((), heads=8, kv_heads=2, d=80, rotary=32, capacity=700)
+GEMMA2_2B = Case((), heads=8, kv_heads=4, d=256, scale=1 / 16, cap=50.0, capacity=2048)
+GEMMA3_1B = Case((), heads=4, kv_heads=1, d=256, norm=True, tables=(256, 0), capacity=2048)
 TRUE_SHAPES = {
+    "gemma-2-2b": replace(GEMMA2_2B, lengths=(777,)),
+    "gemma-2-2b, 5 positions": replace(GEMMA2_2B, lengths=(517,), k=5),
+    "gemma-3-1b, windowed": replace(GEMMA3_1B, lengths=(1500, 33), window=512),
+    "gemma-3-1b, 2 rows of 8 positions": replace(GEMMA3_1B, lengths=(517, 33), k=8),
+    "gemma-2-2b, 4 beams": replace(GEMMA2_2B, lengths=(1100,) * 4, base=903, room=512),
+    "gemma-2-2b, float32": replace(GEMMA2_2B, lengths=(500,), dtype=torch.float32),
     "qwen2-0.5b": replace(QWEN2_HALF_B, lengths=(300,)),
     "qwen2-0.5b, float16": replace(QWEN2_HALF_B, lengths=(301,), dtype=torch.float16),
     "qwen2-0.5b, 8 rows": replace(QWEN2_HALF_B, lengths=(0, 1, 63, 64, 65, 255, 1000, 2047)),
@@ -281,7 +309,7 @@ class TestOnAGpu:
         check(true_case(name))
 
     @pytest.mark.parametrize(
-        "tuning", [attend_triton.choose_tuning(True, True, 1), attend_triton.choose_tuning(False, False, 1)]
+        "tuning", [attend_triton.choose_tuning(True, 128, 1), attend_triton.choose_tuning(False, 64, 1)]
     )
     def test_both_tunings(self, tuning: Any) -> None:
         check(true_case("qwen2-7b, 4 beams"), tuning)

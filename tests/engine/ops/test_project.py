@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edge_tui.engine.models.feed_forward import ACTIVATIONS
 from edge_tui.engine.models.fused_cuda import MAX_TOKENS
 from edge_tui.engine.ops import code_groups
 from edge_tui.engine.ops.packed import PackedMatrix
@@ -25,11 +26,11 @@ TINY = configs.Config(block_n=8, block_k=64, warps=1)
 TENSOR = configs.Config(block_n=32, block_k=256, warps=2, tensor=True)
 KINDS = ("plain", "int8")
 SURROUNDINGS = [
-    (norm, gate, residual, norm ^ gate ^ residual)
-    if norm == gate != residual
-    else pytest.param(norm, gate, residual, norm ^ gate ^ residual, marks=pytest.mark.proof)
+    (norm, gate, residual, norm ^ bool(gate) ^ residual)
+    if norm == bool(gate) != residual
+    else pytest.param(norm, gate, residual, norm ^ bool(gate) ^ residual, marks=pytest.mark.proof)
     for norm in (False, True)
-    for gate in (False, True)
+    for gate in ("", "silu")
     for residual in (False, True)
 ]
 """Every pair of what surrounds a product, and in the suite two that have each part once."""
@@ -62,9 +63,11 @@ class Case:
     columns: int = 128
     dtype: torch.dtype = torch.bfloat16
     norm: bool = False
-    gate: bool = False
+    gate: str = ""
     residual: bool = False
     bias: bool = False
+    factor: float = 1.0
+    cap: float = 0.0
     wide: bool = False
     """Float32 output."""
 
@@ -90,14 +93,18 @@ def check(case: Case, config: object | None = TINY, device: str = DEVICE) -> Non
         out.copy_(before)  # in place, as the residual stream is
     seen = out if before is not None and not case.wide else before
 
-    project_triton.project(x, packed, out, norm=norm, eps=1e-5, gate=case.gate, residual=seen, config=config)
+    end = {"gate": case.gate, "factor": case.factor, "cap": case.cap}
+    project_triton.project(x, packed, out, norm=norm, eps=1e-5, residual=seen, config=config, **end)
 
     exact = dequantise(packed, torch.float32).double()
     y = x.float() if norm is None else F.rms_norm(x.float(), (case.columns,), norm.float(), 1e-5)
     terms = F.linear(y.double().square(), exact.square()).sqrt()
     y = F.linear(y.double(), exact, None if bias is None else bias.double())
     if case.gate:
-        y, terms = F.silu(y[:, :width]) * y[:, width:], terms[:, :width] * terms[:, width:]
+        y, terms = ACTIVATIONS[case.gate](y[:, :width]) * y[:, width:], terms[:, :width] * terms[:, width:]
+    y = y * case.factor
+    if case.cap:
+        y = case.cap * torch.tanh(y / case.cap)
     wanted = y if before is None else y + before.double()
     # About one for each element: where few cancel to nearly nothing, rounding is not relative to that.
     size = max(float(wanted.norm()), wanted.numel() ** 0.5)
@@ -106,7 +113,7 @@ def check(case: Case, config: object | None = TINY, device: str = DEVICE) -> Non
     assert frame[-1].isnan().all()
 
     plain = torch.full_like(out, torch.nan)
-    reference.project(x, packed, plain, norm=norm, eps=1e-5, gate=case.gate, residual=before)
+    reference.project(x, packed, plain, norm=norm, eps=1e-5, residual=before, **end)
     size = max(size, float(terms.norm()))  # it rounds what it adds up to 16 bit
     assert float((plain.double() - wanted).norm()) / size < BOUND[case.dtype]
 
@@ -124,7 +131,7 @@ def test_dtypes(kind: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("norm", "gate", "residual", "bias"), SURROUNDINGS)
-def test_surroundings(kind: str, norm: bool, gate: bool, residual: bool, bias: bool) -> None:
+def test_surroundings(kind: str, norm: bool, gate: str, residual: bool, bias: bool) -> None:
     check(Case(kind, 2, norm=norm, gate=gate, residual=residual, bias=bias))
 
 
@@ -134,7 +141,7 @@ def test_sizes_that_blocks_do_not_divide(kind: str, rows: int, columns: int) -> 
     config = configs.Config(block_n=4, block_k=128, warps=1)
     check(Case(kind, 1, rows, columns, norm=True), config)
     if rows > 1:
-        check(Case(kind, 3, rows // 2 * 2, columns, gate=True), config)
+        check(Case(kind, 3, rows // 2 * 2, columns, gate="silu"), config)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -146,7 +153,7 @@ def test_logits_stay_float32(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tokens", [1, MAX_TOKENS])
 def test_the_table_has_a_cut_for_every_product(kind: str, tokens: int) -> None:
-    check(Case(kind, tokens, rows=12, columns=64, norm=True, gate=True), config=None)
+    check(Case(kind, tokens, rows=12, columns=64, norm=True, gate="silu"), config=None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -158,7 +165,7 @@ def test_tensor_cores_take_any_tokens(kind: str, tokens: int, dtype: torch.dtype
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("norm", "gate", "residual", "bias"), SURROUNDINGS)
 def test_tensor_cores_fold_the_surroundings(
-    kind: str, norm: bool, gate: bool, residual: bool, bias: bool
+    kind: str, norm: bool, gate: str, residual: bool, bias: bool
 ) -> None:
     case = Case(kind, 3, 20, 128, norm=norm, gate=gate, residual=residual, bias=bias, wide=not residual)
     check(case, configs.Config(block_n=16, block_k=256, warps=4, tensor=True))
@@ -170,7 +177,20 @@ def test_tensor_cores_fold_the_surroundings(
 def test_tensor_cores_take_sizes_that_blocks_do_not_divide(rows: int, columns: int) -> None:
     for kind in KINDS:
         check(Case(kind, 2, rows, columns, norm=True), TENSOR)
-        check(Case(kind, 2, 2 * rows, columns, gate=True), TENSOR)
+        check(Case(kind, 2, 2 * rows, columns, gate="silu"), TENSOR)
+
+
+@pytest.mark.parametrize("gate", [name for name in ACTIVATIONS if name != "silu"])
+def test_every_activation_gates(gate: str) -> None:
+    check(Case("plain", 1, gate=gate, dtype=torch.float32))
+    check(Case("plain", 2, 32, gate=gate, dtype=torch.float16, wide=True), TENSOR)
+
+
+@pytest.mark.parametrize(("factor", "cap"), [(0.25, 0.0), (1.0, 2.0), (0.5, 1.5)])
+def test_sums_are_scaled_and_capped_before_the_residual(factor: float, cap: float) -> None:
+    end = {"residual": True, "factor": factor, "cap": cap}
+    check(Case("plain", 1, bias=True, dtype=torch.float32, **end))
+    check(Case("int8", 2, 32, dtype=torch.float16, **end), TENSOR)
 
 
 def test_what_tensor_cores_cannot_take_goes_to_plain_cores() -> None:
@@ -207,6 +227,8 @@ def test_embedding(columns: int) -> None:
         out = torch.full((3, columns), torch.nan, device=DEVICE).bfloat16()
         project_triton.embed(ids, table, out)
         assert torch.equal(out, table[ids])
+        project_triton.embed(ids, table, out, 1.5)
+        assert torch.allclose(out, table[ids] * 1.5, rtol=1e-2)
 
 
 def test_triton_is_hashed_in_another_thread() -> None:
@@ -243,7 +265,7 @@ def test_true_shapes(kind: str, tokens: int) -> None:
     for config in (None, tensor) if tokens > 1 else (None,):
         check(Case(kind, tokens, 4608, 3584, norm=True, bias=True), config)
         check(Case(kind, tokens, 896, 4864, residual=True), config)
-        check(Case(kind, tokens, 9728, 896, norm=True, gate=True), config)
+        check(Case(kind, tokens, 9728, 896, norm=True, gate="silu"), config)
     check(Case(kind, tokens, 32003, 896, torch.float16, norm=True, wide=True), config)
 
 
@@ -267,7 +289,7 @@ def test_a_chain_that_overlaps_reads_what_was_written(
 
     def run(operation) -> None:  # type: ignore[no-untyped-def]
         for up, down in layers:
-            operation(stream, up, inner, norm=gain, eps=1e-6, gate=True)
+            operation(stream, up, inner, norm=gain, eps=1e-6, gate="silu")
             operation(inner, down, stream, residual=stream)
 
     run(project_triton.project)

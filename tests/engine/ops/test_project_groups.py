@@ -30,7 +30,7 @@ def test_every_form_of_codes(kind: str, tokens: int) -> None:
 
 @pytest.mark.parametrize("kind", SOME)
 @pytest.mark.parametrize(("norm", "gate", "residual", "bias"), SURROUNDINGS)
-def test_surroundings(kind: str, norm: bool, gate: bool, residual: bool, bias: bool) -> None:
+def test_surroundings(kind: str, norm: bool, gate: str, residual: bool, bias: bool) -> None:
     check(Case(kind, 3, 20, 256, norm=norm, gate=gate, residual=residual, bias=bias, wide=not residual), CUT)
 
 
@@ -44,13 +44,13 @@ def test_float16(kind: str) -> None:
 )
 def test_sizes_that_chunks_do_not_divide(kind: str, columns: int) -> None:
     check(Case(kind, 2, 7, columns, norm=True), CUT)
-    check(Case(kind, MAX_TOKENS, 34, columns, gate=True), configs.Config(32, 1024, 4, tensor=True))
+    check(Case(kind, MAX_TOKENS, 34, columns, gate="silu"), configs.Config(32, 1024, 4, tensor=True))
 
 
 @pytest.mark.parametrize("kind", SOME)
 def test_the_table_has_a_cut_for_every_product(kind: str) -> None:
     for tokens in (1, MAX_TOKENS):
-        check(Case(kind, tokens, 12, 256, norm=True, gate=True), config=None)
+        check(Case(kind, tokens, 12, 256, norm=True, gate="silu"), config=None)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -105,4 +105,4 @@ def test_true_shapes(kind: str, tokens: int) -> None:
     for config in (None, CUT, configs.Config(32, 1024, 4, tensor=True)):
         check(Case(kind, tokens, 4608, 3584, norm=True, bias=True), config, DEVICE)
         check(Case(kind, tokens, 3584, 18944, residual=True), config, DEVICE)
-        check(Case(kind, tokens, 9728, 1024, torch.float16, norm=True, gate=True), config, DEVICE)
+        check(Case(kind, tokens, 9728, 1024, torch.float16, norm=True, gate="silu"), config, DEVICE)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _FOLLOWED = 1024
 """Entries of the table of owners that a program moves."""
+_BINARY = 1.0 / math.log(2)
+"""Turns exponents of e into those of 2."""
 _MAX_SPLITS = 64
 """Most pieces that the keys of one head are cut into."""
 
@@ -89,6 +91,8 @@ def attend(
     sinks: Tensor | None = None,
     eps: float = 0.0,
     window: int = 0,
+    scale: float = 0.0,
+    cap: float = 0.0,
     tuning: Tuning | None = None,
 ) -> None:
     """Appends `K` positions to every row's keys and values and attends from them.
@@ -107,7 +111,8 @@ def attend(
         base: int64 `[R]`, at most the row's length.
         owner: int32 `[R, room]`.
         length: int64 `[R]`.
-        cos: `[capacity, rotary]` as in `rope.tables`; contiguous.
+        cos: `[capacity, rotary]` as in `rope.tables`, or these columns of a wider table. Without columns
+            nothing is turned.
         sin: The same for signed sines.
         out: `[T, H * D]`, contiguous.
         scratch: Made for at least this many rows, positions and heads.
@@ -118,12 +123,14 @@ def attend(
         sinks: `[H]`, for each query head a score more in the softmax, of a key that has no value.
         eps: The norms' epsilon.
         window: Positions that a query sees, its own included; 0 means all.
+        scale: Factor on scores; 0 means `1 / sqrt(D)`.
+        cap: Then `cap · tanh(score / cap)` takes the place of a score.
         tuning: Overrides the choice by shape.
     """
     rows, capacity, d = len(length), root.shape[2], root.shape[3]
     queries = heads // kv_heads * k
     matrix_units = qkv.element_size() == 2 and capability(qkv.device) >= (8, 0)
-    t = tuning or choose_tuning(matrix_units, d > 64, k)
+    t = tuning or choose_tuning(matrix_units, d, k)
     longest = min(window + k if window else capacity, capacity)
     most = max(1, min(scratch.programs // (rows * kv_heads), _MAX_SPLITS))
     splits = min(most, triton.cdiv(longest, t.block * t.least))
@@ -142,13 +149,15 @@ def attend(
         len(cos),
         splits,
         t.least,
-        d**-0.5 / math.log(2),
+        (scale or d**-0.5) * _BINARY,
+        cap * _BINARY if cap else None,
         eps,
         HEADS=heads,
         KV_HEADS=kv_heads,
         K=k,
         D=d,
         ROTARY=cos.shape[1],
+        ANGLES=cos.stride(0),
         WINDOW=window,
         BLOCK=t.block,
         MP=_padded(queries),
@@ -171,7 +180,7 @@ def follow(owner: Tensor, parent: Tensor) -> None:
     follow_kernel[grid](owner, parent, room, rows, ROWS=padded, BLOCK=block, **chain(owner.device))
 
 
-def choose_tuning(matrix_units: bool, wide: bool, k: int) -> Tuning:
+def choose_tuning(matrix_units: bool, head_dim: int, k: int) -> Tuning:
     """Chooses a fast tuning, as measured on an NVIDIA H100.
 
     With one position the time between two products counts. Pieces that have to be joined give their result
@@ -182,15 +191,16 @@ def choose_tuning(matrix_units: bool, wide: bool, k: int) -> Tuning:
 
     Args:
         matrix_units: True if the GPU has some that Triton uses for the dtype.
-        wide: True if a key has more than 64 numbers.
+        head_dim: Numbers of a key. Above 128 tiles have as many bytes as those of 128 numbers.
         k: New positions of a row; with few queries, loading is most of the work.
     """
+    most = 64 if head_dim > 128 else 128
     if matrix_units and k == 1:
-        return Tuning(block=128 if wide else 256, warps=8, stages=1)
+        return Tuning(block=most if head_dim > 64 else 256, warps=8, stages=1)
     if matrix_units:
-        return Tuning(stages=1 if wide else 2)
+        return Tuning(block=most, stages=1 if head_dim > 64 else 2)
     # Products on plain cores want every operand in registers: small tiles, spread over more warps.
-    return Tuning(block=16, least=4, warps=8, stages=1)
+    return Tuning(block=16, least=4, warps=16 if head_dim > 128 else 8, stages=1)
 
 
 def _multiprocessors(device: torch.device) -> int:

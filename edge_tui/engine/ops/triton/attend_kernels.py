@@ -22,6 +22,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from edge_tui.engine.ops.triton.epilogue import capped
 from edge_tui.engine.ops.triton.launch import COMPILED, after_others
 
 
@@ -55,10 +56,10 @@ def _fetch(keys, values, start, end, D: tl.constexpr):
 
 
 @triton.jit
-def _angles(cos, sin, position, reach, DP: tl.constexpr, ROTARY: tl.constexpr):
+def _angles(cos, sin, position, reach, DP: tl.constexpr, ROTARY: tl.constexpr, ANGLES: tl.constexpr):
     """Returns cosines and signed sines of positions `[N]`, `[N, DP]`: 1 and 0 for columns that stay."""
     d = tl.arange(0, DP)
-    at = tl.minimum(position, reach - 1)[:, None] * ROTARY + d[None, :]
+    at = tl.minimum(position, reach - 1)[:, None] * ANGLES + d[None, :]
     turning = (d < ROTARY)[None, :] & (position >= 0)[:, None]
     c = tl.load(cos + at, mask=turning, other=1.0).to(tl.float32)
     s = tl.load(sin + at, mask=turning, other=0.0).to(tl.float32)
@@ -72,12 +73,15 @@ def _heads(source, live, D: tl.constexpr, DP: tl.constexpr, ROTARY: tl.constexpr
     Rows that are not `live` are zero.
     """
     d = tl.arange(0, DP)
-    partner = tl.where(d < ROTARY, (d + ROTARY // 2) % ROTARY, d)
-    if ROTARY % 16 == 0:
-        partner = tl.max_contiguous(tl.multiple_of(partner, 8), 8)
     inside = live[:, None] & (d < D)[None, :]
     x = tl.load(source[:, None] + d[None, :], mask=inside, other=0.0)
-    return x, tl.load(source[:, None] + partner[None, :], mask=inside, other=0.0)
+    if ROTARY == 0:
+        return x, x
+    else:
+        partner = tl.where(d < ROTARY, (d + ROTARY // 2) % ROTARY, d)
+        if ROTARY % 16 == 0:
+            partner = tl.max_contiguous(tl.multiple_of(partner, 8), 8)
+        return x, tl.load(source[:, None] + partner[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
@@ -102,7 +106,7 @@ def _rotate(x, y, norm, gain, partner_gain, c, s, eps, D: tl.constexpr):
 
 
 @triton.jit
-def _weigh(q, key, visible, scale, top, total, BLIND: tl.constexpr):
+def _weigh(q, key, visible, scale, cap, top, total, BLIND: tl.constexpr):
     """Takes a tile's keys into the running softmax.
 
     With `BLIND` a query may have seen nothing yet.
@@ -111,6 +115,8 @@ def _weigh(q, key, visible, scale, top, total, BLIND: tl.constexpr):
         The tile's shares `[MP, N]`, what earlier ones are to be multiplied by, the new peak and the new sum.
     """
     scores = tl.dot(q, tl.trans(key), input_precision="ieee") * scale
+    if cap is not None:
+        scores = capped(scores, cap)
     scores = tl.where(visible, scores, float("-inf"))
     peak = tl.maximum(top, tl.max(scores, 1))
     calm = tl.where(peak == float("-inf"), 0.0, peak) if BLIND else peak  # −∞ less −∞ is no number
@@ -179,12 +185,14 @@ def attend_kernel(
     splits,
     least,
     scale,
+    cap,
     eps,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     K: tl.constexpr,
     D: tl.constexpr,
     ROTARY: tl.constexpr,
+    ANGLES: tl.constexpr,
     WINDOW: tl.constexpr,
     BLOCK: tl.constexpr,
     MP: tl.constexpr,
@@ -228,7 +236,7 @@ def attend_kernel(
     # Before the wait a length may be that of a step ago. It is looked at again.
     early = tl.load(length + row, cache_modifier=".cg").to(tl.int32)
     start, end, pieces = _cut(early, capacity, split, splits, least, OWN, WINDOW, BLOCK)
-    c, s = _angles(cos, sin, early + ahead, reach, DP, ROTARY)
+    c, s = _angles(cos, sin, early + ahead, reach, DP, ROTARY, ANGLES)
     if COMPILED:
         old = tl.minimum(end, early)
         if FORK:
@@ -257,7 +265,7 @@ def attend_kernel(
         limit = tl.minimum(capacity, origin + room)
     if (past != early) | FORK:
         start, end, pieces = _cut(past, limit, split, splits, least, OWN, WINDOW, BLOCK)
-        c, s = _angles(cos, sin, past + ahead, reach, DP, ROTARY)
+        c, s = _angles(cos, sin, past + ahead, reach, DP, ROTARY, ANGLES)
     if split >= pieces:
         return
 
@@ -265,7 +273,7 @@ def attend_kernel(
     now = past + n
     new_c, new_s = c, s
     if not OWN:
-        new_c, new_s = _angles(cos, sin, now, reach, DP, ROTARY)
+        new_c, new_s = _angles(cos, sin, now, reach, DP, ROTARY, ANGLES)
     new_key = _rotate(new_x, new_y, norm, new_gain, new_partner_gain, new_c, new_s, eps, D).to(dtype)
     top = tl.full([MP], NEVER, tl.float32)
     total = tl.zeros([MP], tl.float32)
@@ -293,7 +301,7 @@ def attend_kernel(
             before = (n[None, :] <= step[:, None]) & new[None, :]
             if WINDOW > 0:
                 before = before & (n[None, :] > step[:, None] - WINDOW)
-            share, _, top, total = _weigh(q, new_key, before, scale, top, total, False)
+            share, _, top, total = _weigh(q, new_key, before, scale, cap, top, total, False)
             mixed = tl.dot(share.to(dtype), new_value, input_precision="ieee")
 
     for begin in range(start, end, BLOCK):
@@ -318,10 +326,10 @@ def attend_kernel(
             own = (position == past)[:, None]
             key = tl.where(own, new_key, key)
             value = tl.load(value_at[:, None] + d[None, :], mask=inside, other=0.0)
-            share, fade, top, total = _weigh(q, key, visible, scale, top, total, WINDOW > 0)
+            share, fade, top, total = _weigh(q, key, visible, scale, cap, top, total, WINDOW > 0)
             value = tl.where(own, new_value, value)
         else:
-            share, fade, top, total = _weigh(q, key, visible, scale, top, total, WINDOW > 0)
+            share, fade, top, total = _weigh(q, key, visible, scale, cap, top, total, WINDOW > 0)
             value = tl.load(value_at[:, None] + d[None, :], mask=inside, other=0.0)
         mixed = tl.dot(share.to(dtype), value, mixed * fade[:, None], input_precision="ieee")
 

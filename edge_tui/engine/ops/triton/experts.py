@@ -21,6 +21,7 @@ import torch
 import triton
 import triton.language as tl
 
+from edge_tui.engine.ops.triton.epilogue import scaled_and_capped
 from edge_tui.engine.ops.triton.launch import after_others, chain
 from edge_tui.engine.ops.triton.project_configs import Config
 
@@ -173,6 +174,7 @@ def _expert_down(
     shared,
     residual,
     out,
+    multiplier,
     width,
     K: tl.constexpr,
     ACTIVE: tl.constexpr,
@@ -207,6 +209,7 @@ def _expert_down(
     if shared is not None:
         always = tl.load(shared + place, mask=at < width, other=0.0).to(tl.float32)
         y += always * tl.load(shares + ACTIVE)
+    y = scaled_and_capped(y, multiplier, None)
     if residual is not None:
         y += tl.load(residual + place, mask=at < width, other=0.0).to(tl.float32)
     tl.store(out + place, y.to(out.dtype.element_ty), mask=at < width)
@@ -289,6 +292,7 @@ def down(
     *,
     shared: Tensor | None = None,
     residual: Tensor | None = None,
+    factor: float = 1.0,
     cut: Config | None = None,
 ) -> None:
     """Sums the outputs of each token's experts by their shares.
@@ -302,6 +306,7 @@ def down(
         how: The rules.
         shared: `[T, hidden]`, output of the expert that takes every token.
         residual: `[T, hidden]`, added at the end; may be `out` itself.
+        factor: Multiplies the sum before.
         cut: Overrides the choice by shape.
     """
     columns, width = wide.shape[1], out.shape[1]
@@ -315,6 +320,7 @@ def down(
         shared,
         residual,
         out,
+        None if factor == 1.0 else factor,
         width,
         K=columns,
         ACTIVE=how.active,

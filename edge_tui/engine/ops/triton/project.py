@@ -26,6 +26,7 @@ import torch
 import triton
 import triton.language as tl
 
+from edge_tui.engine.ops.triton.epilogue import activated, scaled_and_capped
 from edge_tui.engine.ops.triton.launch import INTERPRETED, after_others, capability, chain
 from edge_tui.engine.ops.triton.project_codes import CODES, INT8, PLAIN, unpack
 from edge_tui.engine.ops.triton.project_configs import Config, choose
@@ -73,6 +74,8 @@ def _project(
     residual,
     out,
     eps,
+    multiplier,
+    cap,
     width,  # of `out`
     K: tl.constexpr,
     T: tl.constexpr,
@@ -88,7 +91,7 @@ def _project(
     SPAN: tl.constexpr = K // CODES
     SUMS: tl.constexpr = BLOCK_K // 8 if CODES == PLAIN else WORDS
     r = tl.arange(0, BLOCK_N)
-    if GATE:  # a gate row beside its up row
+    if GATE != "":  # a gate row beside its up row
         at = tl.program_id(0) * (BLOCK_N // 2) + r // 2
         row = tl.minimum(at, width - 1) + (r % 2) * width
     else:
@@ -138,23 +141,26 @@ def _project(
             y *= tl.rsqrt(tl.sum(squares[t], axis=0) / K + eps)
         if bias is not None:
             y += tl.load(bias + row).to(tl.float32)
-        if GATE:
+        if GATE != "":
             gate, up = tl.split(tl.reshape(y, (BLOCK_N // 2, 2)))
-            y = gate * tl.sigmoid(gate) * up
+            y = activated(gate, GATE) * up
             place = tl.program_id(0) * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
         else:
             place = at
+        y = scaled_and_capped(y, multiplier, cap)
         if residual is not None:
             y += tl.load(residual + t * width + place, mask=place < width, other=0.0).to(tl.float32)
         tl.store(out + t * width + place, y.to(out.dtype.element_ty), mask=place < width)
 
 
 @triton.jit
-def _embed(ids, table, out, K: tl.constexpr, DEPENDENT: tl.constexpr, BLOCK_K: tl.constexpr):
+def _embed(ids, table, factor, out, K: tl.constexpr, DEPENDENT: tl.constexpr, BLOCK_K: tl.constexpr):
     token = tl.program_id(0)
     column = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
     after_others(DEPENDENT)
     values = tl.load(table + tl.load(ids + token) * K + column, mask=column < K)
+    if factor is not None:
+        values = (values.to(tl.float32) * factor).to(out.dtype.element_ty)
     tl.store(out + token * K + column, values, mask=column < K)
 
 
@@ -165,11 +171,13 @@ def project(
     *,
     norm: Tensor | None = None,
     eps: float = 0.0,
-    gate: bool = False,
+    gate: str = "",
     residual: Tensor | None = None,
+    factor: float = 1.0,
+    cap: float = 0.0,
     config: Config | None = None,
 ) -> None:
-    """Computes `out = x̂ Wᵀ + b (+ residual)`; `x̂` is `x`, or `x` under a root mean square norm.
+    """Computes `out = f (x̂ Wᵀ + b) (+ residual)`; `x̂` is `x`, or `x` under a root mean square norm.
 
     Sums are float32. int8 is weight-only: activations stay in 16 bit, so LLM.int8's outliers need neither a
     threshold nor a second product. Run once before it is captured in a graph: it compiles.
@@ -180,17 +188,20 @@ def project(
         out: `[T, N]`, or `[T, N / 2]` with `gate`; contiguous. May be float32 while `x` is 16 bit.
         norm: `[K]`, weight of the norm applied to `x` first.
         eps: The norm's epsilon.
-        gate: The first half of the matrix's rows are the gate's, the others the up projection's;
-            `out = silu(gate) · up`.
+        gate: Activation of a gate, or "": the first half of the matrix's rows are the gate's, the others the
+            up projection's; `out = activation(gate) · up`.
         residual: `[T, N]`, added at the end; may be `out` itself.
+        factor: `f`.
+        cap: If not 0, `cap · tanh(f (x̂ Wᵀ + b) / cap)` takes the place of `f (x̂ Wᵀ + b)`.
         config: Overrides the table's choice.
     """
     tokens, columns = x.shape
     width = packed.rows // 2 if gate else packed.rows
     if config is None:
         config = choose(packed.kind, tokens, packed.rows, columns)
+    end = None if factor == 1.0 else factor, cap or None
     if packed.form is not None:
-        project_groups(x, packed, out, norm, eps, gate, residual, config)
+        project_groups(x, packed, out, norm, eps, gate, residual, end, config)
         return
     # Tensor cores take both 16-bit types, and sixteen columns at once, from Ampere on.
     able = INTERPRETED or capability(x.device) >= (8, 0)
@@ -214,6 +225,7 @@ def project(
         residual,
         out,
         eps,
+        *end,
         width,
     )
     grid = (triton.cdiv(width, config.block_n // (2 if gate else 1)),)
@@ -232,15 +244,17 @@ def project(
         _project[grid](*arguments, T=tokens, BLOCK_K=config.block_k, **constants)
 
 
-def embed(ids: Tensor, table: Tensor, out: Tensor) -> None:
+def embed(ids: Tensor, table: Tensor, out: Tensor, factor: float = 1.0) -> None:
     """Looks up rows of the embedding.
 
     Args:
         ids: int64 `[T]`.
         table: `[V, K]`.
         out: `[T, K]`, contiguous.
+        factor: Multiplies them.
     """
     columns = table.shape[1]
     grid = (len(ids), triton.cdiv(columns, 1024))
     # Ids may be a column of longer rows, whose neighbours in memory are no ids of this call.
-    _embed[grid](ids.contiguous(), table, out, K=columns, BLOCK_K=1024, **chain(table.device))
+    times = None if factor == 1.0 else factor
+    _embed[grid](ids.contiguous(), table, times, out, K=columns, BLOCK_K=1024, **chain(table.device))

@@ -69,6 +69,8 @@ def project_groups_on_tensor_cores(
     out,
     tables,  # of `level_pairs`, or None: codes are numbers
     eps,
+    multiplier,
+    cap,
     width,  # of `out`
     tokens,
     K: tl.constexpr,
@@ -243,7 +245,26 @@ def project_groups_on_tensor_cores(
         size = tl.reshape(tl.sum(tl.sum(squares, axis=3), axis=1), (HALVES, SLOTS, TOKENS // HALVES))
         size = tl.reshape(tl.sum(size, axis=1), (TOKENS,))
     place, own = own_rows(width, GATE, BLOCK_N)
-    finish(y, place, own, size, bias, norm, residual, out, eps, width, tokens, K, TOKENS, ROOM, GATE, BLOCK_N)
+    finish(
+        y,
+        place,
+        own,
+        size,
+        bias,
+        norm,
+        residual,
+        out,
+        eps,
+        multiplier,
+        cap,
+        width,
+        tokens,
+        K,
+        TOKENS,
+        ROOM,
+        GATE,
+        BLOCK_N,
+    )
 
 
 _SIDE_BY_SIDE = {1: torch.int16, 2: torch.int32}
@@ -263,8 +284,9 @@ def project_groups(
     out: Tensor,
     norm: Tensor | None,
     eps: float,
-    gate: bool,
+    gate: str,
     residual: Tensor | None,
+    end: tuple[float | None, float | None],
     config: Config,
 ) -> None:
     """Computes `project.project` for a matrix of codes in groups.
@@ -277,6 +299,7 @@ def project_groups(
         eps: …
         gate: …
         residual: …
+        end: Factor and cap; None leaves either out.
         config: A cut for tensor cores, its `block_k` a multiple of the warps' chunks.
     """
     form = packed.form
@@ -311,6 +334,7 @@ def project_groups(
         out,
         level_tables(x.device) if form.levels else None,
         eps,
+        *end,
         width,
         tokens,
         **constants,

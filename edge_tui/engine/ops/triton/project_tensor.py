@@ -17,6 +17,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from edge_tui.engine.ops.triton.epilogue import activated, scaled_and_capped
 from edge_tui.engine.ops.triton.launch import COMPILED, after_others
 from edge_tui.engine.ops.triton.project_codes import INT8, PLAIN, unpack
 
@@ -51,7 +52,7 @@ def _matrix(tile, DTYPE: tl.constexpr, FLOAT: tl.constexpr, CODES: tl.constexpr)
 @triton.jit
 def tile_rows(line, width, GATE: tl.constexpr, BLOCK_N: tl.constexpr, STRIDE: tl.constexpr):
     """Returns the matrix rows of a tile's lines, int64 `[…, 1]`; `STRIDE` is its chunks, of all warps."""
-    if GATE:  # a gate row eight before its up row, which is in the same lane
+    if GATE != "":  # a gate row eight before its up row, which is in the same lane
         row = line // (16 * STRIDE) * 8 + line % 8
         row = tl.minimum(tl.program_id(0) * (BLOCK_N // 2) + row, width - 1)
         row += line // (8 * STRIDE) % 2 * width
@@ -65,7 +66,7 @@ def tile_rows(line, width, GATE: tl.constexpr, BLOCK_N: tl.constexpr, STRIDE: tl
 def own_rows(width, GATE: tl.constexpr, BLOCK_N: tl.constexpr):
     """Returns the columns of `out` that a program's sums belong to, and their matrix rows: `[BLOCK_N]`."""
     r = tl.arange(0, BLOCK_N)
-    if GATE:
+    if GATE != "":
         at = tl.program_id(0) * (BLOCK_N // 2) + r // 16 * 8 + r % 8
         own = tl.minimum(at, width - 1) + r % 16 // 8 * width
     else:
@@ -85,6 +86,8 @@ def finish(
     residual,
     out,
     eps,
+    multiplier,
+    cap,
     width,
     tokens,
     K: tl.constexpr,
@@ -93,20 +96,21 @@ def finish(
     GATE: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Applies norm, bias, gate and residual to sums `[BLOCK_N, TOKENS]`, and stores them."""
+    """Applies norm, bias, gate, factor, cap and residual to sums `[BLOCK_N, TOKENS]`, and stores them."""
     TILES: tl.constexpr = BLOCK_N // 16
     t = tl.arange(0, TOKENS)
     if norm is not None:
         y *= (tl.rsqrt(size / K + eps) * (1.0 / ROOM))[None, :]
     if bias is not None:
         y += tl.load(bias + own).to(tl.float32)[:, None]
-    if GATE:
+    if GATE != "":
         both = tl.permute(tl.reshape(y, (TILES, 2, 8, TOKENS)), (0, 2, 3, 1))
         gate, up = tl.split(both)
-        y = tl.reshape(gate * tl.sigmoid(gate) * up, (BLOCK_N // 2, TOKENS))
+        y = tl.reshape(activated(gate, GATE) * up, (BLOCK_N // 2, TOKENS))
         at = tl.program_id(0) * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
     place = t[None, :] * width + at[:, None]
     inside = (t < tokens)[None, :] & (at < width)[:, None]
+    y = scaled_and_capped(y, multiplier, cap)
     if residual is not None:
         y += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + place, y.to(out.dtype.element_ty), mask=inside)
@@ -122,6 +126,8 @@ def project_on_tensor_cores(
     residual,
     out,
     eps,
+    multiplier,
+    cap,
     width,  # of `out`
     tokens,
     K: tl.constexpr,
@@ -212,4 +218,23 @@ def project_on_tensor_cores(
     if norm is not None:
         size = tl.reshape(tl.sum(tl.sum(squares, axis=3), axis=1), (HALVES * 8,))
     TOKENS: tl.constexpr = 8 * HALVES
-    finish(y, at, own, size, bias, norm, residual, out, eps, width, tokens, K, TOKENS, ROOM, GATE, BLOCK_N)
+    finish(
+        y,
+        at,
+        own,
+        size,
+        bias,
+        norm,
+        residual,
+        out,
+        eps,
+        multiplier,
+        cap,
+        width,
+        tokens,
+        K,
+        TOKENS,
+        ROOM,
+        GATE,
+        BLOCK_N,
+    )
