@@ -72,6 +72,8 @@ MODELS = (
     Shape("llama-3.2-1b", 32, 8, 64),
     Shape("qwen2-7b", 28, 4, 128),
     Shape("llama-2-7b", 32, 32, 128),
+    Shape("gemma-2-2b", 8, 4, 256),
+    Shape("gemma-3-1b", 4, 1, 256),
 )
 
 

@@ -3,7 +3,7 @@
 For several tokens, cuts for tensor cores are measured beside the plain cores' best in the table, and all cuts
 with `--full`.
 
-Every product of three models is timed under several cuts, as replays of a graph over more copies of the
+Every product of some models is timed under several cuts, as replays of a graph over more copies of the
 matrix than the GPU's cache holds, dependent launches included. Then whole steps without attention are timed
 with the best cuts, with and without dependent launch. The last lines are the cuts for `project_configs`.
 With `OUT` set, all of it goes to `$OUT/project.json`.
@@ -21,7 +21,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple
 from math import ceil
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from edge_tui.engine.ops.code_groups import pack
 from edge_tui.engine.ops.group_form import NF4, GroupForm
 from edge_tui.engine.ops.packed import PackedMatrix
 from edge_tui.engine.ops.triton.project_configs import Config, choose
+from tests.engine.ops.product_shapes import MODELS, Model, Product
 from tests.engine.ops.random_groups import random_groups
 
 DTYPE = torch.bfloat16
@@ -50,53 +51,6 @@ BYTES = {"plain": 2.0, "int8": 1.0}
 BYTES |= {kind: form.nbytes(1, 2048) / 2048 for kind, form in GROUPS.items()}
 
 
-@dataclass(frozen=True)
-class Product:
-    """One matrix of a model and what its kernel folds in."""
-
-    name: str
-    rows: int
-    columns: int
-    norm: bool = False
-    gate: str = ""
-    residual: bool = False
-    wide: bool = False
-
-
-@dataclass(frozen=True)
-class Model:
-    """Shapes of a model."""
-
-    name: str
-    hidden: int
-    qkv: int
-    inner: int
-    layers: int
-    vocabulary: int
-
-    def layer(self) -> tuple[Product, ...]:
-        return (
-            Product("qkv", self.qkv, self.hidden, norm=True),
-            Product("out", self.hidden, self.hidden, residual=True),
-            Product("gate_up", 2 * self.inner, self.hidden, norm=True, gate="silu"),
-            Product("down", self.hidden, self.inner, residual=True),
-        )
-
-    def head(self) -> Product:
-        return Product("head", self.vocabulary, self.hidden, norm=True, wide=True)
-
-    def products(self, kind: str) -> tuple[Product, ...]:
-        """Those of a layer, and the head where files of such a kind have one of that kind."""
-        return (*self.layer(), self.head()) if kind in ("plain", "group8") else self.layer()
-
-
-MODELS = (
-    Model("qwen2-0.5b", 896, 1152, 4864, 24, 151936),
-    Model("llama-3.2-1b", 2048, 3072, 8192, 16, 128256),
-    Model("qwen2-7b", 3584, 4608, 18944, 28, 152064),
-)
-
-
 def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
     """Cuts worth trying."""
     small = product.rows < 6000
@@ -112,8 +66,10 @@ def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
     sizes = {"plain": (1, 2, 4), "int8": (2, 4, 8)}[kind]
     for n in sizes if small else [2 * size for size in sizes[1:]]:
         tiles = [(512, 1), (512, 2), (1024, 2), (1024, 4)]
-        if product.columns > 2048:
-            tiles.append((2048, 8))
+        if product.columns % 256 == 0 and product.columns % 512:
+            tiles.append((256, 1))
+        if product.columns > 1024:
+            tiles += [(2048, 4), (2048, 8)]
         if product.columns > 4096 and small:
             tiles += [(4096, 8), (8192, 8)]
         for k, warps in tiles:

@@ -31,9 +31,10 @@ from edge_tui.engine.ops.packed import PackedMatrix
 from edge_tui.engine.ops.triton import project as project_triton
 from edge_tui.engine.ops.triton.project_configs import Config, choose
 from edge_tui.engine.port import ModelSpec, Request
+from tests.engine.ops.product_shapes import MODELS, Product
 from tests.engine.ops.random_groups import KINDS, random_groups
 from tests.engine.ops.speed_packed import store_as
-from tests.engine.ops.speed_project import MODELS, Product, random_matrix
+from tests.engine.ops.speed_project import random_matrix
 
 PRECISIONS = ("bfloat16", "int8", "4bit")
 GAIN = 0.999
@@ -50,7 +51,7 @@ class Place:
     rows: int
     columns: int
     norm: bool
-    gate: bool
+    gate: str
     residual: bool
     bias: bool
     dtype: torch.dtype
@@ -136,7 +137,7 @@ class Steps:
             packed.rows,
             packed.columns,
             how.get("norm") is not None,
-            how.get("gate", False),
+            how.get("gate", ""),
             how.get("residual") is not None,
             packed.bias is not None,
             out.dtype,
