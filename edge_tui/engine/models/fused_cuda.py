@@ -1,10 +1,9 @@
 """Runs a decode step on an NVIDIA GPU as five kernels a layer, and some more where a family has more.
 
 norm + QKV · rotary, cache and attention · output + residual · norm + gate, up and their product · down +
-residual. A norm after attention or feed-forward layer, or over all heads, is a kernel between these, and a
-mixture of experts is several. Lengths are read from the device, so the step means the same wherever the rows
-have got to, and a graph of it can be replayed for ever. Everything between the kernels lies in buffers
-allocated once.
+residual. A norm after attention or feed-forward layer is a kernel between these, and a mixture of experts is
+several. Lengths are read from the device, so the step means the same wherever the rows have got to, and a
+graph of it can be replayed for ever. Everything between the kernels lies in buffers allocated once.
 """
 
 from __future__ import annotations
@@ -84,9 +83,10 @@ class FusedStep:
             to_qkv, to_out, *feed_forward = (next(matrices) for _ in layer.matrices)
             project(stream, to_qkv, qkv, norm=_weight(layer.attention_norm), eps=c.eps)
             qk_norm = layer.qk_norm
-            if qk_norm is not None and c.qk_norm == "width":
+            over_heads = qk_norm is not None and c.qk_norm == "width"
+            if qk_norm is not None and over_heads and k > 1:
                 norm_heads(qkv, qk_norm, c.eps, c.kv_heads)
-                qk_norm = None
+                qk_norm, over_heads = None, False
             attend(
                 qkv,
                 *ctx.sources(i),
@@ -98,6 +98,7 @@ class FusedStep:
                 kv_heads=c.kv_heads,
                 k=k,
                 qk_norm=qk_norm,
+                over_heads=over_heads,
                 sinks=layer.sinks,
                 eps=c.eps,
                 window=layer.window,

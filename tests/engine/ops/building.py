@@ -134,6 +134,7 @@ def attend(rows: int, heads: int, kv_heads: int, room: int, d: int) -> None:
         scratch = attend_triton.Scratch(rows, k, heads, d, qkv.device, 132)
         how: dict[str, Any] = {"heads": heads, "kv_heads": kv_heads, "k": k}
         how |= {"sinks": out[0] if k == 5 else None, "cap": 50.0 if wide else 0.0}
+        how |= {"qk_norm": out[:, : (heads + kv_heads) * d], "over_heads": k == 1} if wide else {}
         attend_triton.attend(qkv, *given, length, angles, angles, out, scratch, **how)
     if wide:
         attend_triton.follow(owner, length)

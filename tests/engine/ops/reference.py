@@ -28,6 +28,7 @@ def attend(
     kv_heads: int,
     k: int,
     qk_norm: Tensor | None = None,
+    over_heads: bool = False,
     sinks: Tensor | None = None,
     eps: float = 0.0,
     window: int = 0,
@@ -40,7 +41,9 @@ def attend(
     new_qkv = qkv.view(rows, k, heads + 2 * kv_heads, d)
     qk = new_qkv[:, :, : heads + kv_heads].float()
     if qk_norm is not None:
-        qk = F.rms_norm(qk, (d,), None, eps) * qk_norm
+        parts = qk.split([heads, kv_heads], 2) if over_heads else [qk]
+        normed = [F.rms_norm(part, part.shape[3 - over_heads :], None, eps) for part in parts]
+        qk = torch.cat(normed, 2) * qk_norm
     row = positions.clamp(max=len(cos) - 1)
     qk = _rotated(qk, cos[row][:, :, None].float(), sin[row][:, :, None].float()).to(qkv.dtype)
     new = torch.cat((qk[:, :, heads:], new_qkv[:, :, heads + kv_heads :]), 2).transpose(1, 2)

@@ -33,6 +33,7 @@ class Case:
     rotary: int = 0
     window: int = 0
     norm: bool = False
+    over_heads: bool = False
     sinks: bool = False
     scale: float = 0.0
     cap: float = 0.0
@@ -99,6 +100,7 @@ def inputs(case: Case, device: str = DEVICE) -> dict[str, Any]:
         "kv_heads": case.kv_heads,
         "k": case.k,
         "qk_norm": random(case.heads + case.kv_heads, case.d) if case.norm else None,
+        "over_heads": case.over_heads,
         "sinks": 3 * random(case.heads) if case.sinks else None,
         "eps": 1e-6,
         "window": case.window,
@@ -163,6 +165,8 @@ TINY_CASES = {
     "scores scaled and capped": Case((50, 7), scale=0.5, cap=2.0, programs=16),
     "scores capped, several positions": Case((50, 18), k=4, window=17, cap=1.5),
     "a part of the angles": Case((40, 3), rotary=8, tables=(16, 8), norm=True),
+    "norms over all heads": Case((40, 3), heads=6, norm=True, over_heads=True, programs=12),
+    "norms over all heads, a fork": Case((30, 30), base=13, norm=True, over_heads=True),
     "nothing rotated": Case((40, 3), k=2, norm=True, still=True),
     "float16": Case((37, 12), k=2, dtype=torch.float16),
     "bfloat16": Case((37, 12), norm=True, dtype=torch.bfloat16),
@@ -173,6 +177,7 @@ FEW = (
     *("ragged, off the block", "several positions", "window, several positions", "partial rotary"),
     *("sinks", "fork, on the block", "fork, window", "two prompts of two rows", "float16"),
     *("scores scaled and capped", "a part of the angles", "nothing rotated"),
+    "norms over all heads",
 )
 """One case of each part of the kernel; the others, whose shapes lie on its edges, in the long tests."""
 
@@ -262,7 +267,9 @@ PHI3 = Case((), heads=32, kv_heads=32, d=96, window=1000, capacity=2048)
 PHI_PARTIAL = Case((), heads=8, kv_heads=2, d=80, rotary=32, capacity=700)
 GEMMA2_2B = Case((), heads=8, kv_heads=4, d=256, scale=1 / 16, cap=50.0, capacity=2048)
 GEMMA3_1B = Case((), heads=4, kv_heads=1, d=256, norm=True, tables=(256, 0), capacity=2048)
+OLMO2_1B = Case((), heads=16, kv_heads=16, d=128, norm=True, over_heads=True, capacity=2048)
 TRUE_SHAPES = {
+    "olmo-2-1b": replace(OLMO2_1B, lengths=(777,)),
     "gemma-2-2b": replace(GEMMA2_2B, lengths=(777,)),
     "gemma-2-2b, 5 positions": replace(GEMMA2_2B, lengths=(517,), k=5),
     "gemma-3-1b, windowed": replace(GEMMA3_1B, lengths=(1500, 33), window=512),

@@ -88,6 +88,7 @@ def attend(
     kv_heads: int,
     k: int,
     qk_norm: Tensor | None = None,
+    over_heads: bool = False,
     sinks: Tensor | None = None,
     eps: float = 0.0,
     window: int = 0,
@@ -120,6 +121,7 @@ def attend(
         kv_heads: `Hkv`.
         k: `K`, at most 8.
         qk_norm: `[H + Hkv, D]`, norms of each head's query and key.
+        over_heads: True if one norm is over all queries of a token, one over its keys; `K` is 1 then.
         sinks: `[H]`, for each query head a score more in the softmax, of a key that has no value.
         eps: The norms' epsilon.
         window: Positions that a query sees, its own included; 0 means all.
@@ -159,6 +161,7 @@ def attend(
         ROTARY=cos.shape[1],
         ANGLES=cos.stride(0),
         WINDOW=window,
+        OVER_HEADS=over_heads,
         BLOCK=t.block,
         MP=_padded(queries),
         DP=_padded(d),

@@ -94,12 +94,24 @@ def _gains(norm, head, live, D: tl.constexpr, DP: tl.constexpr, ROTARY: tl.const
 
 
 @triton.jit
-def _rotate(x, y, norm, gain, partner_gain, c, s, eps, D: tl.constexpr):
-    """Normalises and rotates heads `x` with partners `y`, float32; `c` and `s` are `_angles`."""
+def _part_scale(part, eps, WIDTH: tl.constexpr):
+    """Returns the factor of a norm over all queries, or keys, of one token."""
+    at = tl.arange(0, triton.next_power_of_2(WIDTH))
+    x = tl.load(part + at, mask=at < WIDTH, other=0.0).to(tl.float32)
+    return tl.rsqrt(tl.sum(x * x, 0) / WIDTH + eps)
+
+
+@triton.jit
+def _rotate(x, y, norm, gain, partner_gain, scale, c, s, eps, D: tl.constexpr):
+    """Normalises and rotates heads `x` with partners `y`, float32; `c` and `s` are `_angles`.
+
+    The norm is that of each head, unless it has a `scale`.
+    """
     x = x.to(tl.float32)
     y = y.to(tl.float32)
     if norm is not None:
-        scale = tl.rsqrt(tl.sum(x * x, 1) / D + eps)[:, None]
+        if scale is None:
+            scale = tl.rsqrt(tl.sum(x * x, 1) / D + eps)[:, None]
         x *= scale * gain.to(tl.float32)
         y *= scale * partner_gain.to(tl.float32)
     return x * c + y * s
@@ -194,6 +206,7 @@ def attend_kernel(
     ROTARY: tl.constexpr,
     ANGLES: tl.constexpr,
     WINDOW: tl.constexpr,
+    OVER_HEADS: tl.constexpr,
     BLOCK: tl.constexpr,
     MP: tl.constexpr,
     DP: tl.constexpr,
@@ -256,6 +269,11 @@ def attend_kernel(
     past = tl.load(length + row, cache_modifier=".cg").to(tl.int32)
     x, y = _heads(qkv + (row * K + step) * WIDTH + query * D, real, D, DP, ROTARY)
     new_x, new_y = _heads(raw, new, D, DP, ROTARY)
+    q_scale = None
+    new_scale = None
+    if OVER_HEADS:
+        q_scale = _part_scale(qkv + row * WIDTH, eps, HEADS * D)
+        new_scale = _part_scale(qkv + row * WIDTH + HEADS * D, eps, KV_HEADS * D)
     new_value_at = (raw + KV_HEADS * D)[:, None] + d[None, :]
     new_value = tl.load(new_value_at, mask=new[:, None] & columns, other=0.0)
     origin = 0
@@ -269,12 +287,13 @@ def attend_kernel(
     if split >= pieces:
         return
 
-    q = _rotate(x, y, norm, gain, partner_gain, c, s, eps, D).to(dtype)
+    q = _rotate(x, y, norm, gain, partner_gain, q_scale, c, s, eps, D).to(dtype)
     now = past + n
     new_c, new_s = c, s
     if not OWN:
         new_c, new_s = _angles(cos, sin, now, reach, DP, ROTARY, ANGLES)
-    new_key = _rotate(new_x, new_y, norm, new_gain, new_partner_gain, new_c, new_s, eps, D).to(dtype)
+    new_key = _rotate(new_x, new_y, norm, new_gain, new_partner_gain, new_scale, new_c, new_s, eps, D)
+    new_key = new_key.to(dtype)
     top = tl.full([MP], NEVER, tl.float32)
     total = tl.zeros([MP], tl.float32)
     mixed = tl.zeros([MP, DP], tl.float32)

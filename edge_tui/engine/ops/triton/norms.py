@@ -2,7 +2,8 @@
 
 A norm before a product costs nothing (`triton.project`). One after it needs the whole product, which many
 programs compute, so it is a kernel of its own: one program a token, and another one for its keys. In a chain
-the product that follows is fetching its first weights meanwhile.
+the product that follows is fetching its first weights meanwhile. The norm of one position's heads needs no
+kernel: attention computes it (`triton.attend`).
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, possibly-undefined"
