@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class KnownLuck(Rng):
-    """Gives the random numbers of one row; draws of logits `[…, V]` add noise that is there already.
+    """Gives the random numbers of a step; draws of logits `[R, N]`, N at most `V`, add noise that is there.
 
-    On a GPU the noise is that of the kernels that took the step, to the last bit.
+    On a GPU the noise is that of a kernel, computed as those do that take steps.
 
     Args:
         rng: The step's; its rows share one key.
@@ -32,6 +32,8 @@ class KnownLuck(Rng):
         self.noise = one.gumbel(torch.arange(width, device=rng.key.device)[None])[0]
 
     def draw(self, z: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Does `Rng.draw`, on every device."""
-        ids, lead = argmax_and_lead(z + self.noise)
+        """Does `Rng.draw`, for few enough candidates on every device."""
+        if z.shape[-1] > len(self.noise):
+            return super().draw(z)
+        ids, lead = argmax_and_lead(z + self.noise[: z.shape[-1]])
         return ids[:, 0], lead

@@ -13,8 +13,9 @@ import torch
 from edge_tui import decoders
 from edge_tui.decoders.core import kernels
 from edge_tui.decoders.core.kernels import Kernels
-from edge_tui.decoders.core.random import Rng
+from edge_tui.decoders.core.random import Rng, draw_and_margin, key_of
 from edge_tui.engine.decode.explain import explain_token
+from edge_tui.engine.decode.known_luck import KnownLuck
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.explanation import Explanation
 from edge_tui.engine.models.loader import LoadedModel, load
@@ -123,6 +124,14 @@ def assert_same(here: Explanation, there: Explanation) -> None:
         assert (each.rank, each.removing_stage) == (other.rank, other.removing_stage)
         for a, b in ((each.sum, other.sum), (each.luck, other.luck), (each.raw_logp, other.raw_logp)):
             assert a == b == -inf or a == pytest.approx(b, abs=1e-4, nan_ok=True)
+
+
+@pytest.mark.parametrize("width", [7, 20, 30])
+def test_noise_that_is_known_draws_what_that_of_each_draw_does(width: int) -> None:
+    """Of all candidates, of some, and of more than it was computed for, as a strategy of the user's may."""
+    rng, z = Rng(torch.tensor([key_of(3)] * 2), torch.tensor([5])), torch.randn(2, width)
+    drawn, expected = draw_and_margin(z, KnownLuck(rng, 20)), draw_and_margin(z, rng)
+    assert all(map(torch.equal, drawn, expected))
 
 
 def test_a_question_waits_no_more_the_longer_the_text(managers: tuple[ModelManager, ModelManager]) -> None:
