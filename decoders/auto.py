@@ -194,6 +194,9 @@ class Auto(Decoder):
         ]
         return (*sentences, *_parse(generation_config)[1], *_parse_stages(generation_config)[2])
 
+    def draws(self, values: Mapping[str, float]) -> bool:
+        return values["do_sample"] > 0
+
     def final(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Tensor:
         z = self.before.apply(last_logits(outs["model"], s), p, s, rng)
         draws = p["do_sample"] > 0

@@ -123,6 +123,9 @@ class Contrastive(Decoder):
         of_stages = (param for stage in before for param in stage.params)
         super().__init__(before, params=(*PARAMS, *of_stages, HEAD_PARAMETER))
 
+    def draws(self, values: Mapping[str, float]) -> bool:
+        return values["sample"] > 0
+
     @property
     def streams(self) -> tuple[Stream, ...]:
         """Reads the expert as "model", and the amateur."""

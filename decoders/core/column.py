@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan
 
@@ -47,6 +47,19 @@ class Column:
         if value in range(len(self.choices)):
             return self.choices[int(value)]
         return f"{value:.3g}"
+
+    def fact(self, value: float, quoted: Callable[[int], str]) -> str:
+        """Writes a value as `text` does, but ids as their token and rows from 1; "" where there is none.
+
+        Args:
+            value: The value; NaN, and −1 of a row or an id, is none.
+            quoted: Writes the token of an id.
+        """
+        if isnan(value) or (self.role in ("parent", "token") and value < 0):
+            return ""
+        if self.role == "parent":
+            return f"row {value + 1:.0f}"
+        return quoted(int(value)) if self.role == "token" else self.text(value)
 
     def description(self) -> str:
         """Writes its help and its bounds; "" where neither is known."""

@@ -222,6 +222,10 @@ class Decoder(Declaration, ABC):
         """Gives the number of rows it decodes side by side for one answer (a beam's width)."""
         return 1
 
+    def draws(self, values: Mapping[str, float]) -> bool:
+        """Tells whether luck has a part in its tokens under these parameters and a temperature above 0."""
+        return self.kind != "search" and not self.takes_argmax
+
     def needs_of(self, values: Mapping[str, float], layers: int, tied: bool) -> Needs:
         """Gives what a run reads of the main model beyond logits; by default `needs`.
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, numbers
 from edge_tui.decoders.registry.description import acting_links, is_off, stage_title, title_of
-from edge_tui.decoders.temperature import GREEDY_BELOW, TEMPERATURE, Temperature
-from edge_tui.transcript.values_at import remover_at, strategy_of, values_at
+from edge_tui.decoders.temperature import Temperature
+from edge_tui.transcript.values_at import draws_at, remover_at, strategy_of, values_at
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
@@ -84,12 +84,10 @@ def _own_way(side: Side, index: int) -> str:
         return "is no strategy here any more"
     if decoder.kind != "sample":
         return "keeps several hypotheses" if decoder.kind == "search" else "checks proposals"
-    values = values_at(side.transcript, index)
-    greedy = any(values.get(param.name) == param.greedy for param in numbers(decoder.params))
-    if decoder.takes_argmax or greedy or values.get(TEMPERATURE.name, 1.0) < GREEDY_BELOW:
-        return "draws nothing"
     if len(decoder.streams) > 1 or type(decoder).logits is not Decoder.logits:
         return "makes numbers of its own"
+    if not draws_at(side.transcript, index):
+        return "draws nothing"
     own = type(decoder).step is not Decoder.step or type(decoder).choose is not Decoder.choose
     return "chooses in its own way" if own else ""
 

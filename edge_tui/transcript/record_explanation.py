@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.explanation import Candidate, Explanation, StageView
 from edge_tui.engine.token_fields import KEPT, TOP, UNKNOWN
-from edge_tui.transcript.values_at import remover_at, strategy_of
+from edge_tui.transcript.values_at import draws_at, remover_at, strategy_of
 from edge_tui.transcript.why_text import share
 from edge_tui.util.sanitise import visible
 
@@ -39,8 +39,7 @@ def explanation_of_record(
         vocab: Number of tokens that there are; 0 where that is not known.
     """
     token, decoder = transcript.token(index), strategy_of(transcript)
-    # A strategy that is gone may have drawn.
-    drawn = decoder is None or (decoder.kind != "search" and not decoder.takes_argmax)
+    drawn = draws_at(transcript, index)
     count = token.candidate_count
     if count < 0 and 0 < len(token.final) < TOP:
         count = len(token.final)
@@ -61,7 +60,7 @@ def explanation_of_record(
         stages=(StageView(transcript.started.strategy, title, kept=count, removed=removed, mass=nan),),
         candidates=candidates,
         sentence=_sentence(token, candidates[0].text, drawn),
-        facts=_facts(transcript, token),
+        facts=_facts(transcript, token, lambda id: visible(decode([id])[0])),
         exactness="record",
         note=" ".join(notes),
     )
@@ -102,12 +101,17 @@ def _sentence(token: TokenView, text: str, drawn: bool) -> str:
     return f"{visible(text)} was drawn with {share(exp(token.final_logp))}; it had {model}."
 
 
-def _facts(transcript: Transcript, token: TokenView) -> tuple[tuple[str, str], ...]:
+def _facts(
+    transcript: Transcript, token: TokenView, quoted: Callable[[int], str]
+) -> tuple[tuple[str, str], ...]:
     """Lists how many of the likeliest each stage removed, and the strategy's own numbers."""
     counts = Counter(stage for stage in token.removing_stage if stage not in (KEPT, UNKNOWN))
     cuts = [
         (f"cut by {remover_at(transcript, stage, token.index) or 'its own part'}", f"{n} of {len(token.top)}")
         for stage, n in sorted(counts.items())
     ]
-    numbers = ((each, token.extras.get(each.name, nan)) for each in transcript.started.column_details)
-    return (*cuts, *((each.name, each.text(number)) for each, number in numbers if not isnan(number)))
+    facts = [
+        (each.name.replace("_", " "), each.fact(token.extras.get(each.name, nan), quoted))
+        for each in transcript.started.column_details
+    ]
+    return (*cuts, *((name, fact) for name, fact in facts if fact))

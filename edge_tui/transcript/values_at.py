@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edge_tui import decoders
 from edge_tui.decoders.base import ParamError, numbers
 from edge_tui.decoders.registry.description import stage_title
+from edge_tui.decoders.temperature import GREEDY_BELOW, TEMPERATURE
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
@@ -33,6 +34,20 @@ def values_at(transcript: Transcript, index: int) -> dict[str, float]:
         except ParamError:
             continue
     return found | {change.name: change.value for change in transcript.changes if change.index <= index}
+
+
+def draws_at(transcript: Transcript, index: int) -> bool:
+    """Tells whether luck had a part in a token, by the strategy's kind and its parameters there.
+
+    A strategy that this machine has not may have drawn.
+    """
+    decoder = strategy_of(transcript)
+    if decoder is None:
+        return True
+    values = values_at(transcript, index)
+    greedy = any(values.get(param.name) == param.greedy for param in numbers(decoder.params))
+    cold = values.get(TEMPERATURE.name, 1.0) < GREEDY_BELOW
+    return decoder.draws(values) and not greedy and not cold
 
 
 def remover_at(transcript: Transcript, number: int, index: int) -> str:

@@ -112,6 +112,40 @@ def test_numbers_of_the_strategys_own_are_facts() -> None:
     assert why.facts[1:] == (("mu", "2.5"), ("verdict", "yes"))
 
 
+def test_ids_are_told_as_their_tokens_and_what_is_none_is_left_out() -> None:
+    details = (
+        Column("finished", role="score"),
+        Column("finished_parent", role="parent"),
+        Column("finished_id", role="token"),
+    )
+    names = tuple(each.name for each in details)
+    ended = explain(record(**NEW, extras=[-1.5, 1.0, 40.0]), columns=names, column_details=details)
+    assert ended.facts[1:] == (("finished", "-1.5"), ("finished parent", "row 2"), ("finished id", "“ t40”"))
+    none = explain(record(**NEW, extras=[nan, -1.0, -1.0]), columns=names, column_details=details)
+    assert none.facts[1:] == ()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "values", "drawn"),
+    [
+        ("contrastive", {}, False),
+        ("contrastive", {"sample": "on"}, True),
+        ("contrastive", {"sample": "on", "temperature": 0.0}, False),
+        ("auto", {}, False),
+        ("auto", {"do_sample": "on"}, True),
+        ("top_k", {"temperature": 0.0}, False),
+        ("top_p", {"top_p": 0.0}, False),
+        ("beam", {}, False),
+    ],
+)
+def test_a_token_that_no_luck_decided_was_not_drawn(
+    strategy: str, values: dict[str, Any], drawn: bool
+) -> None:
+    resolved = {name: Resolved(value, "user") for name, value in values.items()}
+    why = explain(record(**NEW), strategy, values=resolved)
+    assert (why.drawn, "was drawn" in why.sentence) == (drawn, drawn)
+
+
 def test_a_token_of_which_only_the_id_is_known_has_a_ladder_too() -> None:
     why = explain(record(id=7))
     assert why.sentence == "“ a” was taken; no number of it is known."

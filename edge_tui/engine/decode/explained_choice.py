@@ -12,6 +12,7 @@ from edge_tui.engine.decode.choice_numbers import gather
 from edge_tui.engine.decode.cut_edges import edge_gaps
 from edge_tui.engine.decode.known_luck import KnownLuck
 from edge_tui.engine.explanation import Candidate, Explanation, StageView
+from edge_tui.util.sanitise import visible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,12 +147,11 @@ class ExplainedChoice:
         if "parent" in numbers:
             facts.append(("parent", f"row {numbers['parent'] + 1:.0f}"))
         for column in decoder.all_columns:
-            value = numbers.get(column.name, nan)
-            if isnan(value) or (column.role in ("parent", "token", "score") and value < 0):
-                continue
-            is_token = column.role == "token"
-            text = tokenizer.token_strings([int(value)])[0] if is_token else column.text(value)
-            facts.append((column.name.replace("_", " "), text))
+            fact = column.fact(
+                numbers.get(column.name, nan), lambda id: visible(tokenizer.token_strings([id])[0])
+            )
+            if fact:
+                facts.append((column.name.replace("_", " "), fact))
         if self.proposed and "drafted" not in numbers:
             facts += [("proposed", self.proposed), ("verdict", self.verdict)]
         if self.is_by_ratio and self.proposal is not None:

@@ -69,10 +69,8 @@ class TokenPanels:
 
     def _own_fact(self, column: Column, value: float) -> str:
         """Writes one of the strategy's own numbers; "" where it has none here."""
-        if isnan(value) or (column.role == "token" and value < 0):
-            return ""
-        shown = self._string(int(value)) if column.role == "token" else column.text(value)
-        return one_line(f"{column.name} {shown}")
+        fact = column.fact(value, self._string)
+        return fact and one_line(f"{column.name} {fact}")
 
     def _alternatives(self, token: TokenView) -> Iterator[Line]:
         """Yields a line for each alternative: its probabilities, or that it was removed."""

@@ -202,15 +202,9 @@ class TokenRecord:
 
     def _own_fact(self, column: Column, value: float) -> str:
         """Writes one number: ids as the text of their token; "" where there is none."""
-        shown = column.text(value)
-        if column.role in ("token", "parent"):
-            if not value >= 0:
-                return ""
-            parent = f"row {value + 1:.0f}"
-            shown = (
-                parent if column.role == "parent" else visible(next(iter(self._texts_of([int(value)])), ""))
-            )
-        return f"{one_line(column.name)} {one_line(shown)}"
+        fact = column.fact(value, lambda id: visible(next(iter(self._texts_of([id])), "")))
+        fact = column.text(value) if isnan(value) else fact
+        return fact and f"{one_line(column.name)} {one_line(fact)}"
 
     @staticmethod
     def _fact(width: int, left: str, first: str, right: str, second: str) -> Line:
