@@ -146,9 +146,10 @@ class Decoder(Declaration, ABC):
         self.params = merge((*self.own_params, *self.before.params, *self.after.params))
         for link, following in pairwise((*self.before.links, *self.after.links)):
             if link.stage.last:
+                way_out = f"put {link.name} at the end, as in {following.name}+{link.name}"
                 raise ParamError(
                     f"{link.name} selects the token, so {following.name} cannot follow it: "
-                    f"put {link.name} at the end, as in {following.name}+{link.name}."
+                    f"{'leave one of them out' if following.stage.last else way_out}."
                 )
         if name := repeated(column.name for column in self.all_columns):
             raise ParamError(f"Two parts record a number named {name}; give one another name.")

@@ -173,13 +173,17 @@ class Registry:
         """Returns the stage of that name, as chains are typed; one object for all chains.
 
         Raises:
-            UnknownStrategy: with the names there are.
+            UnknownStrategy: it is only a strategy, its file cannot be used, or nothing has that name.
         """
-        try:
-            return self._stages[ALIASES.get(name, name)]
-        except KeyError:
-            names = ", ".join(sorted(self._stages))
-            raise UnknownStrategy(f"There is no stage {name!r} for a chain; there are {names}.") from None
+        key = ALIASES.get(name, name)
+        if key in self._stages:
+            return self._stages[key]
+        if problem := self._problem_of.get(name):
+            raise UnknownStrategy(f"The stage {name!r} cannot be used. {problem}")
+        if key in self._decoders:
+            raise UnknownStrategy(f"{key} is no stage of a chain: put one around it, as in {key}:top_a.")
+        names = ", ".join(sorted(self._stages))
+        raise UnknownStrategy(f"There is no stage {name!r} for a chain; there are {names}.")
 
     def stages(self) -> list[Stage]:
         """Lists the stages that chains may be typed of, by name."""

@@ -12,6 +12,7 @@ from edge_tui import decoders
 from edge_tui.decoders import UnknownStrategy
 from edge_tui.decoders.base import Env, Output
 from edge_tui.decoders.registry.chain_text import join, names_in, write_chain
+from edge_tui.decoders.registry.sampling import Sampling
 from tests.decoders.driver import numbers, param_values, table
 
 if TYPE_CHECKING:
@@ -80,7 +81,10 @@ def test_a_chain_around_a_strategy_puts_penalties_before_and_others_after() -> N
         ("beam:min_p:top_k", "one chain around it"),
         ("mirostat+top_k", "top_k cannot follow it: put mirostat at the end, as in top_k+mirostat"),
         ("mirostat:dry+top_k", "top_k cannot follow it"),
-        ("adaptive_p:mirostat", "mirostat cannot follow it"),
+        ("adaptive_p:mirostat", "mirostat cannot follow it: leave one of them out."),
+        ("mirostat+mirostat#2", "mirostat#2 cannot follow it: leave one of them out."),
+        ("cfg+top_k", "cfg is no stage of a chain: put one around it, as in cfg:top_a."),
+        ("top_k+beam", "beam is no stage of a chain"),
         ("beam:mirostat+min_p", "min_p cannot follow it"),
         ("top_k+" * 32 + "top_p", "The chain has 33 stages; write at most 32."),
     ],
@@ -89,6 +93,23 @@ def test_a_chain_that_cannot_be_is_one_sentence(text: str, words: str) -> None:
     with pytest.raises(UnknownStrategy) as error:
         decoders.find(text)
     assert words in str(error.value)
+
+
+def test_the_chain_that_a_refusal_proposes_is_one() -> None:
+    around = [each.name for each in decoders.strategies() if not isinstance(each, Sampling)]
+    assert len(around) > 9
+    for name in around:
+        with pytest.raises(UnknownStrategy, match=f"as in {name}:top_a"):
+            decoders.find(f"{name}+top_k")
+        assert decoders.find(f"{name}:top_a").name == f"{name}:top_a"
+
+
+def test_a_stage_whose_file_cannot_be_used_says_why(tmp_path: Path) -> None:
+    (tmp_path / "calm.py").write_text(CALM.replace("return z / 2", "return z /"))
+    registry = decoders.Registry.load([tmp_path])
+    for text in ("calm+top_k", "beam:calm"):
+        with pytest.raises(UnknownStrategy, match=r"The stage 'calm' cannot be used\. .*calm\.py, line 9"):
+            registry.find(text)
 
 
 def test_a_stage_that_is_no_strategy_is_a_chain_of_its_own() -> None:
