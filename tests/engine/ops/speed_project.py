@@ -80,12 +80,15 @@ def tensor_candidates(kind: str, product: Product) -> Iterator[Config]:
     """Cuts for tensor cores worth trying, the same for any number of tokens."""
     if kind in GROUPS:
         # For one token two chunks of a warp belong together.
-        for n in (16, 32, 64):
-            for warps in (4, 8, 16) if product.rows < 6000 else (1, 2, 4, 8):
+        small, chunk = product.rows < 6000, GROUPS[kind].chunk
+        for n in (16, 32) if small else (16, 32, 64):
+            for warps in (4, 8, 16) if small else (1, 2, 4, 8):
                 for chunks in (1, 2, 4):
-                    block = chunks * warps * GROUPS[kind].chunk
+                    block = chunks * warps * chunk
                     if n * chunks <= 64 and block < 2 * product.columns:
                         yield Config(n, block, warps, tensor=True)
+                        if n == 16 and small and block < product.columns:
+                            yield Config(n, block, warps, tensor=True, ahead=2)
         return
     unit = 128 if kind == "plain" else 256  # a warp's columns of a tile
     if product.rows < 6000:
@@ -302,7 +305,7 @@ def main() -> None:
                     build(kind, product, tokens, config).result(timeout=120)
                     timed.append((held.time(product, tokens, config), config))
                 except Exception as error:  # a cut that cannot be built is one answer among others
-                    print(f"  {kind} T={tokens} {product.name} {astuple(config)}: {error!r:.200}", flush=True)
+                    print(f"  {kind} T={tokens} {product.name} {config.cut}: {error!r:.200}", flush=True)
             if not timed:
                 continue
             seconds, config = min(timed, key=lambda pair: pair[0])
@@ -313,7 +316,7 @@ def main() -> None:
             rate = size / seconds
             print(
                 f"{kind:5} T={tokens} {model.name:12} {product.name:7} {seconds * 1e6:7.2f} µs "
-                f"{rate / 1e9:5.0f} GB/s {rate / bandwidth:4.0%} {astuple(config)!s:32} "
+                f"{rate / 1e9:5.0f} GB/s {rate / bandwidth:4.0%} {config.cut!s:22} "
                 f"table {present * 1e6:7.2f} µs, tensor cores {tensor * 1e6:7.2f} µs",
                 flush=True,
             )
@@ -380,9 +383,9 @@ def report(
     steps: list[dict[str, object]],
     best: dict[tuple[str, int, Product], Config],
 ) -> None:
-    cuts: dict[tuple[str, int, int], dict[int, tuple[int, int, int]]] = {}
+    cuts: dict[tuple[str, int, int], dict[int, tuple[int, ...]]] = {}
     for (kind, tokens, product), config in sorted(best.items(), key=lambda item: item[0][:2]):
-        cuts.setdefault((kind, product.rows, product.columns), {})[tokens] = astuple(config)[:3]
+        cuts.setdefault((kind, product.rows, product.columns), {})[tokens] = config.cut
     table = [f"{matrix}: {found}" for matrix, found in sorted(cuts.items())]
     print("\nfor project_configs, by number of tokens:\n" + "\n".join(table))
     if folder := os.environ.get("OUT"):

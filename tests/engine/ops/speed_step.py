@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,9 @@ class Place:
 
 
 def neighbours(place: Place, cut: Config) -> Iterator[Config]:
-    """Cuts with twice or half of one or two of its numbers."""
+    """Cuts with another number of tiles ahead, then with twice or half of one or two of its numbers."""
+    if place.form is not None:
+        yield replace(cut, ahead=3 - cut.ahead)
     for n, k, warps in (
         (2, 1, 2), (2, 1, 1), (1, 1, 2), (1, 2, 2), (1, 0.5, 1), (1, 2, 1), (1, 1, 0.5), (0.5, 1, 1),
         (1, 0.5, 0.5), (2, 0.5, 1), (0.5, 2, 1), (4, 1, 2), (2, 0.5, 0.5), (0.5, 1, 0.5),
@@ -188,10 +190,10 @@ def search(steps: Steps, seconds: float) -> None:
             if taken < GAIN * best:  # once more, with room for a lucky run to be found out
                 taken = max(taken, steps.milliseconds(2))
         except Exception as error:  # a cut that cannot be built is one answer among others
-            print(f"  {place.table} {astuple(cut)[:3]}: {error!r:.120}", flush=True)
+            print(f"  {place.table} {cut.cut}: {error!r:.120}", flush=True)
             taken = float("inf")
         better = taken < GAIN * best
-        print(f"  {place.table} {astuple(cut)[:3]} {taken:.4f} ms{', taken' * better}", flush=True)
+        print(f"  {place.table} {cut.cut} {taken:.4f} ms{', taken' * better}", flush=True)
         if better:
             best = taken
         elif before is None:
@@ -206,9 +208,7 @@ def search(steps: Steps, seconds: float) -> None:
         steps.cuts = found
         print(f"{turn}: {was:.4f} ms as it was, {steps.milliseconds(4):.4f} ms as it became", flush=True)
     for place, cut in found.items():
-        print(
-            f"    {place.table}: {astuple(cut)[:3]}, before {astuple(choose(*place.table))[:3]}", flush=True
-        )
+        print(f"    {place.table}: {cut.cut}, before {choose(*place.table).cut}", flush=True)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -32,6 +34,12 @@ def test_every_form_of_codes(kind: str, tokens: int) -> None:
 @pytest.mark.parametrize(("norm", "gate", "residual", "bias"), SURROUNDINGS)
 def test_surroundings(kind: str, norm: bool, gate: str, residual: bool, bias: bool) -> None:
     check(Case(kind, 3, 20, 256, norm=norm, gate=gate, residual=residual, bias=bias, wide=not residual), CUT)
+
+
+@pytest.mark.parametrize("kind", SOME)
+@pytest.mark.parametrize("columns", [256, 1280, 1536])
+def test_two_tiles_ahead(kind: str, columns: int) -> None:
+    check(Case(kind, 2, 20, columns, norm=True), replace(CUT, ahead=2))
 
 
 @pytest.mark.parametrize("kind", SOME)

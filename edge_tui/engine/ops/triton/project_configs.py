@@ -23,18 +23,26 @@ class Config:
         warps: Warps a program runs on.
         tensor: True if tensor cores multiply. Then `block_n` is 16 at least, and `block_k` a multiple of
             `64 · warps` (of `32 · warps` for plain weights).
+        ahead: Tiles of codes in groups that are on their way while one is used: 1, or 2 where programs are so
+            few that one each does not keep the memory busy.
     """
 
     block_n: int
     block_k: int
     warps: int
     tensor: bool = False
+    ahead: int = 1
+
+    @property
+    def cut(self) -> tuple[int, ...]:
+        """What the table has of it."""
+        return self.block_n, self.block_k, self.warps, *((self.ahead,) if self.ahead > 1 else ())
 
 
 TOKENS = (1, 4, 5, 8)
 """Numbers of tokens that were measured: one on plain cores, more on tensor cores; groups always there."""
 
-_Cut = tuple[int, int, int]
+_Cut = tuple[int, ...]
 
 _MEASURED: tuple[tuple[str, int, int, _Cut, _Cut, _Cut, _Cut], ...] = (
     ("group4", 3584, 3584, (16, 4096, 16), (16, 2048, 8), (16, 2048, 8), (16, 2048, 8)),
@@ -93,7 +101,7 @@ _MEASURED: tuple[tuple[str, int, int, _Cut, _Cut, _Cut, _Cut], ...] = (
     ("plain", 151936, 896, (4, 512, 1), (16, 128, 1), (16, 128, 1), (16, 128, 1)),
     ("plain", 152064, 3584, (8, 2048, 8), (16, 128, 1), (16, 128, 1), (16, 128, 1)),
 )
-"""A matrix's kind, `N` and `K`; then for each of `TOKENS` the fastest `block_n`, `block_k` and warps."""
+"""A matrix's kind, `N` and `K`; then for each of `TOKENS` its fastest cut: `Config.cut`."""
 
 
 @cache
@@ -109,5 +117,5 @@ def choose(kind: str, tokens: int, rows: int, columns: int, *, tensor: bool = Tr
     column = min(range(len(TOKENS) if tensor or groups else 1), key=lambda i: distance(TOKENS[i]))
     fitting = (row for row in _MEASURED if row[0] == kind)
     nearest = min(fitting, key=lambda row: abs(log(rows / row[1])) + abs(log(columns / row[2])))
-    block_n, block_k, warps = nearest[3:][column]
-    return Config(block_n, block_k, warps, tensor=groups or column > 0)
+    block_n, block_k, warps, *ahead = nearest[3:][column]
+    return Config(block_n, block_k, warps, groups or column > 0, *ahead)

@@ -85,6 +85,7 @@ def project_groups_on_tensor_cores(
     BLOCK_N: tl.constexpr,
     UNITS: tl.constexpr,  # of a warp in one tile
     WARPS: tl.constexpr,
+    AHEAD: tl.constexpr,  # tiles on their way while one is used, 1 or 2
 ):
     """Multiplies `BLOCK_N` rows of the matrix by up to `TOKENS` tokens; the grid is the blocks of rows.
 
@@ -124,6 +125,11 @@ def project_groups_on_tensor_cores(
     word = tl.multiple_of(tl.arange(0, 16), 4)[None, :]
     rows = weight + row * SPAN
     tile = tl.load(rows + (chunk * 16 + word), mask=chunk < TOTAL, other=0, eviction_policy="evict_first")
+    if AHEAD == 2:
+        coming = STRIDE * SIDE + chunk
+        ahead = tl.load(
+            rows + (coming * 16 + word), mask=coming < TOTAL, other=0, eviction_policy="evict_first"
+        )
     # Scales lie as [16 rows, half of them, unit, warp, row; lane, its own].
     line = tl.arange(0, BLOCK_N * STRIDE)
     row = tile_rows(line, width, GATE, BLOCK_N, STRIDE)
@@ -172,8 +178,8 @@ def project_groups_on_tensor_cores(
     here = tl.where(slot == tl.reshape(tl.arange(0, 8) // (8 // SLOTS), (1, 1, 1, 8, 1)), ONE, 0)
 
     for at in range(0, TOTAL, STRIDE * SIDE):
-        coming = at + STRIDE * SIDE + chunk
-        ahead = tl.load(
+        coming = at + AHEAD * STRIDE * SIDE + chunk
+        last = tl.load(
             rows + (coming * 16 + word), mask=coming < TOTAL, other=0, eviction_policy="evict_first"
         )
         next_group = (at + STRIDE * SIDE) * CHUNK // GROUP + group
@@ -230,7 +236,11 @@ def project_groups_on_tensor_cores(
                 sums += marks * least
             else:
                 sums += (products + marks * least) * s
-        tile = ahead
+        if AHEAD == 2:
+            tile = ahead
+            ahead = last
+        else:
+            tile = last
         factor = factor_ahead
         wide = wide_ahead
         value = value_ahead
@@ -319,6 +329,7 @@ def project_groups(
         "BLOCK_N": config.block_n,
         "UNITS": max(config.block_k // (config.warps * form.chunk * (2 if tokens == 1 else 1)), 1),
         "WARPS": config.warps,
+        "AHEAD": config.ahead,
         "num_warps": config.warps,
         "num_stages": 1,
     }
