@@ -130,6 +130,9 @@ class LocalEngine:
         """Queues the load of the role's model; a later choice for the role makes it void."""
         spec = self._specs.get(role)
 
+        def stopped() -> bool:
+            return self._closing or self._specs.get(role) != spec
+
         def work() -> None:
             # A later choice for the role makes this load pointless: the last one wins.
             if self._specs.get(role) != spec or spec is None:
@@ -137,7 +140,8 @@ class LocalEngine:
             try:
                 if self._manager.peek(role) is None:
                     self._kernels.begin(Request(""), {"model": spec})
-                self._manager.get(role, lambda: self._closing or self._specs.get(role) != spec)
+                with self._kernels.while_loading(stopped):
+                    self._manager.get(role, stopped)
             except Exception as error:
                 current = self._specs.get(role) == spec
                 self._post(replace(failure_of(error, None), role=role if current else ""))

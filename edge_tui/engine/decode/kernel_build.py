@@ -13,8 +13,9 @@ import json
 import os
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from edge_tui.engine.decode.kernel_process import (
     take,
 )
 from edge_tui.engine.decode.resolve import resolve_params
+from edge_tui.engine.ops.triton import compiled_ahead
 from edge_tui.machine.devices import resolve_device
 from edge_tui.machine.nvml import Gpu
 
@@ -61,24 +63,24 @@ class KernelBuild:
         self._output = self._process.stdout
         self._text = b""
         self._numbers: dict[bytes, int] = {}
-        """Kernels that the first token waits for ("first") and those of the run ("all"), once known."""
+        """Kernels that each of `PHASES` waits for, once known."""
         self._done: set[int] = set()
         os.set_blocking(self._output.fileno(), False)
         with suppress(BrokenPipeError), self._process.stdin as stream:
             stream.write(json.dumps(job).encode())
 
     def wait(
-        self, report: Callable[[int, int], None], stopped: Callable[[], bool], *, first: bool = False
+        self, report: Callable[[int, int], None], stopped: Callable[[], bool], phase: str = "all"
     ) -> bool:
         """Waits until the kernels are there, the processes have failed, or nobody waits any longer.
 
         Args:
             report: Called with (kernels compiled, kernels in all) after each.
             stopped: True ends the waiting.
-            first: Wait for those alone that the first token needs.
+            phase: Wait for the kernels of this one of `PHASES` and of those before.
 
         Returns:
-            True if kernels of later steps are still being compiled.
+            True if kernels of later phases are still being compiled.
         """
         reported, since = 0, time.monotonic()
         while not stopped():
@@ -94,7 +96,7 @@ class KernelBuild:
                 with suppress(OSError):
                     self._stamp.touch()  # the processes may take seconds to end, or hang
                 break
-            if first and self._has(b"first"):
+            if self._has(phase.encode()):
                 return True
             if piece == b"":  # they have ended
                 break
@@ -143,11 +145,15 @@ class KernelBuilds:
         return self._build is not None
 
     def wait(
-        self, report: Callable[[int, int], None], stopped: Callable[[], bool], *, first: bool = False
+        self, report: Callable[[int, int], None], stopped: Callable[[], bool], phase: str = "all"
     ) -> None:
         """Does `KernelBuild.wait` for the build that goes on; ends it unless it is waited for again."""
-        if self._build is not None and not self._build.wait(report, stopped, first=first):
+        if self._build is not None and not self._build.wait(report, stopped, phase):
             self.close()
+
+    def while_loading(self, stopped: Callable[[], bool]) -> AbstractContextManager[None]:
+        """Lets a model's loading, inside, wait for the kernels that it launches."""
+        return compiled_ahead.waiting_by(partial(self.wait, lambda done, total: None, stopped, "load"))
 
     def close(self) -> None:
         """Ends the build that goes on."""

@@ -103,13 +103,11 @@ class Kernel:
         function: Triton's.
         arguments: Of the launch.
         options: The same, by name.
-        first: True if the run launches it before its first token is there.
     """
 
     function: Any
     arguments: tuple[Any, ...]
     options: Mapping[str, Any]
-    first: bool
 
     @property
     def name(self) -> str:
@@ -132,26 +130,33 @@ def stand_for(capability: tuple[int, int]) -> None:
         sys.modules[_DYNAMO] = torch._dynamo
 
 
-def list_kernels(request: Request, specs: Mapping[str, ModelSpec], note: Callable[[Kernel], None]) -> None:
+def list_kernels(
+    request: Request,
+    specs: Mapping[str, ModelSpec],
+    note: Callable[[Kernel], None],
+    ended: Callable[[str], None] = lambda phase: None,
+) -> None:
     """Lists the kernels that a run launches from its first step to the capture of its graphs.
 
     Args:
         request: The run. Of its prompt it counts whether it is one token, which kernels read.
         specs: Its models by role.
         note: Called with each kernel as soon as it is found; Triton compiles meanwhile as it always does.
+        ended: Called with the first and the second of `PHASES` once their kernels are found.
 
     Raises:
         EdgeError, …: the run or a model would be refused, too.
     """
-    with _Launches(note) as launches:
+    with _Launches(note):
         embed(_empty(1, torch.int64), _empty((2, 4)), _empty((1, 4)))  # as `availability` tries one
-        _rehearse(request, specs, launches)
+        _rehearse(request, specs, ended)
 
 
-def _rehearse(request: Request, specs: Mapping[str, ModelSpec], launches: _Launches) -> None:
+def _rehearse(request: Request, specs: Mapping[str, ModelSpec], ended: Callable[[str], None]) -> None:
     """Does what a run does until its graphs are captured, and what a question about it does beside."""
     decoder = decoders.find(request.strategy)
     by_spec = {spec: _load(spec) for spec in set(specs.values())}
+    ended("load")
     models = {role: by_spec[specs[role]] for role in decoder.roles}
     main = models[decoder.roles[0]].checkpoint
     templated = main.chat_template is not None and request.chat is not False
@@ -161,7 +166,7 @@ def _rehearse(request: Request, specs: Mapping[str, ModelSpec], launches: _Launc
     generation = Generation(plan_run(request, decoder, models, _never), captures=False)
     generation.prefill(PrefixCache(), lambda done, total: None, _never)
     generation.launch()
-    launches.first = False
+    ended("first")
     generation.launch()
     runner = generation.runner
     _capture(runner)
@@ -215,13 +220,9 @@ class _Launches:
 
     Args:
         note: Called with each; what it does is not looked at.
-
-    Attributes:
-        first: True until the first token would be there.
     """
 
     def __init__(self, note: Callable[[Kernel], None]) -> None:
-        self.first = True
         self._note = note
         self._run, self._hook = JITFunction.run, knobs.runtime.jit_cache_hook
         self._launched: set[object] = set()
@@ -255,7 +256,7 @@ class _Launches:
         if self._new and (which := self._new.pop()) not in self._seen:
             self._seen.add(which)
             self.__exit__()
-            self._note(Kernel(function, arguments, options, self.first))
+            self._note(Kernel(function, arguments, options))
             self.__enter__()
 
 

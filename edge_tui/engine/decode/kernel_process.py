@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 WORKERS = "edge_tui.engine.decode.kernel_workers"
+PHASES = "load", "first", "all"
+"""Parts of a run that wait for their kernels and those before: loading, the first token, the rest."""
 STAMP = "edge-tui-"
 """Beginning of the names of files that note what has been compiled."""
 DRIVER = Path("/proc/driver/nvidia")

@@ -1,9 +1,9 @@
 """`python -m edge_tui.engine.decode.kernel_workers` compiles the kernels of the run on its standard input.
 
 It lists them, and each is compiled in a copy of this process as soon as it is found: that has torch and
-Triton already, which are imported before the job is read. A line of its output is "first N", "all N" or
-"done I": the number of kernels that the first token waits for, that of all, and a kernel that is compiled.
-`kernel_build` gives it the job.
+Triton already, which are imported before the job is read. A line of its output is "load N", "first N", "all
+N" or "done I": the number of kernels that loading waits for, that of them and those of the first token, that
+of all, and a kernel that is compiled. `kernel_build` gives it the job.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.engine.decode.kernel_process import PHASES
 from edge_tui.engine.ops.triton.availability import hash_triton
 from edge_tui.engine.port import ModelSpec, Request
 
@@ -58,7 +59,7 @@ def _build(job: Mapping[str, Any]) -> None:
     request = Request(**{name: job[name] for name in fields}, ids=tuple(job["ids"]))
     workers = Workers(len(os.sched_getaffinity(0)))
     try:
-        list_kernels(request, specs, workers.add)
+        list_kernels(request, specs, workers.add, workers.end)
     finally:
         workers.finish()
 
@@ -75,29 +76,27 @@ class Workers:
         self._waiting: deque[tuple[int, Kernel]] = deque()
         self._running: set[int] = set()
         self._count = 0
-        self._has_first = False
+        self._ended: set[str] = set()
 
     def add(self, kernel: Kernel) -> None:
         """Takes a kernel, and begins with it if a processor is free."""
-        if not kernel.first:
-            self._close_first()
         self._waiting.append((self._count, kernel))
         self._count += 1
         self._begin()
 
     def finish(self) -> None:
         """Compiles what is left; no kernel comes after."""
-        self._close_first()
-        _say("all", self._count)
+        for phase in PHASES:
+            self.end(phase)
         while self._running:
             self._reap(0)
             self._begin()
 
-    def _close_first(self) -> None:
-        """Says how many kernels the first token waits for, once all of them are known."""
-        if not self._has_first:
-            self._has_first = True
-            _say("first", self._count)
+    def end(self, phase: str) -> None:
+        """Says how many kernels a phase waits for, with those before: all that were added."""
+        if phase not in self._ended:
+            self._ended.add(phase)
+            _say(phase, self._count)
 
     def _begin(self) -> None:
         self._reap(os.WNOHANG)

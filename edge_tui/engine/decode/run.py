@@ -96,13 +96,14 @@ def _load(
     specs = {role: spec for role in roles if (spec := manager.spec(role)) is not None}
     if any(manager.peek(role) is None for role in roles):
         kernels.begin(run.request, specs)
-    models = {role: manager.get(role, stopped) for role in roles}
+    with kernels.while_loading(stopped):
+        models = {role: manager.get(role, stopped) for role in roles}
     name = models[roles[0]].model.info.name
 
     def report(done: int, total: int) -> None:
         post(Progress("compile", done, total, name, run.id))
 
-    kernels.wait(report, stopped, first=not run.request.prefix)
+    kernels.wait(report, stopped, "all" if run.request.prefix else "first")
     return models
 
 

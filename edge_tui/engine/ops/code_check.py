@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _ROWS = 32
 """Rows of a matrix that are compared."""
+_TOKENS = 1, 8
 _LIMIT = 1e-3
 """Relative error of float32 sums that rounding explains, with room: it is 3e-5 at most."""
 _LEVEL_LIMIT = 4e-3
@@ -64,15 +65,26 @@ def _fault(packed: PackedMatrix, dtype: torch.dtype) -> str:
     return "" if works else "The product with codes gives wrong results with this Triton and driver."
 
 
-def _works(packed: PackedMatrix, dtype: torch.dtype) -> bool:
-    """Tells whether both kernels give what the codes stand for."""
-    from edge_tui.engine.ops.triton.project import project
-    from edge_tui.engine.ops.triton.project_configs import choose
+def rehearse(packed: PackedMatrix, dtype: torch.dtype) -> None:
+    """Launches the kernels of `check` for a matrix without memory, so that they can be listed."""
     from edge_tui.engine.ops.triton.widen_groups import widen
 
+    assert packed.form is not None
+    what = packed.form, packed.columns, dtype, packed.weight.device
+    if what in _results:
+        return
+    _results[what] = ""
+    few = _first_rows(packed)
+    widen(few, dtype)
+    for tokens in _TOKENS:
+        _multiply(packed.weight.new_empty(tokens, packed.columns, dtype=dtype), few, packed.rows)
+
+
+def _first_rows(packed: PackedMatrix) -> PackedMatrix:
+    """Cuts a matrix to the rows that are compared."""
     count = min(packed.rows, _ROWS)
     assert packed.scale is not None
-    few = replace(
+    return replace(
         packed,
         weight=packed.weight[:count],
         scale=packed.scale[:count],
@@ -80,16 +92,31 @@ def _works(packed: PackedMatrix, dtype: torch.dtype) -> bool:
         bias=None,
         rows=count,
     )
+
+
+def _multiply(x: torch.Tensor, few: PackedMatrix, rows: int) -> torch.Tensor:
+    """Multiplies tokens `x` by some rows of a matrix, under the cut of all of them."""
+    from edge_tui.engine.ops.triton.project import project
+    from edge_tui.engine.ops.triton.project_configs import choose
+
+    out = torch.full((len(x), few.rows), torch.nan, device=x.device)
+    project(x, few, out, config=choose(few.kind, len(x), rows, few.columns))
+    return out
+
+
+def _works(packed: PackedMatrix, dtype: torch.dtype) -> bool:
+    """Tells whether both kernels give what the codes stand for."""
+    from edge_tui.engine.ops.triton.widen_groups import widen
+
+    few = _first_rows(packed)
     weights = unpack(few).dequantise()
     limit = _LEVEL_LIMIT if few.form is not None and few.form.levels else _LIMIT
     if not torch.equal(widen(few, dtype), weights.to(dtype)):
         return False
     wave = torch.arange(8 * packed.columns, device=weights.device).sqrt().cos().view(8, -1).to(dtype)
     exact = wave.double() @ weights.double().t()
-    for tokens in (1, 8):
-        out = torch.full((tokens, count), torch.nan, device=weights.device)
-        cut = choose(packed.kind, tokens, packed.rows, packed.columns)
-        project(wave[:tokens], few, out, config=cut)
+    for tokens in _TOKENS:
+        out = _multiply(wave[:tokens], few, packed.rows)
         error = (out.double() - exact[:tokens]).norm() / exact[:tokens].norm().clamp(min=1e-30)
         if not bool(error < limit):
             return False

@@ -200,6 +200,10 @@ class EmptyLinear:
             scale = weight.new_empty(rows, width // NF4_BLOCK, 1)
         self._packed = PackedMatrix(kind, codes, scale.float(), bias, rows, columns, form=form)
         self.parameters, self.nbytes = _count(weight, bias)
+        if self.packed() is not None and form is not None:
+            from edge_tui.engine.ops.code_check import rehearse
+
+            rehearse(self._packed, weight.dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.new_empty(len(x), self._packed.rows)

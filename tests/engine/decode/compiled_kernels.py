@@ -1,4 +1,4 @@
-"""`python -m tests.engine.decode.compiled_kernels FOLDER STRATEGY` tells what a run on a GPU compiles itself.
+"""`python -m tests.engine.decode.compiled_kernels FOLDER STRATEGY[:PRECISION]` tells what runs compile.
 
 It prints how many kernels were waited for, and of how many, and then the names of those that the run did not
 find compiled. Triton's cache folder should be empty.
@@ -27,7 +27,9 @@ def main(folder: str, strategy: str) -> None:
             missed.append(src.name)
 
     knobs.compilation.listener = note
-    engine = LocalEngine(dict.fromkeys(ROLES, ModelSpec(folder, "auto", "cuda:0")))
+    strategy, _, precision = strategy.partition(":")
+    spec: Any = ModelSpec(folder, precision or "auto", "cuda:0")
+    engine = LocalEngine(dict.fromkeys(ROLES, spec))
     seen = watch(engine, Request("", strategy, ids=(9,) * 40, max_length=30), timeout=300.0)
     compiled = [(event.done, event.total) for event in seen.all(Progress) if event.what == "compile"]
     print(*(compiled[-1] if compiled else (0, 0)), *missed)

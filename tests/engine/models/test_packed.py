@@ -21,6 +21,8 @@ from edge_tui.engine.models.weight_bytes import CODE_COPIES, count_weights
 from edge_tui.engine.ops import code_check
 from edge_tui.engine.ops.linear import PlainLinear
 from edge_tui.engine.ops.packed_linear import GroupLinear
+from edge_tui.engine.ops.triton import compiled_ahead
+from edge_tui.engine.ops.triton.availability import available
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.transcript.transcript import Transcript
 from tests.engine.checkpoints.coded import CODINGS, make_coded
@@ -175,6 +177,31 @@ def test_the_loader_keeps_codes_and_says_so(tmp_path: Path) -> None:
     assert loaded.model.info.precision == "AWQ 4 bit g32, packed"
     assert loaded.model.info.dtype == "float16"
     assert not any("dequantised" in notice for notice in loaded.notices)
+
+
+@pytest.mark.usefixtures("on_this_device")
+def test_a_load_waits_for_kernels_before_it_launches_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    for module, name in (project_triton, "embed"), (project_triton, "project"), (widen_groups, "widen"):
+        monkeypatch.setattr(module, name, recording(getattr(module, name), order))
+    monkeypatch.setattr(code_check, "_results", {})
+    available.cache_clear()
+    with compiled_ahead.waiting_by(lambda: order.append("wait")):
+        loader.load(ModelSpec(make("awq", tmp_path), device=DEVICE, context=64))
+    assert order[:3] == ["wait", "embed", "widen"]
+    assert order.count("wait") == 1
+
+
+def recording(function: Callable[..., Any], order: list[str]) -> Callable[..., Any]:
+    """Notes the name of a function at each call."""
+
+    def call(*given: Any, **options: Any) -> Any:
+        order.append(function.__name__)
+        return function(*given, **options)
+
+    return call
 
 
 def fail(*_: Any) -> torch.Tensor:

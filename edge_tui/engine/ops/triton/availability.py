@@ -7,7 +7,7 @@ from functools import cache
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.ops.triton import rehearsal
+from edge_tui.engine.ops.triton import compiled_ahead, rehearsal
 from edge_tui.engine.ops.triton.rehearsal import stands_for_gpu
 from edge_tui.util import logs
 
@@ -64,6 +64,7 @@ def available() -> str | None:
     if not launch.INTERPRETED and not torch.cuda.is_available():
         return "The fused kernels need an NVIDIA GPU, and torch finds none."
     device = "cpu" if launch.INTERPRETED else "cuda"
+    compiled_ahead.wait()
     try:
         table = torch.arange(8.0, device=device).view(2, 4)
         out = torch.zeros(1, 4, device=device)
