@@ -5,16 +5,20 @@ bfloat16 beside it: greedy as one row, beams as several. One line each: steps a 
 step, the share of it that reading its bytes takes, and the step over that of one row. "AWQ" stands for 4 bits
 with groups of 128.
 
-With `--kernels` what each kernel takes of a step follows, one after another instead of overlapping.
+With `--kernels` what each kernel takes of a step follows: kernels overlap, so it is the time from the end of
+the one before to its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from edge_tui.bench.edge_runner import EdgeRunner, prompt_ids
@@ -24,7 +28,6 @@ from edge_tui.engine.checkpoints.checkpoint import Checkpoint
 from edge_tui.engine.models.architectures import flat_config
 from edge_tui.engine.ops.code_groups import CodeGroups, stack
 from edge_tui.engine.ops.group_form import GroupForm
-from edge_tui.engine.ops.triton import launch
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.ops.random_groups import KINDS, random_groups
 
@@ -68,18 +71,16 @@ def store_as(kind: str) -> None:
 
 def print_kernels(runner: EdgeRunner, request: Request) -> None:
     """Prints the kernels that take most of a step: microseconds and launches of one."""
-    launch.dependent_launch = False
-    runner._engine._prefix_cache.clear()  # and with them what was captured  # noqa: SLF001
-    runner.generate(request)
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         runner.generate(request)
-    launch.dependent_launch = True
-    runner._engine._prefix_cache.clear()  # noqa: SLF001
+    on_device = [event for event in seen.events() or () if event.device_type == DeviceType.CUDA]
+    ends = sorted((event.time_range.end, event.name) for event in on_device)
+    taken: dict[str, list[float]] = defaultdict(list)
+    for (before, _), (end, name) in pairwise(ends):
+        taken[name].append(end - before)
     steps = runner.state.steps
-    events = sorted(seen.key_averages(), key=lambda event: -event.self_device_time_total)
-    for event in events[:16]:
-        taken = event.self_device_time_total / steps
-        print(f"  {taken:8.1f} µs {event.count / steps:6.1f} {event.key:.60}", flush=True)
+    for name, each in sorted(taken.items(), key=lambda item: -sum(item[1]))[:16]:
+        print(f"  {sum(each) / steps:8.1f} µs {len(each) / steps:6.1f} {name:.60}", flush=True)
 
 
 def measure(folder: Path, kind: str, all_rows: list[int], device: str, kernels: bool) -> None:
