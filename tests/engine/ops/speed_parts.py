@@ -94,14 +94,18 @@ def main() -> None:
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--length", type=int, default=192)
+    parser.add_argument("--whole", action="store_true", help="the whole step alone")
     parser.add_argument("--tilings", nargs="*", default=[])
     asked = parser.parse_args()
     bandwidth = read_bandwidth("cuda:0")
-    torch.cuda.empty_cache()
     for name in asked.models:
+        torch.cuda.empty_cache()
         steps = Steps(name, asked.precision, asked.rows, asked.length)
         whole = steps.microseconds()
         print(f"{name}, {asked.rows} rows of {asked.length} positions: {whole:.1f} µs a step", flush=True)
+        if asked.whole:
+            steps.model.release()
+            continue
         total = 0.0
         for (rows, columns), same in steps.matrices().items():
 
@@ -128,8 +132,6 @@ def main() -> None:
                 print(f"  attention in {tuning}: {steps.microseconds():.1f} µs a step", flush=True)
         print(f"  all weights are read in {total:.1f} µs, {total / whole:.1%} of the step", flush=True)
         steps.model.release()
-        del steps
-        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":
