@@ -37,7 +37,7 @@ _STATUS = {
     "unavailable": 503,
 }
 """HTTP status of a failed generation by its code; for other codes the field decides."""
-_UNION_MEMBER = re.compile(r"(str|int|float|bool|(list|constrained|function)\b.*)$")
+_UNION_MEMBER = re.compile(r"(str|int|float|bool|(list|tuple|constrained|function)\b.*)$")
 """Parts of a validation error's location that name a member of a union instead of a field or an index."""
 
 

@@ -79,10 +79,12 @@ def test_a_mistake_is_a_422_that_names_it(
     assert sentence in error["message"]
 
 
-def test_a_list_of_something_else_is_a_422(server: Running) -> None:
-    answer = server.post("/infer", body(words=[["e"], 3]))
+@pytest.mark.parametrize("first", [["e"], 3, {}])
+def test_a_list_of_something_else_is_a_422(server: Running, first: Any) -> None:
+    answer = server.post("/infer", body(words=[first, "e"]))
     assert answer.status_code == 422
-    assert "words" in answer.json()["error"]["param"]
+    assert answer.json()["error"]["param"] == "params.words.0"
+    assert answer.json()["error"]["message"] == "params.words.0: Input should be a valid string."
 
 
 def test_the_schema_states_the_limit(server: Running) -> None:
