@@ -1,13 +1,14 @@
 """Checks a strategy as the app checks it, in one call: `check(MyStrategy)` in the tests of its author.
 
 It declares what it must, its steps keep the contract, a row does not depend on the rows beside it, a run
-that goes on is the run that was never interrupted, an `Edge` says what `apply` does, and a step asks for no
-number, so that it is captured on a GPU and traced on a CPU. Needs torch, no model and no GPU.
+that goes on is the run that was never interrupted, an `Edge` says what `apply` does, neutral values change
+nothing, and a step asks for no number, so that it is captured on a GPU and traced on a CPU. Needs torch, no
+model and no GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,8 +21,8 @@ from edge_tui.decoders.core.errors import StrategyError, fault, place_of, proble
 from edge_tui.decoders.core.output import Output, last_logits
 from edge_tui.decoders.core.params import ParamError, Params
 from edge_tui.decoders.core.random import Rng, key_of
-from edge_tui.decoders.core.stage import Env, Filter, Token
-from edge_tui.decoders.core.steady import why_unsteady
+from edge_tui.decoders.core.stage import Env, Filter, Needs, Token
+from edge_tui.decoders.core.steady import unsteadiness
 from edge_tui.decoders.core.texts import numbers, texts
 from edge_tui.decoders.registry.declarations import check_class, check_decoder, stages_of
 from edge_tui.decoders.registry.sampling import Sampling
@@ -60,6 +61,7 @@ def check(strategy: type[Filter] | type[Decoder] | Decoder, cases: int = 10, **v
                 run.check_rows_apart()
                 run.check_going_on()
         _check_edges(decoder)
+        _check_neutral(decoder)
 
 
 @contextmanager
@@ -70,11 +72,25 @@ def _at_its_line(decoder: Decoder) -> Iterator[None]:
     except (StrategyError, ParamError):
         raise
     except Exception as error:
-        files = {place_of(type(each))[0] for each in (decoder, *stages_of(decoder))}
-        problem = problem_of(error, files.__contains__)
+        problem = problem_of(error, _files(decoder).__contains__)
         if problem is None:
             raise
         raise StrategyError(problem.sentence, place=(problem.source, problem.line)) from error
+
+
+def _files(decoder: Decoder) -> set[str]:
+    """Lists the files of a strategy and its stages."""
+    return {place_of(type(each))[0] for each in (decoder, *stages_of(decoder))}
+
+
+def _own_method(decoder: Decoder) -> Callable[..., object]:
+    """Finds the author's part of a step: a filter's `apply`, or the first of these that a decoder defines."""
+    if isinstance(decoder, Sampling):
+        return decoder.filter.apply
+    names = ("step", "final", "choose", "logits")
+    own = (name for name in names if getattr(type(decoder), name) is not getattr(Decoder, name))
+    method: Callable[..., object] = getattr(decoder, next(own, "step"))
+    return method
 
 
 def _decoder(strategy: type[Filter] | type[Decoder] | Decoder) -> Decoder:
@@ -163,7 +179,7 @@ class _Run:
     def check_steps(self) -> None:
         """Checks the first step as the engine checks a run's first step, and asks whether it is steady."""
         state, outs, p, rng = self.start(self.ids), self.steps[0], self.params(self.rows), self.rng(0)
-        at, main = self.decoder.step, self.decoder.streams[0].name
+        at, main, own = self.decoder.step, self.decoder.streams[0].name, _own_method(self.decoder)
         attributes = Attributes(self.decoder)
         inspection = checks.Inspection(at, state)
         lent = {f"the logits of {name}": out.logits for name, out in outs.items()} | {"p": p.table}
@@ -175,14 +191,20 @@ class _Run:
         raw = outs[main].logits[:, -1]
         step_checks.check_step(self.decoder, step, self.rows, self.vocab, 0, "cpu")
         step_checks.check_numbers(self.decoder, step, self.rows, raw)
-        if why := why_unsteady(self.decoder, outs, state, p, rng):  # last: it takes any error for a question
-            raise fault(at, f"asks for numbers ({why}); it must do the same operations whatever they are.")
+        if error := unsteadiness(
+            self.decoder, outs, state, p, rng
+        ):  # last: it takes any error for a question
+            problem = problem_of(error, _files(self.decoder).__contains__)
+            place = (problem.source, problem.line) if problem is not None else None
+            why = str(error).partition("\n")[0] or type(error).__name__
+            does = f"asks for numbers ({why}); it must do the same operations whatever they are."
+            raise fault(own, does, place)
         again = self.decoder.step(outs, self.start(self.ids), p, rng)
         if not (step.chosen.equal(again.chosen) and step.final.equal(again.final)):
-            raise fault(at, "gives two results for one input; it must take its luck from rng.")
+            raise fault(own, "gives two results for one input; it must take its luck from rng.")
         if self.decoder.kind == "sample" and inspection.writes:
-            name = min(inspection.writes)
-            raise fault(at, f"changes s[{name!r}]; what changes from token to token changes in observe.")
+            name = min(inspection.writes).rpartition(".")[2]
+            raise fault(own, f"changes s[{name!r}]; what changes from token to token changes in observe.")
 
     def check_rows_apart(self) -> None:
         """Checks that a row alone decodes what it decodes beside others."""
@@ -190,7 +212,9 @@ class _Run:
         last = slice(self.rows - 1, self.rows)
         alone = self.decode(self.start(self.ids[last]), self.ids[last], 0, last)
         if any(int(a[0]) != int(b[-1]) for a, b in zip(alone, together, strict=True)):
-            raise fault(self.decoder.step, "decodes a row otherwise beside other rows; rows must not mix.")
+            raise fault(
+                _own_method(self.decoder), "decodes a row otherwise beside other rows; rows must not mix."
+            )
 
     def check_going_on(self) -> None:
         """Checks that a run which goes on from kept tokens is the run that was never interrupted."""
@@ -210,9 +234,8 @@ class _Run:
             self.decoder.observe(anew, p, token)
         rest = self.decode(anew, self.ids, len(kept))
         if any(not a.equal(b) for a, b in zip(whole, rest, strict=True)):
-            raise fault(
-                self.decoder.step, "forgets what it learned when a run goes on; observe must have it all."
-            )
+            does = "forgets what it learned when a run goes on; observe must have it all."
+            raise fault(_own_method(self.decoder), does)
 
     def propose(self) -> None:
         """Checks the proposals and the step of a strategy that proposes tokens."""
@@ -256,3 +279,26 @@ def _check_edges(decoder: Decoder) -> None:
         kept = stage.apply(z, p, {}, rng) > -torch.inf
         if not fits(kept, z, stage.edge, value):
             raise fault(stage.apply, f"keeps other tokens than its edge says at {name} = {value:g}.")
+
+
+def _check_neutral(decoder: Decoder) -> None:
+    """Checks that a filter changes nothing at its neutral numbers, where the engine leaves it out."""
+    import torch
+
+    for stage in stages_of(decoder):
+        own = numbers(stage.params)
+        values = {each.name: each.neutral for each in own if each.neutral is not None}
+        plain = isinstance(stage, Filter) and stage.needs == Needs() and not texts(stage.params)
+        if not plain or not values or len(values) < len(own):
+            continue
+        z = torch.randn(_ROWS, 90, generator=torch.Generator().manual_seed(1)) * 3
+        ids, ends = torch.zeros(_ROWS, _PROMPT, dtype=torch.long), torch.tensor([1])
+        env = Env(_ROWS, z.shape[1], "cpu", ids, ends, values, 64)
+        state = {**stage.constants(env), **stage.init(env)}
+        p = Params(list(values), torch.tensor(list(values.values()))[:, None].repeat(1, _ROWS))
+        rng = Rng(torch.tensor([key_of(row) for row in range(_ROWS)]), torch.tensor([0]))
+        if not stage.apply(z, p, state, rng).softmax(-1).allclose(z.softmax(-1), atol=1e-5):
+            setting = ", ".join(f"{name} = {value:g}" for name, value in values.items())
+            raise fault(
+                stage.apply, f"changes logits at its neutral {setting}; it must change nothing there."
+            )

@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 
 
 def why_unsteady(decoder: Decoder, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> str:
-    """Tells why a step asks for numbers; "" if it asks for none.
+    """Tells why a step asks for numbers; "" if it asks for none. Arguments are those of `unsteadiness`."""
+    error = unsteadiness(decoder, outs, s, p, rng)
+    return "" if error is None else str(error).partition("\n")[0] or type(error).__name__
+
+
+def unsteadiness(
+    decoder: Decoder, outs: Mapping[str, Output], s: State, p: Params, rng: Rng
+) -> Exception | None:
+    """Returns the error of a step that asks for numbers; None if it asks for none.
 
     Args:
         decoder: The strategy.
@@ -54,8 +62,8 @@ def why_unsteady(decoder: Decoder, outs: Mapping[str, Output], s: State, p: Para
                 params, numbers = Params(list(p), own["table"]), Rng(own["key"], own["step"])
                 decoder.step(shapes, state, params, numbers)
         except Exception as error:
-            return str(error).partition("\n")[0] or type(error).__name__
-    return ""
+            return error
+    return None
 
 
 @cache

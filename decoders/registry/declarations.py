@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from keyword import iskeyword
 from math import inf, isfinite
 from types import UnionType
@@ -21,11 +22,12 @@ _METHODS: dict[type, tuple[str, ...]] = {
     Stage: ("constants", "init", "apply", "criterion", "observe"),
     Decoder: (
         *("constants", "init", "prompts", "logits", "final", "choose", "observe", "step", "propose"),
-        *("rows", "needs_of", "num_draft_tokens", "finish", "ranked"),
+        *("rows", "draws", "needs_of", "num_draft_tokens", "finish", "ranked"),
         *("from_checkpoint", "with_settings", "luck", "criterion"),
     ),
 }
 """Methods that the engine calls."""
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 def check_class(cls: type) -> None:
@@ -37,6 +39,8 @@ def check_class(cls: type) -> None:
     for attribute in ("name", "title", "summary"):
         if not isinstance(getattr(cls, attribute, None), str):
             raise fault(cls, f"has no {attribute}.")
+    if not _NAME.fullmatch(name := str(getattr(cls, "name", ""))):
+        raise StrategyError(f"the name {name!r} is not lower case letters, digits and underscores.", cls)
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         raise fault(cls, f"has no {' and no '.join(missing)}.")
     rank = getattr(cls, "rank", 0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
 import sys
 import traceback
 from contextlib import contextmanager, suppress
@@ -37,7 +36,6 @@ GROUP = "edge_tui.decoders"
 ALIASES = {"beam_search": "beam", "nucleus": "top_p", "contrastive_decoding": "contrastive"}
 _MOST_CHAINS = 1000
 """Typed chains that are kept as objects; the oldest give way, as clients of a server write any number."""
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class UnknownStrategy(LookupError):
@@ -363,8 +361,6 @@ def _instance(cls: type[Filter] | type[Decoder]) -> Decoder:
     from edge_tui.decoders.registry.sampling import Sampling
 
     check_class(cls)
-    if not _NAME.fullmatch(cls.name):
-        raise StrategyError(f"the name {cls.name!r} is not lower case letters, digits and underscores.", cls)
     decoder = Sampling(cls()) if issubclass(cls, Filter) else cls()
     check_decoder(decoder, cls)
     return decoder

@@ -93,6 +93,8 @@ BROKEN = {
         params=(K,),
         edge=Edge("depth", "count", "k"),
     ),
+    "changes logits at its neutral k = 50": broken(lambda self, z, p, s, rng: z * 2, params=(K,)),
+    "is not lower case letters": broken(lambda self, z, p, s, rng: z, name="Mine"),
     "has no apply": type("Mine", (Filter,), {"name": "mine", "title": "mine", "summary": "Breaks it."}),
 }
 
@@ -126,9 +128,30 @@ class Rebinds(Filter):
         return z
 
 
+class Asks(Filter):
+    """Looks at a number."""
+
+    name, title, summary = "asks", "asks", "Asks."
+
+    def apply(self, z: Tensor, p: Any, s: Any, rng: Any) -> Tensor:
+        best = z.amax()
+        return z / 2 if best.item() > 0 else z
+
+
+class Mixes(Filter):
+    """Reads its neighbours."""
+
+    name, title, summary = "mixes", "mixes", "Mixes."
+
+    def apply(self, z: Tensor, p: Any, s: Any, rng: Any) -> Tensor:
+        return z + z.flip(0)
+
+
 @pytest.mark.parametrize(
     ("strategy", "line", "words"),
     [
+        (Asks, Asks.apply.__code__.co_firstlineno + 2, "Asks.apply asks for numbers"),
+        (Mixes, Mixes.apply.__code__.co_firstlineno, "Mixes.apply decodes a row otherwise"),
         (Raises, Raises.apply.__code__.co_firstlineno + 1, "Raises.apply raised KeyError: 'nothing'."),
         (Rebinds, Rebinds.apply.__code__.co_firstlineno, "Rebinds.apply puts another tensor under s['n']"),
     ],
