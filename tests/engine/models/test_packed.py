@@ -27,7 +27,8 @@ from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.transcript.transcript import Transcript
 from tests.engine.checkpoints.coded import CODINGS, make_coded
 from tests.engine.checkpoints.gguf.files import PACKED, write_gguf
-from tests.engine.random_checkpoints import make_checkpoint
+from tests.engine.models.architectures import make_tiny
+from tests.engine.random_checkpoints import make_checkpoint, save_tokenizer
 from tests.engine.watch import watch
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ def make(case: str, folder: Path) -> str:
         return str(make_coded(folder, CODINGS[case], layers=1)[0])
     if case == "Q4_K_M":
         return as_gguf(k_m, "llama", WIDE, folder)
+    if case == "Gemma 3":
+        sizes = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "query_pre_attn_scalar": 8}
+        save_tokenizer(gemma := make_tiny(folder / "m", "gemma3_text", **sizes))
+        return str(write_gguf(gemma, folder / "m.gguf", lambda _: Type.Q4_0))
     kind = Type[case]
     return as_gguf(lambda _: kind, "qwen2", WIDE if case.endswith("_K") else NARROW, folder)
 
@@ -237,7 +242,7 @@ def test_a_kernel_that_is_wrong_here_means_dequantised_weights_and_a_notice(
 
 @pytest.mark.gpu
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("case", [*(kind.name for kind in PACKED), "Q4_K_M", "awq", "gptq 8 bit"])
+@pytest.mark.parametrize("case", [*(kind.name for kind in PACKED), "Gemma 3", "Q4_K_M", "awq", "gptq 8 bit"])
 @pytest.mark.parametrize("strategy", ["greedy", "beam"])
 def test_an_engine_decodes_codes_as_their_dequantised_weights(
     case: str, strategy: str, tmp_path: Path
