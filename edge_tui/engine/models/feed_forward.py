@@ -56,25 +56,25 @@ class FeedForward:
         m = self._mixture
         if layer.experts is None or m is None:
             assert layer.mlp is not None, "a layer without a feed-forward part"
-            return self._dense(layer.mlp, y)
+            return self._dense(layer.mlp, y, few)
         logits = F.linear(y, layer.experts.router, layer.experts.router_bias)
         if few and self._kernels:
             from edge_tui.engine.ops.triton import experts
 
-            shared = None if layer.mlp is None else self._dense(layer.mlp, y)
+            shared = None if layer.mlp is None else self._dense(layer.mlp, y, few)
             return experts.mix(y, logits, layer.experts, routing(m), shared)
         chosen, shares = choose(logits, m.experts, routing(m))
         mixed = mix(y, layer.experts, chosen, shares, routing(m))
         if layer.mlp is None:
             return mixed
         gate = shares[:, m.active :].to(y.dtype)
-        return torch.addcmul(mixed, self._dense(layer.mlp, y), gate)
+        return torch.addcmul(mixed, self._dense(layer.mlp, y, few), gate)
 
-    def _dense(self, mlp: Mlp, y: Tensor) -> Tensor:
-        wide = mlp.gate_up(y)
+    def _dense(self, mlp: Mlp, y: Tensor, few: bool) -> Tensor:
+        wide = mlp.gate_up(y, few)
         if self._gated:
             gate, up = wide.chunk(2, -1)
             wide = self._activation(gate).mul_(up)
         else:
             wide = self._activation(wide)
-        return mlp.down(wide)
+        return mlp.down(wide, few)

@@ -27,7 +27,7 @@ from edge_tui.engine.models.cache import FlatContext
 from edge_tui.engine.models.capacity import CHUNK
 from edge_tui.engine.models.feed_forward import FeedForward
 from edge_tui.engine.models.fused_cpu import fuse
-from edge_tui.engine.models.fused_cuda import MAX_POSITIONS
+from edge_tui.engine.models.fused_cuda import MAX_TOKENS
 from edge_tui.engine.models.fused_cuda import fuse as fuse_cuda
 from edge_tui.engine.models.layer_states import LayerStates, PastStates
 from edge_tui.engine.models.masks import Masks, NewPositions, alibi_slopes
@@ -163,7 +163,7 @@ class FlatModel:
             return ctx.output(states, self.fused(ctx, ids, states))
         weights = self._present_weights()
         start = ctx.bound if ctx.uniform and ctx.on_host else None
-        few = k <= MAX_POSITIONS
+        few = k <= MAX_TOKENS
         x = self._run(weights, ctx, ids, self.new_positions(ctx, k, start), few, states)
         ctx.advance(k)
         x = self._read_by_head(weights, x)
@@ -277,7 +277,7 @@ class FlatModel:
     ) -> Tensor:
         """Runs the layers and returns the residual stream `[N, hidden]`; `states` gets it between layers.
 
-        `few`: As of `FeedForward`.
+        `few`: As of `FeedForward` and `Linear`.
         """
         f, head_dim = self.config.features, self.config.head_dim
         x = self._embedded(weights, ids, new)
@@ -285,8 +285,8 @@ class FlatModel:
             if states is not None:
                 states.write(i, x)
             y = self._normed(x, layer.attention_norm)
-            heads = layer.qkv(y).view(*ids.shape, -1, head_dim)
-            added = layer.out(self._attention(ctx, i, layer, heads, new))
+            heads = layer.qkv(y, few).view(*ids.shape, -1, head_dim)
+            added = layer.out(self._attention(ctx, i, layer, heads, new), few)
             del heads  # as large as everything else that a long chunk makes of attention
             if f.parallel:
                 y = y if layer.mlp_norm is None else self._normed(x, layer.mlp_norm)
@@ -327,7 +327,7 @@ class FlatModel:
     def _logits(self, weights: DecoderWeights, x: Tensor) -> Tensor:
         """Computes logits `[N, V]` of the residual stream after the final norm."""
         f = self.config.features
-        z = weights.head(x)
+        z = weights.head(x, few=True)
         if f.logit_scale != 1.0:
             z *= f.logit_scale
         if f.logit_cap:

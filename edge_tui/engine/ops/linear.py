@@ -28,14 +28,17 @@ if TYPE_CHECKING:
 
 
 class Linear(Protocol):
-    """Computes `y = x Wᵀ + b`. Called with `[N, in]`, returns `[N, out]` in the input's dtype."""
+    """Computes `y = x Wᵀ + b`. Called with `[N, in]`, returns `[N, out]` in the input's dtype.
+
+    `few` says that `N` is a step's number of tokens, which comes again: kernels for it are worth compiling.
+    """
 
     parameters: int
     """Number of weights, biases included."""
     nbytes: int
     """Bytes they take as stored."""
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, few: bool = False) -> Tensor: ...
 
     def packed(self) -> PackedMatrix | None:
         """Returns the matrix as it lies in memory, for kernels that read it directly; None if none can."""
@@ -54,7 +57,7 @@ class PlainLinear:
         self.bias = bias
         self.parameters, self.nbytes = _count(weight, bias)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, few: bool = False) -> Tensor:
         return F.linear(x, self.weight, self.bias)
 
     def packed(self) -> PackedMatrix | None:
@@ -92,7 +95,7 @@ class CpuLinear:
             size = packed_sizes.half_bytes if kind == "half" else packed_sizes.vector_bytes
             self.nbytes += size(len(weight), len(fine.factors) if fine else weight.shape[1])
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, few: bool = False) -> Tensor:
         if self.fine is not None:
             x = fine_columns.spread(x, *self.fine)
         return project_cpu.project(x, self.kind, self.weight, self.scales, self.bias, self.opaque)
@@ -124,7 +127,7 @@ class LlmInt8:
         self.nbytes = _count(codes, scale, self.module.bias)[1]
         self._packed = PackedMatrix("int8", codes, scale, bias, rows, columns)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, few: bool = False) -> Tensor:
         y: Tensor = self.module(x.half())  # it would cast by itself, with a warning each time
         return y.to(x.dtype)
 
@@ -154,7 +157,7 @@ class Nf4:
         self._matmul: Any = bnb.matmul_4bit
         self.nbytes = _count(packed, self.state.absmax, self.state.code, bias)[1]
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, few: bool = False) -> Tensor:
         x = F.pad(x, (0, self._padding)) if self._padding else x
         y: Tensor = self._matmul(x, self.weight, bias=self.bias, quant_state=self.state)
         return y
@@ -205,7 +208,7 @@ class EmptyLinear:
 
             rehearse(self._packed, weight.dtype)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, few: bool = False) -> Tensor:
         return x.new_empty(len(x), self._packed.rows)
 
     def packed(self) -> PackedMatrix | None:

@@ -41,13 +41,16 @@ class GroupLinear:
         self.nbytes = sum(tensor.nbytes for tensor in each if tensor is not None)
         self.parameters = groups.codes.numel() + (0 if bias is None else bias.numel())
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Multiplies `[N, in]`; with many tokens a copy of the matrix in 16 bits is made for the call."""
+    def __call__(self, x: Tensor, few: bool = False) -> Tensor:
+        """Multiplies `[N, in]`; for many tokens, or several of a prompt, a 16-bit copy of the matrix is made.
+
+        Kernels for two to sixteen tokens are of four kinds, each compiled at its first use.
+        """
         from edge_tui.engine.ops.triton.project import project
         from edge_tui.engine.ops.triton.widen_groups import widen
 
         packed = self._packed
-        if len(x) > _FEW:
+        if len(x) > (_FEW if few else 1):
             return F.linear(x, widen(packed, x.dtype), packed.bias)
         out = x.new_empty(len(x), packed.rows)
         project(x.contiguous(), packed, out)

@@ -199,6 +199,22 @@ def test_a_load_waits_for_kernels_before_it_launches_one(
     assert order.count("wait") == 1
 
 
+@pytest.mark.usefixtures("on_this_device")
+def test_a_prompt_of_a_few_tokens_has_no_products_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    model = loader.load(ModelSpec(make("awq", tmp_path), device=DEVICE, context=64)).model
+    for module, name in (project_triton, "project"), (widen_groups, "widen"):
+        monkeypatch.setattr(module, name, recording(getattr(module, name), order))
+    ctx, ids = model.open(1, 64), torch.ones(1, 5, dtype=torch.int64, device=DEVICE)
+    model.prefill(ctx, ids)
+    assert {*order} == {"widen"}
+    order.clear()
+    model.forward(ctx.fork(2), ids[:, :1].expand(2, 1))
+    assert {*order} == {"project"}
+
+
 def recording(function: Callable[..., Any], order: list[str]) -> Callable[..., Any]:
     """Notes the name of a function at each call."""
 
