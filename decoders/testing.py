@@ -172,7 +172,10 @@ class _Run:
         chosen = []
         for step in range(first, _STEPS):
             outs = {name: _rows(out, rows) for name, out in self.steps[step].items()}
-            took = self.decoder.step(outs, state, self.params(len(ids)), self.rng(step, rows))
+            with checks.Inspection(self.decoder.step, state).watch({}):  # which names the stage at fault
+                took = self.decoder.step(outs, state, self.params(len(ids)), self.rng(step, rows))
+            raw = outs[self.decoder.streams[0].name].logits[:, -1]
+            step_checks.check_numbers(self.decoder, took, len(ids), raw)
             chosen.append(took.chosen)
         return chosen
 

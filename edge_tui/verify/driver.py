@@ -169,7 +169,7 @@ def table(values: Sequence[Mapping[str, float]], rows: int) -> Params:
     import torch
 
     names = list(values[0])
-    columns = torch.tensor([[row[name] for row in values] for name in names]).view(len(names), -1)
+    columns = torch.tensor([[row[name] for row in values] for name in names]).view(len(names), len(values))
     return Params(names, columns.expand(-1, rows).contiguous())
 
 

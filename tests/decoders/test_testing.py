@@ -179,6 +179,21 @@ def test_what_is_forgotten_when_a_run_goes_on_is_found() -> None:
         check(Forgets)
 
 
+class Late(Mirostat):
+    """Breaks once it has learned."""
+
+    def apply(self, z: Tensor, p: Any, s: Any, rng: Any) -> Tensor:
+        return z.masked_fill(s["mu"] > 6.0, torch.nan)
+
+    def observe(self, s: Any, p: Any, token: Token) -> None:
+        s["mu"].add_(0.5)
+
+
+def test_numbers_that_break_in_a_later_step_are_found() -> None:
+    with pytest.raises(StrategyError, match=r"Late\.apply gave NaN"):
+        check(Late, cases=1)
+
+
 class Guided(Decoder):
     """Reads two streams."""
 

@@ -84,6 +84,31 @@ def test_a_sound_file_of_a_user_passes(tmp_path: Path) -> None:
     assert (finding.reference, finding.faults) == ("properties", [])
 
 
+BARE = """
+from edge_tui.decoders.base import Decoder, Needs, last_logits
+class Bare(Decoder):
+    name, title, summary = "bare", "bare", "Has no parameters."
+    needs = Needs({needs})
+    def logits(self, outs, s, p):
+        return last_logits(outs["model"], s) + {more}
+"""
+
+
+@pytest.mark.parametrize(
+    ("needs", "more"),
+    [
+        ("", "0"),
+        ("hidden=(-1,)", "outs['model'].hidden[:, -1, 0].mean(-1, keepdim=True)"),
+        ("early=(1, 2)", "outs['model'].early[:, -1, 1].softmax(-1)"),
+        ("past=True", "outs['model'].past.mean((1, 2))[:, None]"),
+    ],
+)
+def test_a_sound_decoder_without_parameters_passes(tmp_path: Path, needs: str, more: str) -> None:
+    (tmp_path / "bare.py").write_text(BARE.format(needs=needs, more=more))
+    (finding,) = verify([decoders.Registry.load([tmp_path]).find("bare")], 30)
+    assert finding.faults == []
+
+
 def test_the_command_reports_and_fails_for_a_wrong_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
