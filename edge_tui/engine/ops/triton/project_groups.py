@@ -139,12 +139,12 @@ def project_groups_on_tensor_cores(
         own = own // OWN_SCALES * 2 // SHARE + own % OWN_SCALES
     else:
         own = own // OWN_SCALES * SLOTS // 4 * PARTS * RUN // SHARE + own % OWN_SCALES
-    if OWN_SCALES == 1:  # said to be contiguous so that lanes lie along it
-        own = tl.max_contiguous(tl.multiple_of(own, 1), 2)[None, :]
-    else:
-        own = tl.max_contiguous(tl.multiple_of(own, OWN_SCALES), OWN_SCALES)[None, :]
+    own = tl.max_contiguous(tl.multiple_of(own, OWN_SCALES), OWN_SCALES)[None, :]
     same = tl.max_contiguous(tl.multiple_of(tl.arange(0, 4) // 4, 1), 2)[None, :]
+    # Single ones are said to be contiguous, so that lanes lie along the row; nothing of `own` keeps the word.
     group = unit * (SIDE * CHUNK) // GROUP + own
+    if OWN_SCALES == 1:
+        group = tl.max_contiguous(tl.multiple_of(group, (1, 1)), (1, 2))
     scales = scale + row * GROUPS
     factor = tl.load(scales + group, mask=group < GROUPS, other=0)
     wide = 0.0
@@ -183,6 +183,8 @@ def project_groups_on_tensor_cores(
             rows + (coming * 16 + word), mask=coming < TOTAL, other=0, eviction_policy="evict_first"
         )
         next_group = (at + STRIDE * SIDE) * CHUNK // GROUP + group
+        if OWN_SCALES == 1:
+            next_group = tl.max_contiguous(tl.multiple_of(next_group, (1, 1)), (1, 2))
         factor_ahead = tl.load(scales + next_group, mask=next_group < GROUPS, other=0)
         wide_ahead = 0.0
         if outer is not None:
