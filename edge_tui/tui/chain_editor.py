@@ -104,11 +104,11 @@ class ChainEditor:
         stages[line.place], stages[other] = stages[other], stages[line.place]
         return self._take(stages)
 
-    def place_behind(self, index: int) -> int:
-        """Finds the place of a stage that is added behind a line; in front of one that selects the token."""
-        stages, line = self._stages, self.lines[index]
-        at = len(stages) if line.place is None else line.place + 1
-        return at - 1 if at and _known()[stages[at - 1]].last else at
+    def place_behind(self, index: int, name: str) -> int:
+        """Finds the place of a stage that is added behind a line; one that selects stays the last."""
+        stages, line, known = self._stages, self.lines[index], _known()
+        at = len(stages) if line.place is None or known[name].last else line.place + 1
+        return at - 1 if at and known[stages[at - 1]].last else at
 
     def add(self, place: int, name: str) -> str:
         """Adds a stage at a place."""

@@ -44,12 +44,22 @@ def test_stages_move_come_and_go() -> None:
     assert editing.name == "penalties+top_p+temperature"
     assert editing.editor.move(0, -1) == "penalties is the first stage."
     assert editing.editor.move(2, 1) == "temperature is the last stage."
-    place = editing.editor.place_behind(1)
+    place = editing.editor.place_behind(1, "top_p")
     assert editing.editor.add(place, "top_p") == ""
     assert editing.name == "penalties+top_p+top_p#2+temperature"
     assert editing.titles[2] == "top-p #2"
     assert editing.editor.remove(0) == ""
     assert editing.name == "top_p+top_p#2+temperature"
+
+
+def test_a_stage_that_selects_is_added_at_the_end_wherever_the_cursor_stands() -> None:
+    editing = Editing()
+    assert editing.editor.add(editing.editor.place_behind(0, "mirostat"), "mirostat") == ""
+    assert editing.name == "penalties+temperature+top_p+mirostat"
+    assert editing.editor.add(editing.editor.place_behind(3, "top_k"), "top_k") == ""
+    assert editing.name == "penalties+temperature+top_p+top_k+mirostat"
+    refused = editing.editor.add(editing.editor.place_behind(1, "adaptive_p"), "adaptive_p")
+    assert "leave one of them out" in refused
 
 
 def test_the_last_stage_stays() -> None:
@@ -75,7 +85,7 @@ def test_around_a_search_its_own_stages_stay_in_place() -> None:
     assert editing.editor.remove(0) == "penalties belongs to beam and stays in its place."
     assert "belongs to beam" in editing.editor.move(1, 1)
     for name in ("top_k", "min_p"):
-        assert editing.editor.add(editing.editor.place_behind(len(editing.titles) - 1), name) == ""
+        assert editing.editor.add(editing.editor.place_behind(len(editing.titles) - 1, name), name) == ""
     assert editing.name == "beam:top_k+min_p"
     assert editing.titles == ["penalties", "beam", "top-k", "min-p"]
     assert editing.editor.move(3, -1) == ""

@@ -118,7 +118,7 @@ class ChainScreen(Dialog[None]):
         def add(name: str | None) -> None:
             if name is not None:
                 index = self._index
-                place = self._editor.place_behind(index)
+                place = self._editor.place_behind(index, name)
                 if not (sentence := self._editor.add(place, name)):
                     places = [line.place for line in self._editor.lines]
                     index = places.index(place)
