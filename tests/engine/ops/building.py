@@ -7,6 +7,7 @@ With `check` the compiler stops at its own representation, behind which it refus
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from typing import Any, NamedTuple, get_args
@@ -36,6 +37,7 @@ from edge_tui.engine.ops.triton import past_states as past_states_triton
 from edge_tui.engine.ops.triton import project as project_triton
 from edge_tui.engine.ops.triton import speculate as speculate_triton
 from edge_tui.engine.ops.triton import stats as stats_triton
+from edge_tui.engine.ops.triton.project_configs import Config
 from edge_tui.engine.ops.triton.widen_groups import widen
 from edge_tui.verify.driver import with_layers
 from tests.decoders.driver import numbers, param_values, table
@@ -87,10 +89,12 @@ def products() -> None:
             gated = torch.zeros(tokens, rows // 2, dtype=torch.bfloat16)
             for gate in ("silu", "gelu"):
                 project_triton.project(x, packed, gated, norm=norm, eps=1e-6, gate=gate, factor=0.5, cap=30.0)
-    for kind in ("Q4_0", "AWQ g128", "Q4_K", "Q6_K", "Q4_K above Q6_K", "NF4"):
-        packed = pack(random_groups.random_groups(random_groups.KINDS[kind], 32, 1024))
-        x, out = torch.zeros(4, 1024, dtype=torch.bfloat16), torch.zeros(4, 16, dtype=torch.bfloat16)
-        project_triton.project(x, packed, out, norm=torch.ones_like(x[0]), eps=1e-6, gate="gelu_tanh")
+    for kind in ("Q4_0", "AWQ g128", "Q4_K", "Q6_K", "Q8_0", "Q4_K above Q6_K", "NF4"):
+        packed = pack(random_groups.random_groups(random_groups.KINDS[kind], 32, 4096))
+        for tokens in (1, 4):
+            x, out = torch.zeros(tokens, 4096, dtype=torch.bfloat16), torch.zeros(tokens, 16).bfloat16()
+            how = {"norm": torch.ones_like(x[0]), "eps": 1e-6, "gate": "gelu_tanh"}
+            project_triton.project(x, packed, out, **how, config=Config(16, 512, 2, tensor=True))
         widen(packed, torch.bfloat16)
     x = torch.zeros(4, columns, dtype=torch.bfloat16)
     project_triton.embed(torch.zeros(4, dtype=torch.int64), weight.view(torch.bfloat16).view(-1, 8), x, 8.0)
@@ -207,12 +211,26 @@ def stop_early() -> None:
     CUDABackend.add_stages = add_stages
 
 
+def barriers_in_loops(ptx: str) -> int:
+    """Counts the places in loops where a program's warps wait for one another."""
+    lines, starts, found = ptx.splitlines(), {}, 0
+    for number, line in enumerate(lines):
+        if label := re.match(r"(\$L__BB\w+):", line):
+            starts[label[1]] = number
+        elif (jump := re.search(r"\bbra\S*\s+(\$L__BB\w+)", line)) and jump[1] in starts:
+            found += sum("bar.sync" in each for each in lines[starts[jump[1]] : number])
+    return found
+
+
 def main() -> None:
     built = JITFunction.run
 
     def build(kernel: Any, *given: Any, grid: Any, warmup: bool, **options: Any) -> Any:
         print(kernel.__name__, flush=True)
-        return built(kernel, *given, grid=grid, warmup=True, **options)
+        result = built(kernel, *given, grid=grid, warmup=True, **options)
+        if kernel.__name__ == "project_groups_on_tensor_cores":
+            assert not barriers_in_loops(str(result.asm["ptx"])), "warps wait for one another in the loop"
+        return result
 
     if "check" in sys.argv:
         stop_early()

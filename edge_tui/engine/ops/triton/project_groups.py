@@ -141,7 +141,7 @@ def project_groups_on_tensor_cores(
         own = own // OWN_SCALES * SLOTS // 4 * PARTS * RUN // SHARE + own % OWN_SCALES
     own = tl.max_contiguous(tl.multiple_of(own, OWN_SCALES), OWN_SCALES)[None, :]
     same = tl.max_contiguous(tl.multiple_of(tl.arange(0, 4) // 4, 1), 2)[None, :]
-    # Single ones are said to be contiguous, so that lanes lie along the row; nothing of `own` keeps the word.
+    # Lanes are to lie along the row: single scales are said to be contiguous, which folding `own` would lose.
     group = unit * (SIDE * CHUNK) // GROUP + own
     if OWN_SCALES == 1:
         group = tl.max_contiguous(tl.multiple_of(group, (1, 1)), (1, 2))
@@ -183,8 +183,6 @@ def project_groups_on_tensor_cores(
             rows + (coming * 16 + word), mask=coming < TOTAL, other=0, eviction_policy="evict_first"
         )
         next_group = (at + STRIDE * SIDE) * CHUNK // GROUP + group
-        if OWN_SCALES == 1:
-            next_group = tl.max_contiguous(tl.multiple_of(next_group, (1, 1)), (1, 2))
         factor_ahead = tl.load(scales + next_group, mask=next_group < GROUPS, other=0)
         wide_ahead = 0.0
         if outer is not None:
