@@ -22,6 +22,7 @@ from edge_tui.cli.why import RunReasons
 from edge_tui.cli.why_output import WhyPrinter
 from edge_tui.config.precedence import claims_json
 from edge_tui.decoders.base import numbers
+from edge_tui.decoders.beam import NUM_BEAMS
 from edge_tui.engine import events
 from edge_tui.engine.port import Request
 from edge_tui.errors import UsageError
@@ -200,11 +201,15 @@ def _check_answers(decoder: Decoder, settings: Settings, n: int) -> bool:
     """
     if decoder.kind != "search":
         return False
+    if decoder.lag and n > 1:
+        raise UsageError(f"--n is {n}, but {decoder.name} gives one answer: leave it out.")
     values = settings.values(decoder.name)
     params = numbers(decoder.params)
     beams = decoder.rows({param.name: param.parse(values.get(param.name, param.default)) for param in params})
     if n > beams:
-        raise UsageError(f"--n is {n}, but {decoder.name} keeps {beams}; raise it with --set num_beams={n}.")
+        widened = NUM_BEAMS.name in {param.name for param in params}
+        way_out = f"raise it with --set num_beams={n}" if widened else f"ask for {beams} at most"
+        raise UsageError(f"--n is {n}, but {decoder.name} keeps {beams}; {way_out}.")
     return True
 
 

@@ -113,7 +113,7 @@ class RequestBuilder:
         is_search = decoder.kind == "search"
         if is_search:
             _refuse_for_search(decoder, body.stop, logprobs)
-            _widen_search(values, sources, body.n)
+            _widen_search(decoder, values, sources, body.n)
         text, ids = _split_prompt(prompt)
         mode = self._mode(fields.get("mode"), decoder, values, sources)
         if biases := fields.get("logit_bias"):
@@ -301,12 +301,16 @@ def _refuse_for_search(decoder: Decoder, stop: Sequence[str] | None, logprobs: b
         )
 
 
-def _widen_search(values: dict[str, Value], sources: dict[str, str], n: int) -> None:
+def _widen_search(decoder: Decoder, values: dict[str, Value], sources: dict[str, str], n: int) -> None:
     """Sets the number of beams to `n` unless the client has set it.
 
     Raises:
-        ApiError: the client's number of beams is below `n`.
+        ApiError: the client's number of beams is below `n`, or the rows of the search serve one answer.
     """
+    if decoder.lag and n > 1:
+        raise ApiError(422, f"n is {n}, but {decoder.title} gives one answer: leave n out.", "n")
+    if NUM_BEAMS.name not in {param.name for param in decoder.params}:
+        return  # of another search its own parameters say how wide it is
     beams = values.get("num_beams")
     if beams is None or sources.get("num_beams") != "request":
         if n > 1:

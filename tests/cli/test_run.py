@@ -75,6 +75,11 @@ def test_a_search_gives_its_best_answers(model, capfdbinary) -> None:
     status, _, error = run(capfdbinary, *flags, "--n", "5")
     assert status == 2
     assert "beam keeps 4" in error
+    status, _, error = run(capfdbinary, *SHORT, "--strategy", "contrastive_search", "--n", "2")
+    assert (status, error) == (
+        2,
+        "edge-tui: --n is 2, but contrastive_search gives one answer: leave it out.\n",
+    )
 
 
 def test_a_chain_stands_around_the_strategy_of_a_flag_or_of_the_settings(

@@ -114,6 +114,11 @@ def test_beams_give_their_best_answers_in_order(server: Running) -> None:
     assert one["output"] == said["outputs"][0]
     refused = server.post("/infer", {**body, "n": 4, "params": {"num_beams": 2}})
     assert refused.status_code == 422
+    one_answer = server.post("/infer", {**body, "strategy": "contrastive_search"})
+    assert one_answer.status_code == 422
+    assert one_answer.json()["error"]["message"] == (
+        "n is 3, but contrastive search gives one answer: leave n out."
+    )
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(server: Running) -> None:
