@@ -13,13 +13,14 @@ All operations are torch's own, on any device.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional as F
 
-from edge_tui.engine.ops.group_form import NF4_LEVELS, OUTER, GroupForm, merged
+from edge_tui.engine.ops.group_form import NF4, NF4_BLOCK, NF4_LEVELS, OUTER, GroupForm, merged
 from edge_tui.engine.ops.packed import PackedMatrix
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ _BYTES_NF4 = (0, 2, 4, 6), (1, 3, 5, 7)
 _BYTES_8 = (0, 2, 1, 3)
 """Columns of a word, byte by byte."""
 _HALF_MOST = 65504.0
+_LEAST_ABSMAX = 1e-38
+"""Divides blocks of zeros."""
+_PIECES = 8
+"""Parts of a matrix that are quantised one after another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,31 @@ def pack(groups: CodeGroups, bias: Tensor | None = None) -> PackedMatrix:
         words = lanes[..., list(_BYTES_8)]
     words = words.reshape(rows, -1).view(torch.int32)
     return PackedMatrix(form.kind, words, scale.contiguous(), bias, rows, columns, outer, form)
+
+
+def quantise_nf4(weight: Tensor) -> CodeGroups:
+    """Rounds a matrix `[N, K]` of whole blocks to NF4, on its device: to bitsandbytes' codes and scales.
+
+    A load need not wait for that library then. Room is taken for one of `_PIECES` of the matrix at once.
+    """
+    rows, columns = weight.shape
+    codes = torch.empty(rows, columns, dtype=torch.uint8, device=weight.device)
+    scale = torch.empty(rows, columns // NF4_BLOCK, 1, device=weight.device)
+    middles = _middles(weight.device)
+    count = -(-rows // _PIECES)
+    for at in range(0, rows, count):
+        some = slice(at, at + count)
+        shares = weight[some].to(torch.float32, copy=True).view(-1, columns // NF4_BLOCK, NF4_BLOCK)
+        torch.amax(shares.abs(), -1, keepdim=True, out=scale[some])
+        shares.div_(scale[some].clamp(min=_LEAST_ABSMAX))
+        codes[some] = torch.bucketize(shares, middles, out_int32=True).flatten(1)
+    return CodeGroups(NF4, codes, scale)
+
+
+@cache
+def _middles(device: torch.device) -> Tensor:
+    """Returns the numbers half-way between neighbouring levels of NF4; the first call waits."""
+    return torch.tensor([sum(pair) / 2 for pair in pairwise(NF4_LEVELS)], device=device)
 
 
 def _in_pairs(codes: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ columns have more bits (`ops.cpu.fine_columns`), because each of its errors is o
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -166,19 +167,6 @@ class Nf4:
         """Returns None: bitsandbytes' kernels read it."""
         return None
 
-    def groups(self) -> CodeGroups | None:
-        """Returns codes and absmax; None for nested scales, other levels or odd widths."""
-        import torch
-
-        from edge_tui.engine.ops.code_groups import CodeGroups
-
-        rows, columns = self.state.shape
-        if columns % NF4_BLOCK or self._padding or self.state.nested or self.levels != "nf4":
-            return None
-        halves = self.weight.t().reshape(rows, -1)
-        codes = torch.stack((halves >> 4, halves & 15), -1).view(rows, columns)
-        return CodeGroups(NF4, codes, self.state.absmax.view(rows, -1, 1))
-
 
 class EmptyLinear:
     """Stands for a quantised matrix of a GPU where tensors have no memory.
@@ -224,17 +212,19 @@ class Fp4(Nf4):
 
 
 def nf4_on_gpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """Packs a matrix as NF4 for the kernels of codes in groups, where they run and take it; else as `Nf4`."""
+    """Packs a matrix as NF4 for the kernels of codes in groups, where they run and take it; else as `Nf4`.
+
+    Raises:
+        PrecisionError: they do not, and there is no bitsandbytes.
+    """
+    from edge_tui.engine.ops.code_groups import quantise_nf4
     from edge_tui.engine.ops.packed_linear import GroupLinear
 
-    stored = Nf4(weight, bias)
-    groups = stored.groups()
-    if groups is None:
-        return stored
-    try:
-        return GroupLinear(groups, bias, weight.dtype)
-    except CodeFault:
-        return stored
+    if weight.shape[1] % NF4_BLOCK == 0:
+        with suppress(CodeFault):
+            return GroupLinear(quantise_nf4(weight), bias, weight.dtype)
+    check_bitsandbytes("4bit")
+    return Nf4(weight, bias)
 
 
 def float32_on_cpu(weight: Tensor, bias: Tensor | None = None, *, rounds: bool = False) -> Linear:

@@ -216,10 +216,10 @@ class _FourBit(Quantisation):
         if device == "meta":
             return partial(linear.EmptyLinear, "nf4")
         self._check(device)
+        if levels != "fp4" and device != "cpu":
+            return linear.nf4_on_gpu
         linear.check_bitsandbytes(self.name)
-        if levels == "fp4":
-            return linear.Fp4
-        return linear.Nf4 if device == "cpu" else linear.nf4_on_gpu
+        return linear.Fp4 if levels == "fp4" else linear.Nf4
 
     def nbytes(self, rows: int, columns: int, device: str) -> int:
         if device == "cpu":

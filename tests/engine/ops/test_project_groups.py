@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,7 +12,7 @@ import torch
 
 from edge_tui.engine.models.fused_cuda import MAX_TOKENS
 from edge_tui.engine.ops import linear, packed_linear
-from edge_tui.engine.ops.code_groups import CodeGroups, pack
+from edge_tui.engine.ops.code_groups import CodeGroups, pack, quantise_nf4
 from edge_tui.engine.ops.group_form import NF4, NF4_LEVELS
 from edge_tui.engine.ops.packed import CodeFault
 from edge_tui.engine.ops.packed_linear import GroupLinear
@@ -92,6 +95,33 @@ def test_nf4_is_what_bitsandbytes_stores() -> None:
         x = torch.randn(tokens, 192, device=DEVICE, generator=gen).bfloat16()
         exact = x.double() @ theirs.double().t() + bias.double()
         assert float((matrix(x).double() - exact).norm() / exact.norm()) < bound
+
+
+def test_nf4_of_zeros_is_zeros_and_its_matrix_stays() -> None:
+    weight = torch.randn(20, 128, device=DEVICE)
+    weight[3] = weight[5, :64] = 0.0
+    before = weight.clone()
+    groups = quantise_nf4(weight)
+    assert torch.equal(weight, before)
+    assert torch.equal(groups.dequantise() == 0.0, groups.codes == 7)
+    assert bool((groups.codes[3] == 7).all())
+    assert bool((groups.codes[5, :64] == 7).all())
+    assert torch.equal(quantise_nf4(groups.dequantise()).codes, groups.codes)
+
+
+QUANTISED = """
+import sys, torch
+from edge_tui.engine.ops.linear import nf4_on_gpu
+print(type(nf4_on_gpu(torch.ones(8, 64).bfloat16())).__name__, "bitsandbytes" in sys.modules)
+"""
+
+
+def test_nf4_for_kernels_is_packed_without_bitsandbytes() -> None:
+    interpreted = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", QUANTISED], env=interpreted, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "GroupLinear False\n", done.stderr[-2000:]
 
 
 def test_nf4_that_kernels_cannot_take_stays_with_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
