@@ -171,7 +171,12 @@ def _facts(why: Explanation, options: LadderOptions) -> list[tuple[str, str]]:
         facts.append(("margin", f"{why.margin:.2f}"))
     if not isnan(why.entropy):
         facts.append(("H", f"{why.entropy:.2f}"))
-    return [*facts, *(fact for fact in why.facts if fact[0] not in options.own)]
+    return [*facts, *((name, _with_minus(fact)) for name, fact in why.facts if name not in options.own)]
+
+
+def _with_minus(fact: str) -> str:
+    """Writes a number below 0 with the minus of the columns; leaves texts as they are."""
+    return f"−{fact[1:]}" if fact[:1] == "-" and fact[1:2].isdigit() else fact
 
 
 # Columns.

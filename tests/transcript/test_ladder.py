@@ -193,3 +193,9 @@ def test_signed_numbers_fit_their_cells() -> None:
         "−12",
         "n/a",
     ]
+
+
+def test_facts_below_0_have_the_minus_of_the_columns_and_texts_their_own() -> None:
+    facts = (("expert", "-4.41"), ("score", "11.8"), ("rejected", "“-1”"), ("parent", "row 2"))
+    drawn = " ".join(texts(ladder_lines(replace(of_top_p(), facts=facts), 100)))
+    assert "expert −4.41 · score 11.8 · rejected “-1” · parent row 2" in drawn
