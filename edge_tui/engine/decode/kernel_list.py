@@ -25,6 +25,7 @@ from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.checkpoints.weights import Weights
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.decode.known_luck import KnownLuck
+from edge_tui.engine.decode.listed_tokenizer import ListedTokenizer
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.run_plan import plan_run
 from edge_tui.engine.models.capacity import DEPTH
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from edge_tui.engine.decode.listed_tokenizer import TokenizerFacts
     from edge_tui.engine.decode.step_runner import StepRunner
     from edge_tui.engine.port import ModelSpec, Request
 
@@ -135,6 +137,7 @@ def list_kernels(
     specs: Mapping[str, ModelSpec],
     note: Callable[[Kernel], None],
     ended: Callable[[str], None] = lambda phase: None,
+    tokenizers: Mapping[str, TokenizerFacts] | None = None,
 ) -> None:
     """Lists the kernels that a run launches from its first step to the capture of its graphs.
 
@@ -143,19 +146,25 @@ def list_kernels(
         specs: Its models by role.
         note: Called with each kernel as soon as it is found; Triton compiles meanwhile as it always does.
         ended: Called with the first and the second of `PHASES` once their kernels are found.
+        tokenizers: What is known of the models' tokenizers, by the models' names.
 
     Raises:
         EdgeError, …: the run or a model would be refused, too.
     """
     with _Launches(note):
         embed(_empty(1, torch.int64), _empty((2, 4)), _empty((1, 4)))  # as `availability` tries one
-        _rehearse(request, specs, ended)
+        _rehearse(request, specs, ended, tokenizers or {})
 
 
-def _rehearse(request: Request, specs: Mapping[str, ModelSpec], ended: Callable[[str], None]) -> None:
+def _rehearse(
+    request: Request,
+    specs: Mapping[str, ModelSpec],
+    ended: Callable[[str], None],
+    tokenizers: Mapping[str, TokenizerFacts],
+) -> None:
     """Does what a run does until its graphs are captured, and what a question about it does beside."""
     decoder = decoders.find(request.strategy)
-    by_spec = {spec: _load(spec) for spec in set(specs.values())}
+    by_spec = {spec: _load(spec, tokenizers.get(spec.name)) for spec in set(specs.values())}
     ended("load")
     models = {role: by_spec[specs[role]] for role in decoder.roles}
     main = models[decoder.roles[0]].checkpoint
@@ -186,7 +195,7 @@ def _capture(runner: StepRunner) -> None:
         stats.post(ints, floats, int_slots, float_slots, _empty(1, torch.int64))
 
 
-def _load(spec: ModelSpec) -> LoadedModel:
+def _load(spec: ModelSpec, facts: TokenizerFacts | None) -> LoadedModel:
     """Builds a model without memory.
 
     Raises:
@@ -210,7 +219,7 @@ def _load(spec: ModelSpec) -> LoadedModel:
     if model.fused is not None and model.weights is not None:
         # The kernels have the layers. A longer prompt is read by plain operations, which take a second here.
         model.weights = replace(model.weights, layers=())
-    tokenizer = Tokenizer.open(checkpoint)
+    tokenizer = Tokenizer.open(checkpoint) if facts is None else ListedTokenizer(checkpoint, facts)
     context = min(_CONTEXT, model.info.context)
     return LoadedModel(model, tokenizer, StrategyTokenizer(tokenizer), checkpoint, context)
 

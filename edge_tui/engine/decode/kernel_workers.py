@@ -1,9 +1,10 @@
 """`python -m edge_tui.engine.decode.kernel_workers` compiles the kernels of the run on its standard input.
 
 It lists them, and each is compiled in a copy of this process as soon as it is found: that has torch and
-Triton already, which are imported before the job is read. A line of its output is "load N", "first N", "all
-N" or "done I": the number of kernels that loading waits for, that of them and those of the first token, that
-of all, and a kernel that is compiled. `kernel_build` gives it the job.
+Triton already. While they are imported another copy waits for the job and reads the models' tokenizers. A
+line of its output is "load N", "first N", "all N" or "done I": the number of kernels that loading waits for,
+that of them and those of the first token, that of all, and a kernel that is compiled. `kernel_build` gives
+it the job.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ def main() -> None:
     """Compiles side by side, on every processor, and notes that it has been done."""
     gc.disable()  # importing torch takes a fifth less, and this process ends soon
     _fork(_build_driver)
+    job_reader, job_writer = os.pipe()
+    _fork(lambda: _read_job(job_writer))
+    os.close(job_writer)
     hashing = hash_triton()
     import torch
 
@@ -38,20 +42,40 @@ def main() -> None:
 
     torch.set_num_threads(1)  # no thread may be there when this process is copied
     hashing.join()
-    if not (text := sys.stdin.read()):
+    with os.fdopen(job_reader) as stream:
+        lines = stream.read().splitlines()
+    if not lines:
         return  # the command that started this one early has ended, or needs no kernels
-    job: dict[str, Any] = json.loads(text)
+    job: dict[str, Any] = json.loads(lines[0])
     try:
-        _build(job)
+        _build(job, json.loads(lines[1]) if len(lines) > 1 else {})
     finally:  # what could not be compiled here will not be next time
         stamp = Path(job["stamp"])
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.touch()
 
 
-def _build(job: Mapping[str, Any]) -> None:
+def _read_job(pipe: int) -> None:
+    """Writes the job to a pipe as soon as it is there, then what the models' tokenizers are like.
+
+    Each takes one line. Whatever fails is left to the process that reads them.
+    """
+    if not (text := sys.stdin.read()):
+        return
+    job: dict[str, Any] = json.loads(text)
+    with os.fdopen(pipe, "w") as stream:
+        print(json.dumps(job), file=stream, flush=True)
+        from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
+        from edge_tui.engine.decode.listed_tokenizer import facts_of
+
+        names = {spec["name"] for spec in job["specs"].values()}
+        print(json.dumps({name: facts_of(open_checkpoint(name)) for name in names}), file=stream)
+
+
+def _build(job: Mapping[str, Any], tokenizers: Mapping[str, Any]) -> None:
     """Lists the kernels and compiles them."""
     from edge_tui.engine.decode.kernel_list import list_kernels, stand_for
+    from edge_tui.engine.decode.listed_tokenizer import TokenizerFacts
 
     stand_for(tuple(job["capability"]))
     specs = {role: ModelSpec(**spec) for role, spec in job["specs"].items()}
@@ -59,7 +83,10 @@ def _build(job: Mapping[str, Any]) -> None:
     request = Request(**{name: job[name] for name in fields}, ids=tuple(job["ids"]))
     workers = Workers(len(os.sched_getaffinity(0)))
     try:
-        list_kernels(request, specs, workers.add, workers.end)
+        facts = {
+            name: TokenizerFacts(size, bos, tuple(ends)) for name, (size, bos, ends) in tokenizers.items()
+        }
+        list_kernels(request, specs, workers.add, workers.end, facts)
     finally:
         workers.finish()
 
