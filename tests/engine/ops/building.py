@@ -7,7 +7,6 @@ With `check` the compiler stops at its own representation, behind which it refus
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import replace
 from typing import Any, NamedTuple, get_args
@@ -211,26 +210,12 @@ def stop_early() -> None:
     CUDABackend.add_stages = add_stages
 
 
-def barriers_in_loops(ptx: str) -> int:
-    """Counts the places in loops where a program's warps wait for one another."""
-    lines, starts, found = ptx.splitlines(), {}, 0
-    for number, line in enumerate(lines):
-        if label := re.match(r"(\$L__BB\w+):", line):
-            starts[label[1]] = number
-        elif (jump := re.search(r"\bbra\S*\s+(\$L__BB\w+)", line)) and jump[1] in starts:
-            found += sum("bar.sync" in each for each in lines[starts[jump[1]] : number])
-    return found
-
-
 def main() -> None:
     built = JITFunction.run
 
     def build(kernel: Any, *given: Any, grid: Any, warmup: bool, **options: Any) -> Any:
         print(kernel.__name__, flush=True)
-        result = built(kernel, *given, grid=grid, warmup=True, **options)
-        if kernel.__name__ == "project_groups_on_tensor_cores":
-            assert not barriers_in_loops(str(result.asm["ptx"])), "warps wait for one another in the loop"
-        return result
+        return built(kernel, *given, grid=grid, warmup=True, **options)
 
     if "check" in sys.argv:
         stop_early()
