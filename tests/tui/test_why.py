@@ -289,6 +289,7 @@ async def run_on_demo(pilot: Any, strategy: str) -> Any:
     bench.prompt.insert("The old dog")
     await pilot.press("ctrl+j")
     await until(pilot, lambda: app.session.run is not None and app.session.run.finished is not None)
+    await until(pilot, lambda: bench.pane.laid_out and bench.focused is bench.pane)
     assert app.session.run.started.strategy == strategy
     return bench
 
