@@ -171,9 +171,11 @@ def choices() -> None:
 
 def records() -> None:
     logits, row = torch.zeros(4, VOCABULARY), torch.zeros(4, dtype=torch.int64)
-    given = logits, logits, row, row, row == 0, logits[:, 0], []
-    record = stats_triton.record(*given, True, [logits])
-    stats_triton.record(*given, moved=False, margin=logits[:, 0], ends=torch.cat((row[:1], row[:1])))
+    given = logits, logits, row, row, row == 0, logits[:, 0]
+    record = stats_triton.record(*given, [], True, [logits])
+    stats_triton.record(
+        *given, [logits[:, 0]] * 2, moved=False, margin=logits[:, 0], ends=torch.cat((row[:1], row[:1]))
+    )
     slots = (part.expand(3, *part.shape).contiguous() for part in record)
     stats_triton.post(*record, *slots, row[:1])
 

@@ -164,7 +164,19 @@ def _find_removals(sides, ids, removing, stages, row, V):
 
 
 @triton.jit
-def _pack(sides, decision, scratch, ints, floats, V, floats_stride, BLOCK: tl.constexpr, ENDS: tl.constexpr):
+def _pack(
+    sides,
+    decision,
+    scratch,
+    ints,
+    floats,
+    extras,  # float32 `[R]` each, or None
+    V,
+    floats_stride,
+    BLOCK: tl.constexpr,
+    ENDS: tl.constexpr,
+    EXTRAS: tl.constexpr,
+):
     """Lists candidates that reach the bound, sorts them, and writes the record."""
     block, row, side = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     count, rows = tl.num_programs(0), tl.num_programs(1)
@@ -194,6 +206,9 @@ def _pack(sides, decision, scratch, ints, floats, V, floats_stride, BLOCK: tl.co
             if decision.margin is not None:
                 margin = tl.load(decision.margin + row)
             tl.store(floats + row * floats_stride + 3, margin)
+            for each in tl.static_range(EXTRAS):
+                place = floats + row * floats_stride + _LEAD_FLOATS + 2 * _TOP + each
+                tl.store(place, tl.load(extras[each] + row))
             chosen = tl.load(decision.chosen + row)
             done = tl.load(decision.done + row).to(tl.int32)
             for each in tl.static_range(ENDS):
@@ -276,11 +291,11 @@ def record(
     columns = _LEAD_FLOATS.value + 2 * TOP
     extras_end = columns + len(extras)
     floats = torch.empty(rows, extras_end + 2 * TOP * len(candidates), dtype=torch.float32, device=z.device)
-    for column, extra in enumerate(extras, columns):
-        floats[:, column].copy_(extra)
+    given = tuple(extra.float().expand(rows).contiguous() for extra in extras) or None
     grid = (blocks, rows, 2)
     _scan[grid](sides, decision, scratch, width, BLOCK=block, PARTS=triton.next_power_of_2(blocks))
-    _pack[grid](sides, decision, scratch, ints, floats, width, floats.stride(0), BLOCK=block, ENDS=count)
+    arguments = sides, decision, scratch, ints, floats, given, width, floats.stride(0)
+    _pack[grid](*arguments, BLOCK=block, ENDS=count, EXTRAS=len(extras))
     for index, candidate in enumerate(candidates):
         _look_up[(rows,)](candidate, ints, floats, width, floats.stride(0), extras_end + 2 * TOP * index)
     return ints, floats
