@@ -83,8 +83,8 @@ def int4_bytes(rows: int, columns: int, group: int = INT4_GROUP) -> int | None:
 
 
 def keeps_codes(form: GroupForm, rows: int, columns: int) -> bool:
-    """Tells whether a CPU multiplies by codes in groups as they are stored: by those of four bits."""
-    return form.bits == 4 and cpu_packs_int4() and fits_int4(rows, columns)
+    """Tells whether a CPU multiplies by codes in groups as they are stored: by four bits that count steps."""
+    return form.bits == 4 and not form.levels and cpu_packs_int4() and fits_int4(rows, columns)
 
 
 def code_bytes(form: GroupForm | None, rows: int, columns: int) -> int:
