@@ -22,7 +22,7 @@ from edge_tui.decoders.core.chain import Chain, Link, merge
 from edge_tui.decoders.core.column import Column, names_of
 from edge_tui.decoders.core.criterion import Criterion, Edge
 from edge_tui.decoders.core.decoder import ChainDecoder, Decoder, Prompt, Step, Stream
-from edge_tui.decoders.core.output import Output, difference, last_logits
+from edge_tui.decoders.core.output import Output, difference, last_logits, of_guidance
 from edge_tui.decoders.core.params import Param, ParamError, Params
 from edge_tui.decoders.core.prefix import cutoff, sort_descending
 from edge_tui.decoders.core.random import Rng, draw, noise_of_hypotheses
@@ -78,6 +78,7 @@ __all__ = [
     "names_of",
     "noise_of_hypotheses",
     "numbers",
+    "of_guidance",
     "only",
     "repeat_lengths",
     "rows",

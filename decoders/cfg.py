@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edge_tui.decoders.base import (
+    Criterion,
     Decoder,
     Output,
     Param,
     Params,
     Prompt,
+    Rng,
     State,
     Stream,
     Tensor,
@@ -25,6 +27,7 @@ from edge_tui.decoders.base import (
     TextParam,
     difference,
     last_logits,
+    of_guidance,
 )
 from edge_tui.decoders.penalties import penalties
 from edge_tui.decoders.temperature import TEMPERATURE, Temperature
@@ -56,6 +59,11 @@ class Cfg(Decoder):
         """Adds the difference of the two, by its weight."""
         z, other = (last_logits(outs[stream.name], s) for stream in self.streams)
         return z + self.weight(p) * difference(z, other)
+
+    def criterion(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Criterion:
+        """Gives what that adds to log-probabilities."""
+        z, other = (last_logits(outs[stream.name], s) for stream in self.streams)
+        return of_guidance(self.before.apply(z, p, s, rng), other, self.weight(p))
 
     def weight(self, p: Params) -> Tensor:
         """Gives γ − 1, float32 `[R, 1]`."""

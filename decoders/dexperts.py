@@ -11,7 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge_tui.decoders.base import Decoder, Output, Param, Params, State, Tensor, difference, last_logits
+from edge_tui.decoders.base import (
+    Criterion,
+    Decoder,
+    Output,
+    Param,
+    Params,
+    Rng,
+    State,
+    Tensor,
+    difference,
+    last_logits,
+    of_guidance,
+)
 from edge_tui.decoders.penalties import penalties
 from edge_tui.decoders.temperature import TEMPERATURE, Temperature
 
@@ -36,3 +48,8 @@ class Dexperts(Decoder):
         """Adds α times the difference of the two."""
         z, expert, amateur = (last_logits(outs[role], s) for role in self.roles)
         return z + p["dexperts_alpha"] * difference(expert, amateur)
+
+    def criterion(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Criterion:
+        """Gives what that adds to log-probabilities."""
+        expert, amateur = (last_logits(outs[role], s) for role in self.roles[1:])
+        return of_guidance(expert, amateur, p["dexperts_alpha"])

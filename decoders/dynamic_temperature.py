@@ -8,7 +8,7 @@ tokens of logit −∞ as candidates; so does textgen, which has the parameters 
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor, rows
+from edge_tui.decoders.base import Criterion, Filter, Param, Params, Rng, State, Tensor, rows
 from edge_tui.decoders.temperature import scale
 
 
@@ -27,6 +27,13 @@ class DynamicTemperature(Filter):
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Divides z by the temperature of its entropy; 0 keeps the argmax alone."""
-        doubt = rows.evenness(z)
+        return scale(z, self.tau(z, p))
+
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
+        """Gives that temperature, which is the same for every token."""
+        return Criterion("T", self.tau(z, p).expand_as(z))
+
+    def tau(self, z: Tensor, p: Params) -> Tensor:
+        """Computes the temperature, float32 `[R, 1]`."""
         low, high = p["dynatemp_low"], p["dynatemp_high"]
-        return scale(z, low + (high - low) * doubt ** p["dynatemp_exponent"])
+        return low + (high - low) * rows.evenness(z) ** p["dynatemp_exponent"]

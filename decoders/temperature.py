@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from edge_tui.decoders.base import Param, Params, Rng, Stage, State, Tensor
+from edge_tui.decoders.base import Criterion, Param, Params, Rng, Stage, State, Tensor
 from edge_tui.decoders.core.step_log import take_best
 
 GREEDY_BELOW = 1e-5
@@ -44,10 +44,16 @@ class Temperature(Stage):
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Divides the logits by τ where it is this stage's turn."""
+        return scale(z, self.tau(p))
+
+    def criterion(self, z: Tensor, p: Params, s: State, rng: Rng) -> Criterion:
+        """Gives τ, which is the same for every token."""
+        return Criterion("T", self.tau(p).expand_as(z))
+
+    def tau(self, p: Params) -> Tensor:
+        """Gives the divisor, float32 `[R, 1]`: 1 where it is not this stage's turn."""
         tau = p["temperature"]
-        if self.order is not None:
-            tau = tau.where(p["order"] == self.order, 1.0)
-        return scale(z, tau)
+        return tau if self.order is None else tau.where(p["order"] == self.order, 1.0)
 
 
 def scale(z: Tensor, tau: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Describes cuts: which tokens a filter leaves, and the numbers by which it decides, in its own units."""
+"""Describes the numbers by which stages decide on tokens, in their own units, and cuts: where tokens go."""
 
 from __future__ import annotations
 
@@ -34,24 +34,25 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """Describes a cut.
+    """Holds the numbers by which a stage decides on tokens, and where it cuts if it does.
 
     Attributes:
-        label: Names the number: "p", "rank", "Σp".
+        label: Names the number: "p", "rank", "Σp", "T".
         values: float32 `[R, V]`, the number of each token.
-        bound: float32 `[R, 1]`, where the cut lies: the last number that stays, or may.
+        bound: float32 `[R, 1]`, where the cut lies: the last number that stays, or may; None without a cut.
         is_most: True where numbers up to the bound stay, False where those from it on do.
     """
 
     label: str
     values: Tensor
-    bound: Tensor
+    bound: Tensor | None = None
     is_most: bool = False
 
     def cut(self, z: Tensor) -> Tensor:
         """Removes the tokens of logits `[R, V]` whose numbers lie beyond the bound."""
         import torch
 
+        assert self.bound is not None, "a criterion without a bound cuts nothing"
         beyond = self.values > self.bound if self.is_most else self.values < self.bound
         return z.masked_fill(beyond, -torch.inf)
 

@@ -7,6 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.core import rows
+from edge_tui.decoders.core.criterion import Criterion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,3 +72,14 @@ def difference(z: Tensor, other: Tensor) -> Tensor:
     """
     of_best = rows.greatest(z) - rows.greatest(other)
     return (z - other).where((z > -inf) & (other > -inf), of_best.nan_to_num(0.0, 0.0, 0.0))
+
+
+def of_guidance(z: Tensor, other: Tensor, weight: Tensor) -> Criterion:
+    """Computes what guidance adds to the log-probability of each token (nats), before all sum to 1 again.
+
+    Args:
+        z: float32 `[R, V]`, logits that it leads towards.
+        other: float32 `[R, V]`, logits that it leads away from.
+        weight: float32 `[R, 1]`, factor of the difference of their log-probabilities.
+    """
+    return Criterion("Δ log p", weight * difference(z.log_softmax(-1), other.log_softmax(-1)))

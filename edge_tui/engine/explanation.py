@@ -30,8 +30,9 @@ class StageView:
         kept: Number of tokens that it left.
         removed: Number of tokens that it took away.
         mass: Probability of those in the distribution that it was given.
-        criterion: Names the number by which it decided ("Σp", "p/p₁", "rank"); "" where it removes nothing.
-        edge: The number at which it stopped; NaN where there is none.
+        criterion: Names its number of each token: that by which it decided ("Σp", "p/p₁", "rank", "T"), or
+            what it added ("Δz", "Δ log p"); "" for none.
+        edge: The number at which it stopped; NaN where it cuts by none.
         neutral: True where its parameters let it do nothing.
     """
 
@@ -55,7 +56,7 @@ class Candidate:
         raw_logp: Log-probability under the model itself (nats).
         rank: 0 = the model's likeliest.
         logps: Log-probability after each stage; −inf from the stage on that removed it.
-        criteria: The number by which each stage decided on it; NaN where a stage has none.
+        criteria: The number of each stage for it; NaN where a stage has none.
         removing_stage: Index of the stage that removed it; −1 where it was left. A token's record numbers
             links alone, and says `OWN` where the strategy itself removed it (`engine/token_fields.py`).
         luck: Its Gumbel noise; NaN where nothing was drawn.

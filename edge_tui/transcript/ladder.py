@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from rich.cells import cell_len
 
 from edge_tui.transcript.fitting import fit_start, pad, wrap_words
-from edge_tui.transcript.why_text import criterion_text, final_logp, share, signed
+from edge_tui.transcript.why_text import criterion_text, final_logp, has_constant, has_number, share, signed
 from edge_tui.util.sanitise import one_line, visible
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ _WIDE = 64
 _SHORTEST_TEXT = 6
 """Least cells of a token's text, which columns give way to."""
 _LONGEST_TEXT = 14
-_WIDEST_STAGE = 16
 _LONGEST_NAME = 8
 """Cells of the name of a number of the strategy's own."""
 _NTH = ("1st", "2nd", "3rd")
@@ -85,6 +84,23 @@ class _Column:
     write: Callable[[Candidate], tuple[str, Role]]
     weight: int = 0
     """Columns of the lowest weight give way first."""
+
+
+class _Layout(NamedTuple):
+    """Says how a wide ladder gives way where columns lack room.
+
+    Attributes:
+        has_numbers: True gives the number of a stage a column.
+        stage: Most cells of a stage's title.
+        text: Cells of tokens' texts that suffice.
+    """
+
+    has_numbers: bool
+    stage: int
+    text: int
+
+
+_LAYOUTS = _Layout(True, 16, _LONGEST_TEXT), _Layout(True, 9, 8), _Layout(False, 16, _LONGEST_TEXT)
 
 
 def ladder_lines(why: Explanation, width: int, options: LadderOptions | None = None) -> list[LadderLine]:
@@ -171,6 +187,10 @@ def _facts(why: Explanation, options: LadderOptions) -> list[tuple[str, str]]:
         facts.append(("margin", f"{why.margin:.2f}"))
     if not isnan(why.entropy):
         facts.append(("H", f"{why.entropy:.2f}"))
+    for i, stage in enumerate(why.stages):
+        if has_constant(why, i):
+            label, _, number = criterion_text(stage.criterion, why.candidates[0].criteria[i]).rpartition(" ")
+            facts.append((label, number))
     return [*facts, *((name, _with_minus(fact)) for name, fact in why.facts if name not in options.own)]
 
 
@@ -193,10 +213,12 @@ def _columns(why: Explanation, width: int, options: LadderOptions) -> tuple[list
         for dropped in range(max(len(acting), 1)):
             shown = acting[dropped:]
             gap = [_omitted(acting[:dropped])] if dropped else []
-            columns = [raw, *own, *gap, *(_stage_column(why.stages[i], i) for i in shown), *last]
-            text = width - 2 - sum(column.cells for column in columns)
-            if text >= longest:
-                return columns, min(text, _LONGEST_TEXT)
+            for layout in _LAYOUTS if any(has_number(why, i) for i in shown) else _LAYOUTS[-1:]:
+                stages = [column for i in shown for column in _stage_columns(why, i, layout)]
+                columns = [raw, *own, *gap, *stages, *last]
+                text = width - 2 - sum(column.cells for column in columns)
+                if text >= min(longest, layout.text):
+                    return columns, min(text, _LONGEST_TEXT)
     columns = [_Column("raw", 5, lambda each: (share(exp(each.raw_logp), 4), "number"), 1)]
     if acting:
         columns.append(_Column("p", 5, _write_short, 2))
@@ -206,10 +228,25 @@ def _columns(why: Explanation, width: int, options: LadderOptions) -> tuple[list
     return columns, width - 2 - sum(column.cells for column in columns)
 
 
-def _stage_column(stage: StageView, index: int) -> _Column:
+def _stage_columns(why: Explanation, index: int, layout: _Layout) -> list[_Column]:
+    """Makes the columns of a stage: its number of each token, if it cuts by none, and what it left."""
+    stage = why.stages[index]
+    column = _stage_column(stage, index, layout.stage)
+    if not layout.has_numbers or not has_number(why, index):
+        return [column]
+    head = one_line(stage.criterion)
+
+    def write(candidate: Candidate) -> tuple[str, Role]:
+        number = candidate.criteria[index]
+        return ("" if isnan(number) else signed(number, 2, 7, "+"), "number")
+
+    return [_Column(head, max(cell_len(head), 6) + 2, write), column]
+
+
+def _stage_column(stage: StageView, index: int, widest: int) -> _Column:
     """Makes the column of a stage: probabilities that it left, "cut" where it removed the token."""
     title = one_line(stage.title)
-    cells = min(max(cell_len(title), 7), _WIDEST_STAGE) + 2
+    cells = min(max(cell_len(title), 7), widest) + 2
     head = title if cell_len(title) <= cells - 2 else fit_start(title, cells - 2)
 
     def write(candidate: Candidate) -> tuple[str, Role]:

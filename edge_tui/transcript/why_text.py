@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def candidate_sentence(why: Explanation, token: int) -> str:
-    """Says what became of one token: by what a stage removed it, or how much it lacked to the best sum."""
+    """Says what became of one token: by what a stage removed it, or how much it lacked to the best sum.
+
+    Then come the numbers that stages have of it and do not cut by.
+    """
     found = next((each for each in why.candidates if each.id == token), None)
     if found is None:
         return ""
@@ -25,14 +28,42 @@ def candidate_sentence(why: Explanation, token: int) -> str:
     best = find(why, why.winner)
     if found.id == best.id:
         has = f" has the largest sum, by {why.margin:.2f}." if why.drawn else " is the best."
-        return name + has if why.margin < inf or not why.drawn else ""
+        return f"{name}{has}{_numbers(why, found)}" if why.margin < inf or not why.drawn else ""
     ours, theirs = (each.sum if why.drawn else final_logp(each) for each in (found, best))
     if not ours <= theirs:
         # A search compares whole texts, and a sum that was computed again may tie with the draw's own.
         return ""
-    return (
-        f"{name} lacked {theirs - ours:.2f} to {'the sum' if why.drawn else 'log p'} of {visible(best.text)}."
-    )
+    rival = f"{'the sum' if why.drawn else 'log p'} of {visible(best.text)}"
+    return f"{name} lacked {theirs - ours:.2f} to {rival}.{_numbers(why, found)}"
+
+
+def _numbers(why: Explanation, candidate: Candidate) -> str:
+    """Lists what stages have of a token and of no other: " Δ log p +0.32 by CFG."; 0 is left out."""
+    found = [
+        f"{criterion_text(stage.criterion, candidate.criteria[i])} by {one_line(stage.title)}"
+        for i, stage in enumerate(why.stages)
+        if has_number(why, i) and candidate.criteria[i]
+    ]
+    return f" {', '.join(found)}." if found else ""
+
+
+def has_number(why: Explanation, stage: int) -> bool:
+    """Tells whether a stage has a number of each token, cuts by none, and tokens differ in it."""
+    return _has_any(why, stage) and not _is_constant(why, stage)
+
+
+def has_constant(why: Explanation, stage: int) -> bool:
+    """Tells whether it has one number for all tokens, as a temperature is."""
+    return _has_any(why, stage) and _is_constant(why, stage)
+
+
+def _has_any(why: Explanation, stage: int) -> bool:
+    found = why.stages[stage]
+    return bool(found.criterion) and isnan(found.edge)
+
+
+def _is_constant(why: Explanation, stage: int) -> bool:
+    return len({each.criteria[stage] for each in why.candidates if not isnan(each.criteria[stage])}) == 1
 
 
 def criterion_text(criterion: str, value: float) -> str:
@@ -41,6 +72,8 @@ def criterion_text(criterion: str, value: float) -> str:
         return ""
     if criterion in ("Σp", "p"):
         return f"{criterion.removesuffix('p') or 'p'} {share(value)}"
+    if criterion.startswith("Δ"):
+        return f"{one_line(criterion)} {signed(value, 2, 8, '+')}"
     number = f"{value:,.0f}" if criterion == "rank" else f"{value:.3g}".replace("-", "−")
     return f"{one_line(criterion)} {number}"
 

@@ -160,6 +160,54 @@ def test_sentences_say_what_became_of_a_token() -> None:
     assert candidate_sentence(of_greedy(), 0) == "“ sky” is the best."
 
 
+def of_numbers() -> Explanation:
+    """Guidance adds 2, 1, 0 … nats before top-p, and a temperature follows it."""
+    why = of_top_p()
+    guided, cooled = StageView("cfg", "CFG", 49_152, criterion="Δ log p"), StageView("temperature", "T", 9)
+    return replace(
+        why,
+        stages=(guided, *why.stages, replace(cooled, criterion="T")),
+        candidates=tuple(
+            replace(
+                each,
+                logps=(each.raw_logp, *each.logps, *each.logps),
+                criteria=(2.0 - i, *each.criteria, 0.8),
+                removing_stage=each.removing_stage + (each.removing_stage >= 0),
+            )
+            for i, each in enumerate(why.candidates)
+        ),
+    )
+
+
+def test_a_number_without_a_cut_stands_before_what_the_stage_left() -> None:
+    """One that all tokens share stands below; where columns lack the room, the probabilities stay."""
+    lines = texts(ladder_lines(of_numbers(), 88))
+    assert lines[1].split() == [
+        *("raw", "Δ", "log", "p", "CFG", "top-p", "0.9", "T"),
+        *("log", "p", "luck", "sum"),
+    ]
+    assert "+2.00" in lines[2]
+    assert "0.00" in next(line for line in lines if "burg" in line)
+    assert any(line.startswith("rank 8 · margin 0.98 · H 2.12 · T 0.8") for line in lines)
+    narrow = texts(ladder_lines(of_numbers(), 80))
+    assert "CFG" in narrow[1]
+    assert "Δ" not in narrow[1]
+
+
+def test_titles_give_way_to_the_number_of_a_stage() -> None:
+    why = of_numbers()
+    long = replace(why.stages[0], title="guidance scale 1.5")
+    head = texts(ladder_lines(replace(why, stages=(long, *why.stages[1:])), 90))[1]
+    assert head.split()[:5] == ["raw", "Δ", "log", "p", "guidance…"]
+
+
+def test_the_sentence_of_a_token_has_the_numbers_that_no_stage_cuts_by() -> None:
+    why = of_numbers()
+    assert candidate_sentence(why, 0) == "“b” has the largest sum, by 0.98. Δ log p +2.00 by CFG."
+    assert candidate_sentence(why, 1) == "“hire” lacked 1.01 to the sum of “b”. Δ log p +1.00 by CFG."
+    assert candidate_sentence(why, 2).endswith("to the sum of “b”.")
+
+
 @pytest.mark.parametrize(
     ("criterion", "value", "written"),
     [
@@ -168,6 +216,10 @@ def test_sentences_say_what_became_of_a_token() -> None:
         ("p/p₁", 0.05, "p/p₁ 0.05"),
         ("rank", 50.0, "rank 50"),
         ("|s − H|", 1.2345, "|s − H| 1.23"),
+        ("T", 0.8, "T 0.8"),
+        ("Δz", -1.4, "Δz −1.40"),
+        ("Δ log p", 0.316, "Δ log p +0.32"),
+        ("Δz", 0.0, "Δz 0.00"),
         ("Σp", nan, ""),
         ("", 1.0, ""),
     ],

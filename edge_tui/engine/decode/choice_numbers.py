@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 BEST = 20
 """Candidates by their sums, and as many by the model's own distribution."""
-_STAGE = 5
-"""Numbers of a stage: kept, removed, mass, edge, and 0 where it is none."""
+_STAGE = 6
+"""Numbers of a stage: kept, removed, mass, edge, 1 where it adds to logits, and 0 where it is none."""
+_SHIFT = 1e-4
+"""Nats by which the numbers that a stage adds must differ: rounding of one added to all stays below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,14 @@ class StageNumbers:
         removed: Tokens that it took away.
         mass: Probability of those in the distribution that it was given.
         edge: The number at which it stopped; NaN where there is none.
+        adds: True where its numbers of tokens are what it added to their logits.
     """
 
     kept: int
     removed: int
     mass: float
     edge: float
+    adds: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +170,16 @@ def _sort(
         entropy=entropy,
         columns=dict(zip(columns, own, strict=False)),
         changes=changes,
-        stages=tuple(StageNumbers(int(rows[i][0]), int(rows[i][1]), *rows[i][2:4]) for i in changes),
+        stages=tuple(_stage_numbers(rows[i]) for i in changes),
         tokens={token: of_token(place) for place, token in enumerate(ids)},
         best=tuple(token for token, total in zip(of_best, top, strict=True) if total > -inf),
         likeliest=tuple(ids[asked + 1 + len(top) :]),
     )
+
+
+def _stage_numbers(row: Sequence[float]) -> StageNumbers:
+    kept, removed, mass, edge, adds, _ = row
+    return StageNumbers(int(kept), int(removed), mass, edge, adds > 0)
 
 
 def _add_luck(final: Tensor, luck: Callable[[Tensor], Tensor]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -198,12 +207,31 @@ def _stages(trace: Trace, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     after = torch.stack([each.after[0] for each in trace.changes])
     gone = (after == -inf) & (before > -inf)
     mass = before.softmax(-1).where(gone, 0.0).sum(-1)
-    missing, always = after.new_full((len(ids),), nan), after.new_ones(1)
+    nothing, always = after.new_full((1,), nan), after.new_ones(1)
+    added, adds = _added(before, after)
     edges, differs, criteria = [], [], []
-    for each in trace.changes:
-        edges.append(missing[:1] if each.criterion is None else each.criterion.bound[0, :1])
+    for each, own in zip(trace.changes, added[:, ids], strict=True):
+        bound = None if each.criterion is None else each.criterion.bound
+        edges.append(nothing if bound is None else bound[0, :1])
         differs.append(always if each.differs is None else each.differs[None].float())
-        criteria.append(missing if each.criterion is None else each.criterion.values[0, ids])
-    columns = (after > -inf).sum(-1), gone.sum(-1), mass, torch.cat(edges), torch.cat(differs)
+        criteria.append(own if each.criterion is None else each.criterion.values[0, ids])
+    columns = (after > -inf).sum(-1), gone.sum(-1), mass, torch.cat(edges), adds, torch.cat(differs)
     numbers = torch.stack([each.double() for each in columns], -1)
     return numbers, after.log_softmax(-1)[:, ids], torch.stack(criteria)
+
+
+def _added(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Computes what stages added to the logits of the tokens that they left, and which of them did.
+
+    One that adds the same to all changes no probability; one that only removes adds 0.
+
+    Args:
+        before: float32 `[S, V]`, logits in front of each stage.
+        after: float32 `[S, V]`, those behind it.
+
+    Returns:
+        float32 `[S, V]` (nats), NaN where a token is gone and for stages that added nothing; bool `[S]`.
+    """
+    removed, added = after == -inf, after - before
+    adds = added.masked_fill(removed, -inf).amax(-1) - added.masked_fill(removed, inf).amin(-1) > _SHIFT
+    return added.masked_fill(removed | ~adds[:, None], nan), adds

@@ -34,7 +34,7 @@ def edge_gaps(changes: Sequence[StageChange], ids: Sequence[int]) -> dict[int, t
         at = to_device(ids, torch.int64, before.device)
         otherwise = (left != left[at, None]) & (before > -inf)  # `[N, V]`
         gap = (before - before[at, None]).abs().masked_fill(~otherwise, inf).amin(-1)
-        is_cut = each.criterion is not None
+        is_cut = each.criterion is not None and each.criterion.bound is not None
         gaps.append(gap.masked_fill((before[at] == -inf) | (not is_cut), inf))
     columns = read(*gaps) if gaps else []
     return {token: tuple(column[i] for column in columns) for i, token in enumerate(ids)}

@@ -167,7 +167,14 @@ def _view(change: StageChange, numbers: StageNumbers) -> StageView:
         kept=numbers.kept,
         removed=numbers.removed,
         mass=numbers.mass,
-        criterion="" if change.criterion is None else change.criterion.label,
+        criterion=_criterion_label(change, numbers),
         edge=numbers.edge,
         neutral=change.neutral,
     )
+
+
+def _criterion_label(change: StageChange, numbers: StageNumbers) -> str:
+    """Names the number of a stage: that which it declares, or what it added to logits."""
+    if change.criterion is not None:
+        return change.criterion.label
+    return "Δz" if numbers.adds else ""

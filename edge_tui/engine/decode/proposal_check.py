@@ -78,7 +78,7 @@ def check_proposal(
     assert step.tokens is not None, "a step that checks proposals gives the tokens of all positions"
     assert step.accepted is not None
     found = [proposed[0], step.accepted[0], step.tokens[0, 0]]
-    if criterion is not None:
+    if criterion is not None and criterion.bound is not None:
         found += [criterion.values[0, proposed[:1]], criterion.bound[0, 0]]
     token, accepted, taken, *numbers = (each for (each,) in read(*found))
     return ProposalCheck(int(token), accepted > 0, int(taken), *numbers)

@@ -79,7 +79,7 @@ def _only(quoted: str, cuts: Sequence[StageView]) -> str:
 
 def _best(cuts: Sequence[StageView], decoder: Decoder) -> str:
     """Says in what the token was the best: by the score that the strategy makes, or by the model."""
-    scored = any(cut.name == decoder.name and cut.criterion for cut in cuts)
+    scored = any(cut.name == decoder.name and not isnan(cut.edge) for cut in cuts)
     return "had the best score" if scored else "was the likeliest"
 
 

@@ -33,7 +33,7 @@ class StageChange:
         before: float32 `[R, V]`.
         after: float32 `[R, V]`.
         neutral: True where its parameters let it do nothing.
-        criterion: The numbers by which it decided; None where it removes nothing or has none.
+        criterion: The numbers by which it decided; None where it declares none.
         differs: bool `[]`, False where it is none, because a strategy's own part changed nothing; None where
             it is one in any case.
     """
@@ -150,7 +150,9 @@ def trace_step(
     final = step.final[:, 0] if step.final.ndim == 3 else step.final
     changes, z = list(before.changes), raw if before.after is None else before.after
     if after.before is not None and after.after is not None:
-        criterion = decoder.criterion(outs, s, p, rng) if decoder.kind == "sample" else None
+        writes = not all(is_own(type(link.stage)) for link in decoder.before.links)  # as `_criterion` says
+        own = _copy(s) if writes else s
+        criterion = decoder.criterion(outs, own, p, rng) if decoder.kind == "sample" else None
         changes += [*_own_part(decoder, z, after.before, criterion), *after.changes]
         z = after.after
     changes += _own_part(decoder, z, final)

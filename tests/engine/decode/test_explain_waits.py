@@ -28,7 +28,7 @@ from tests.engine.random_checkpoints import TOKENS, make_checkpoint
 ROLES = {"model": 0.2, "expert": 0.2, "amateur": 0.198, "draft": 0.15}
 MOST = 8
 """Times that an explanation may wait for the device, those of the forward included."""
-LAUNCHES = {"sample": 640, "search": 700, "propose": 900}
+LAUNCHES = {"sample": 660, "search": 700, "propose": 900}
 """Operations that it may launch, by the kind of a strategy, those of a forward of two layers included. Each
 takes the host 10 to 20 µs, and together they are nearly all of the time."""
 KEPT = 70
