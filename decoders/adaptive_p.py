@@ -24,6 +24,7 @@ class AdaptiveP(Filter):
     title = "adaptive-p"
     summary = "Draws tokens near a probability; wants a cut such as min-p in front."
     rank = 41
+    reshapes = True
     last = True
     columns = (Column("excess", "Mean probability of the tokens so far, less the target."),)
     params = (

@@ -119,6 +119,7 @@ class _Fixed(Filter):
         (self.param,) = numbers(filter.params)
         self.filter, self.value = filter, value
         self.name, self.penalty, self.needs = filter.name, filter.penalty, filter.needs  # type: ignore[misc]
+        self.reshapes = filter.reshapes  # type: ignore[misc]
         self.title = f"{filter.title} {self.param.text(value)}"  # type: ignore[misc]
 
     def constants(self, env: Env) -> State:

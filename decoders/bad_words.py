@@ -18,6 +18,7 @@ class BadWords(SequenceBias):
 
     name = "bad_words"
     title = "bad words"
+    reshapes = False
     summary = "Draws, but never completes one of some texts."
     params = (TextParam("bad_words", help="Texts that the answer must not hold.", many=True),)
 

@@ -33,6 +33,7 @@ class Dry(Filter):
     title = "DRY"
     summary = "Draws while tokens that would go on with a repetition are penalised."
     rank = 50
+    reshapes = True
     penalty = True
     params = (
         Param("dry_multiplier", 0.8, 0.0, 5.0, "Higher avoids repetitions more; 0 is off.", neutral=0.0),

@@ -19,6 +19,7 @@ class DynamicTemperature(Filter):
     title = "dynamic T"
     summary = "Draws with a low temperature where the model is sure, a high one where it is not."
     rank = 30
+    reshapes = True
     params = (
         Param("dynatemp_low", 0.5, 0.0, 5.0, "Temperature of a sure model.", neutral=1.0),
         Param("dynatemp_high", 1.5, 0.0, 5.0, "Temperature of a model that knows nothing.", neutral=1.0),

@@ -17,6 +17,7 @@ class Quadratic(Filter):
     title = "quadratic"
     summary = "Draws with near rivals of the best token lifted and far ones pressed down."
     rank = 31
+    reshapes = True
     params = (
         Param(
             "smoothing_factor",

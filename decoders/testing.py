@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _ROWS, _PROMPT, _STEPS, _WIDTH = 3, 4, 6, 8
 """Rows, tokens of the prompt and of the answer, and width of hidden states."""
+_ALIKE = 1e-4
+"""Most by which the same number added to all logits may differ among them."""
 
 
 def check(strategy: type[Filter] | type[Decoder] | Decoder, cases: int = 10, **values: float | Text) -> None:
@@ -61,7 +63,7 @@ def check(strategy: type[Filter] | type[Decoder] | Decoder, cases: int = 10, **v
                 run.check_rows_apart()
                 run.check_going_on()
         _check_edges(decoder)
-        _check_neutral(decoder)
+        _check_values(decoder)
 
 
 @contextmanager
@@ -284,24 +286,45 @@ def _check_edges(decoder: Decoder) -> None:
             raise fault(stage.apply, f"keeps other tokens than its edge says at {name} = {value:g}.")
 
 
-def _check_neutral(decoder: Decoder) -> None:
-    """Checks that a filter changes nothing at its neutral numbers, where the engine leaves it out."""
+def _check_values(decoder: Decoder) -> None:
+    """Checks what filters do to logits that they leave, and at their neutral numbers.
+
+    One that needs the text so far or texts is passed over.
+    """
     import torch
 
     for stage in stages_of(decoder):
         own = numbers(stage.params)
-        values = {each.name: each.neutral for each in own if each.neutral is not None}
-        plain = isinstance(stage, Filter) and stage.needs == Needs() and not texts(stage.params)
-        if not plain or not values or len(values) < len(own):
+        if not isinstance(stage, Filter) or stage.needs != Needs() or texts(stage.params):
             continue
-        z = torch.randn(_ROWS, 90, generator=torch.Generator().manual_seed(1)) * 3
-        ids, ends = torch.zeros(_ROWS, _PROMPT, dtype=torch.long), torch.tensor([1])
-        env = Env(_ROWS, z.shape[1], "cpu", ids, ends, values, 64)
-        state = {**stage.constants(env), **stage.init(env)}
-        p = Params(list(values), torch.tensor(list(values.values()))[:, None].repeat(1, _ROWS))
-        rng = Rng(torch.tensor([key_of(row) for row in range(_ROWS)]), torch.tensor([0]))
-        if not stage.apply(z, p, state, rng).softmax(-1).allclose(z.softmax(-1), atol=1e-5):
+        z, after = _apply(stage, {each.name: each.default for each in own})
+        moved = (after - z)[after > -torch.inf]
+        if not stage.reshapes and moved.numel() and moved.max() - moved.min() > _ALIKE:
+            raise fault(
+                stage.apply,
+                "changes the logits of tokens that it leaves: it must say reshapes = True.",
+            )
+        values = {each.name: each.neutral for each in own if each.neutral is not None}
+        if not values or len(values) < len(own):
+            continue
+        z, after = _apply(stage, values)
+        if not after.softmax(-1).allclose(z.softmax(-1), atol=1e-5):
             setting = ", ".join(f"{name} = {value:g}" for name, value in values.items())
             raise fault(
                 stage.apply, f"changes logits at its neutral {setting}; it must change nothing there."
             )
+
+
+def _apply(stage: Filter, values: Mapping[str, float]) -> tuple[Tensor, Tensor]:
+    """Applies a filter to random logits; returns them and what it made of them, float32 `[R, V]`."""
+    import torch
+
+    z = torch.randn(_ROWS, 90, generator=torch.Generator().manual_seed(1)) * 3
+    ids, ends = torch.zeros(_ROWS, _PROMPT, dtype=torch.long), torch.tensor([1])
+    env = Env(_ROWS, z.shape[1], "cpu", ids, ends, values, 64)
+    state = {**stage.constants(env), **stage.init(env)}
+    p = Params(
+        list(values), torch.tensor([float(value) for value in values.values()])[:, None].repeat(1, _ROWS)
+    )
+    rng = Rng(torch.tensor([key_of(row) for row in range(_ROWS)]), torch.tensor([0]))
+    return z, stage.apply(z, p, state, rng)

@@ -26,6 +26,7 @@ class Watermark(Filter):
     title = "watermark"
     summary = "Draws with a preference by which the text can be recognised."
     rank = 53
+    reshapes = True
     params = (
         Param.share("watermark_share", 0.25, "γ: share of the vocabulary that is green."),
         Param("watermark_bias", 2.0, 0.0, 20.0, "δ: higher is easier to detect; 0 is off.", 0.1, neutral=0.0),

@@ -29,6 +29,7 @@ class SequenceBias(Filter):
     """
 
     penalty = True
+    reshapes = True
     needs = Needs(history=LONGEST - 1)
 
     @abstractmethod

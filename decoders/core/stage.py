@@ -118,6 +118,8 @@ class Stage(ABC):
     penalty: ClassVar[bool] = False
     """True where it judges what the model says by the text so far. Around a decoder it then acts on the
     model's own logits; other stages act on what the decoder makes of them."""
+    reshapes: ClassVar[bool] = True
+    """True where the logits of tokens that it leaves may change, by more than a number for all alike."""
     last: ClassVar[bool] = False
     """True where it selects the token by itself, so that nothing may follow it in a chain."""
 
@@ -157,6 +159,7 @@ class Stage(ABC):
 class Filter(Declaration, Stage):
     """Removes candidates: a stage that makes a sampling strategy (one file, one filter, one strategy)."""
 
+    reshapes = False
     edge: ClassVar[Edge | None] = None
     """Its cut, if it is one of an `Edge`; then it runs fused on a GPU. Optional."""
 

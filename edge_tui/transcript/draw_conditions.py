@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, numbers
 from edge_tui.decoders.registry.description import acting_links, is_off, stage_title, title_of
-from edge_tui.decoders.temperature import Temperature
 from edge_tui.transcript.values_at import draws_at, remover_at, strategy_of, values_at
 from edge_tui.util.sanitise import one_line
 
@@ -119,7 +118,7 @@ def _reshaping(side: Side, index: int) -> dict[str, dict[str, str]]:
         }
         for chain in links
         for link in chain
-        if _reshapes(link)
+        if link.stage.reshapes
     }
 
 
@@ -127,11 +126,6 @@ def _acting(decoder: Decoder, values: Mapping[str, float]) -> list[Link]:
     """Lists the stages whose values let them do something."""
     before, after = acting_links(decoder, values)
     return [link for link in (*before, *after) if not is_off(link, values)]
-
-
-def _reshapes(link: Link) -> bool:
-    """Tells whether a stage changes how the tokens that it leaves compare, by what it is declared to be."""
-    return link.stage.penalty or isinstance(link.stage, Temperature)
 
 
 def numbers_differ(one: Side, other: Side, tokens: tuple[TokenView, TokenView]) -> str:
@@ -170,7 +164,7 @@ def cutter_of(side: Side, index: int) -> str:
     decoder, values = strategy_of(side.transcript), values_at(side.transcript, index)
     if decoder is None:
         return side.title
-    found = [stage_title(link, values) for link in _acting(decoder, values) if not _reshapes(link)]
+    found = [stage_title(link, values) for link in _acting(decoder, values) if not link.stage.reshapes]
     return one_line(found[0]) if len(found) == 1 else side.title
 
 

@@ -93,7 +93,10 @@ BROKEN = {
         params=(K,),
         edge=Edge("depth", "count", "k"),
     ),
-    "changes logits at its neutral k = 50": broken(lambda self, z, p, s, rng: z * 2, params=(K,)),
+    "changes logits at its neutral k = 50": broken(
+        lambda self, z, p, s, rng: z * 2, params=(K,), reshapes=True
+    ),
+    "must say reshapes = True": broken(lambda self, z, p, s, rng: z * 2),
     "is not lower case letters": broken(lambda self, z, p, s, rng: z, name="Mine"),
     "has no apply": type("Mine", (Filter,), {"name": "mine", "title": "mine", "summary": "Breaks it."}),
 }

@@ -6,11 +6,12 @@ from dataclasses import replace
 from math import inf, isnan
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge_tui import decoders
 from edge_tui.decoders.base import numbers
+from edge_tui.decoders.quadratic import Quadratic
 from edge_tui.engine.port import Message
 from edge_tui.transcript.parting import common_length, parting_at
 from tests.transcript.sides import decode
@@ -40,6 +41,7 @@ def runs(draw: st.DrawFn) -> tuple[str, dict[str, float]]:
 
 @settings(max_examples=15, deadline=None)
 @given(runs(), runs(), st.integers(0, 50), st.sampled_from([0.6, 1.0, 1.4]))
+@example(("top_k", {}), ("watermark", {"watermark_share": 0.625}), 4, 1.4)
 def test_runs_of_one_key_part_only_where_a_stage_cut_the_winner_of_the_other(
     one: tuple[str, dict[str, float]], other: tuple[str, dict[str, float]], seed: int, temperature: float
 ) -> None:
@@ -104,7 +106,7 @@ def test_the_sentence_names_stage_token_and_rank() -> None:
         (
             ("quadratic", {"smoothing_factor": 0.3}),
             ("top_p", {}),
-            "quadratic and top-p do not reshape them alike",
+            "quadratic acts in quadratic alone",
         ),
     ],
 )
@@ -113,6 +115,15 @@ def test_a_condition_that_fails_is_named(one: tuple, other: tuple, reason: str) 
     parting = parting_at(first, second, index)
     assert not parting.comparable
     assert parting.sentence == f"The numbers differ before the draw: {reason}."
+
+
+def test_a_stage_that_does_not_say_that_it_reshapes_is_found_by_the_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Quadratic, "reshapes", False)
+    one, other, index = first_parting(("quadratic", {"smoothing_factor": 0.3}), ("top_p", {}))
+    said = parting_at(one, other, index).sentence
+    assert said == "The numbers differ before the draw: quadratic and top-p do not reshape them alike."
 
 
 def test_runs_that_were_asked_for_otherwise_are_not_compared_by_luck() -> None:
