@@ -8,6 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests import interpreter
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 # Read by torch and tokenizers when they are first imported, in this process and in those that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Beside busy processes any example may take long, and no test asserts seconds.
+settings.register_profile("any time", deadline=None)
+settings.load_profile("any time")
 
 # What is imported and collected stays. Looking for garbage in it takes a third of that time.
 gc.disable()
