@@ -325,6 +325,7 @@ class _Writer:
     watched: Collection[int]
 
     def token(self, candidate: Candidate) -> LadderLine:
+        """Writes a candidate's mark and text, and a cell for each column."""
         taken = candidate.id == self.why.token
         is_winner, is_watched = candidate.id == self.why.winner, candidate.id in self.watched
         mark = "● " if taken else "○ " if is_winner else "◇ " if is_watched else "  "

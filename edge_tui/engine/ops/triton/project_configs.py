@@ -35,7 +35,7 @@ class Config:
 
     @property
     def cut(self) -> tuple[int, ...]:
-        """What the table has of it."""
+        """The numbers of its row in the table."""
         return self.block_n, self.block_k, self.warps, *((self.ahead,) if self.ahead > 1 else ())
 
 
