@@ -88,9 +88,6 @@ def write(job: Job, writer: int = 0) -> int:
     if torch.cuda.is_available():
         device = torch.device("cuda", writer % torch.cuda.device_count())
         torch.cuda.set_device(device)
-        torch.backends.cuda.enable_cudnn_sdp(
-            False
-        )  # it plans anew for masks; the others take them as they are
 
     def prompts() -> Iterator[Prompt]:
         for number in count(writer * _NUMBERS):

@@ -1,7 +1,8 @@
 """Computes one step of a Llama for hundreds of rows at once, each at a position of its own.
 
 The engine decodes a few rows as fast as it can; this decodes many. Keys and values lie in one static cache,
-attention reads all of it under a mask, and every tensor keeps its address: a CUDA graph replays the step.
+and every tensor keeps its address: a CUDA graph replays the step. On a GPU attention is the engine's kernel,
+which reads what a row has written; on a CPU it reads the whole cache under a mask.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn import functional as F
 
+from edge_tui.engine.models.rope import rotate
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -82,14 +85,17 @@ class BatchModel:
         ]
         reader.close()
         self._cache = torch.zeros(
-            (checkpoint.layers, 2, rows, length, self.kv_heads, self.head_dim), dtype=dtype, device=device
+            (checkpoint.layers, rows, 2 * self.kv_heads, length, self.head_dim), dtype=dtype, device=device
         )
         rope = config["rope_parameters"]
         steps = torch.arange(0, self.head_dim, 2, device=device) / self.head_dim
         angles = torch.outer(torch.arange(length, device=device), rope["rope_theta"] ** -steps).repeat(1, 2)
-        self._cos, self._sin = angles.cos().to(dtype), angles.sin().to(dtype)
+        sign = torch.ones(self.head_dim, device=device)
+        sign[: self.head_dim // 2] = -1
+        self._cos, self._sin = angles.cos().to(dtype), (angles.sin() * sign).to(dtype)
         self._row = torch.arange(rows, device=device)
         self._columns = torch.arange(length, device=device)
+        self._attend = self._attend_kernel() if device.type == "cuda" else self._attend_masked
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Reads one token of each row and scores the next.
@@ -102,26 +108,57 @@ class BatchModel:
             Logits of the scored tokens, `[rows, len(scored)]`, in the dtype of the weights.
         """
         x = self._embedding[tokens]
-        cos, sin = self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
-        seen = (self._columns <= positions.unsqueeze(1)).view(self.rows, 1, 1, self.length)
-        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        for layer, (k_cache, v_cache) in zip(self._layers, self._cache, strict=True):
-            q, k, v = torch.split(F.linear(self._rms(x, layer.norm), layer.qkv), [queries, keys, keys], -1)
-            # The heads that share a key are taken as that many queries of one head.
-            q = _rotate(q.view(self.rows, self.heads, self.head_dim), cos, sin)
-            q = q.view(self.rows, self.kv_heads, -1, self.head_dim)
-            k_cache[self._row, positions] = _rotate(k.view(self.rows, -1, self.head_dim), cos, sin)
-            v_cache[self._row, positions] = v.view(self.rows, -1, self.head_dim)
-            read = F.scaled_dot_product_attention(q, k_cache.transpose(1, 2), v_cache.transpose(1, 2), seen)
-            x = x + F.linear(read.flatten(1), layer.out)
+        for layer, past in zip(self._layers, self._cache, strict=True):
+            read = self._attend(F.linear(self._rms(x, layer.norm), layer.qkv), past, positions)
+            x = x + F.linear(read, layer.out)
             gate, up = F.linear(self._rms(x, layer.mlp_norm), layer.gate_up).chunk(2, -1)
             x = x + F.linear(F.silu(gate) * up, layer.down)
         return F.linear(self._rms(x, self._norm), self._head)
 
+    def _attend_masked(self, qkv: Tensor, past: Tensor, positions: Tensor) -> Tensor:
+        """Writes each row's key and value to its past and attends to all that the row has.
+
+        Args:
+            qkv: `[rows, (heads + 2 * kv_heads) * head_dim]`.
+            past: `[rows, 2 * kv_heads, length, head_dim]`, keys first.
+            positions: Of the new keys.
+
+        Returns:
+            `[rows, heads * head_dim]`.
+        """
+        split = [self.heads, 2 * self.kv_heads]
+        queries, new = torch.split(qkv.view(self.rows, -1, self.head_dim), split, 1)
+        cos, sin = self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
+        rotate(queries, cos, sin)
+        rotate(new[:, : self.kv_heads], cos, sin)
+        past[self._row, :, positions] = new
+        keys, values = past.chunk(2, 1)
+        seen = (self._columns <= positions.unsqueeze(1)).view(self.rows, 1, 1, self.length)
+        # The heads that share a key are taken as that many queries of one head.
+        shared = queries.view(self.rows, self.kv_heads, -1, self.head_dim)
+        return F.scaled_dot_product_attention(shared, keys, values, seen).flatten(1)
+
+    def _attend_kernel(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Returns a function that does what `_attend_masked` does, and reads of the past what a row has."""
+        from edge_tui.engine.ops.triton.attend import Scratch, Tuning, attend
+
+        scratch = Scratch(self.rows, 1, self.heads, self.head_dim, self.device)
+        out = torch.empty(
+            (self.rows, self.heads * self.head_dim), dtype=self._cache.dtype, device=self.device
+        )
+        tuning = Tuning(block=64)  # a text is short
+
+        def run(qkv: Tensor, past: Tensor, positions: Tensor) -> Tensor:
+            attend(
+                *(qkv, past, None, None, None, positions, self._cos, self._sin, out, scratch),
+                heads=self.heads,
+                kv_heads=self.kv_heads,
+                k=1,
+                tuning=tuning,
+            )
+            return out
+
+        return run
+
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self._eps)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    a, b = x.chunk(2, -1)
-    return x * cos + torch.cat((-b, a), -1) * sin
