@@ -156,6 +156,12 @@ def test_the_table_has_a_cut_for_every_product(kind: str, tokens: int) -> None:
     check(Case(kind, tokens, rows=12, columns=64, norm=True, gate="silu"), config=None)
 
 
+def test_a_size_measured_for_one_token_says_nothing_of_more() -> None:
+    """Gemma-3's down projection was, so for more tokens another size stands for it."""
+    assert not configs.choose("plain", 1, 1152, 6912).tensor
+    assert configs.choose("plain", 4, 1152, 6912) == configs.choose("plain", 4, 2048, 8192)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("tokens", "dtype"), [(5, torch.float16), (13, torch.bfloat16)], ids=str)
 def test_tensor_cores_take_any_tokens(kind: str, tokens: int, dtype: torch.dtype) -> None:

@@ -1,7 +1,7 @@
 """Chooses the tile sizes of the product kernels from a table of measurements: the product nearest in size.
 
 Measured on an NVIDIA H200 in bfloat16. `python -m tests.engine.ops.speed_project` measures each product by
-itself and prints its cuts anew; where `python -m tests.engine.ops.speed_step` found a whole step of Qwen2-7B
+itself and prints its cuts anew; where `python -m tests.engine.ops.speed_step` found a model's whole step
 quicker with another cut, that one stands.
 """
 
@@ -44,11 +44,11 @@ TOKENS = (1, 4, 5, 8)
 
 _Cut = tuple[int, ...]
 
-_MEASURED: tuple[tuple[str, int, int, _Cut, _Cut, _Cut, _Cut], ...] = (
+_MEASURED: tuple[tuple[str, int, int, *tuple[_Cut, ...]], ...] = (
     ("group4", 3584, 3584, (16, 4096, 16), (16, 2048, 8), (16, 2048, 8), (16, 2048, 8)),
     ("group4", 3584, 18944, (16, 4096, 8), (32, 2048, 16), (32, 2048, 16), (32, 2048, 16)),
     ("group4", 4608, 3584, (16, 4096, 8), (16, 1024, 8), (16, 1024, 8), (16, 1024, 8)),
-    ("group4", 37888, 3584, (16, 1024, 2), (16, 512, 2), (16, 512, 2), (16, 512, 2)),
+    ("group4", 37888, 3584, (16, 1024, 2), (32, 512, 4), (16, 512, 2), (16, 512, 2)),
     ("group4m", 3584, 3584, (16, 4096, 16), (16, 2048, 8), (16, 2048, 8), (16, 2048, 8)),
     ("group4m", 3584, 18944, (32, 4096, 16), (32, 2048, 8), (32, 2048, 8), (32, 2048, 8)),
     ("group4m", 4608, 3584, (16, 4096, 8), (16, 1024, 4), (16, 1024, 4), (16, 1024, 4)),
@@ -84,24 +84,32 @@ _MEASURED: tuple[tuple[str, int, int, _Cut, _Cut, _Cut, _Cut], ...] = (
     ("nf4", 4608, 3584, (16, 2048, 4, 2), (16, 1024, 8), (16, 1024, 8), (16, 1024, 8)),
     ("nf4", 9728, 896, (16, 512, 2), (16, 512, 2), (16, 512, 2), (16, 512, 2)),
     ("nf4", 16384, 2048, (16, 512, 2), (16, 512, 2), (16, 512, 2), (16, 512, 2)),
-    ("nf4", 37888, 3584, (16, 512, 2), (16, 512, 2), (16, 512, 2), (16, 512, 2)),
+    ("nf4", 37888, 3584, (16, 512, 2, 2), (16, 512, 2), (16, 512, 2), (16, 512, 2)),
     ("plain", 896, 896, (4, 1024, 4), (16, 1024, 8), (16, 512, 4), (16, 512, 4)),
     ("plain", 896, 4864, (4, 8192, 8), (16, 1024, 8), (16, 1024, 8), (16, 1024, 8)),
     ("plain", 1152, 896, (4, 1024, 4), (16, 512, 4), (16, 512, 4), (16, 512, 4)),
+    ("plain", 1152, 6912, (2, 8192, 8)),
+    ("plain", 1536, 1152, (4, 2048, 8)),
     ("plain", 2048, 2048, (4, 1024, 2), (16, 1024, 8), (16, 1024, 8), (16, 1024, 8)),
     ("plain", 2048, 8192, (4, 4096, 8), (16, 1024, 8), (16, 1024, 8), (16, 1024, 8)),
+    ("plain", 2304, 2048, (4, 512, 1)),
+    ("plain", 2304, 9216, (2, 2048, 8)),
     ("plain", 3072, 2048, (2, 1024, 4), (16, 512, 4), (16, 512, 4), (16, 512, 4)),
     ("plain", 3584, 3584, (4, 1024, 4), (16, 1024, 8), (16, 1024, 8), (16, 1024, 8)),
     ("plain", 3584, 18944, (4, 4096, 8), (16, 2048, 8), (16, 2048, 8), (16, 1024, 8)),
     ("plain", 4608, 3584, (4, 1024, 2), (16, 512, 4), (16, 512, 4), (16, 512, 4)),
     ("plain", 9728, 896, (4, 512, 1), (16, 256, 2), (16, 256, 2), (16, 256, 2)),
+    ("plain", 13824, 1152, (4, 256, 1)),
     ("plain", 16384, 2048, (8, 1024, 2), (32, 128, 2), (32, 128, 2), (32, 128, 2)),
+    ("plain", 18432, 2304, (8, 256, 1)),
     ("plain", 37888, 3584, (4, 512, 1), (16, 256, 2), (16, 256, 2), (16, 256, 2)),
     ("plain", 128256, 2048, (4, 1024, 2), (16, 128, 1), (16, 128, 1), (16, 128, 1)),
     ("plain", 151936, 896, (4, 512, 1), (16, 128, 1), (16, 128, 1), (16, 128, 1)),
     ("plain", 152064, 3584, (8, 2048, 8), (16, 128, 1), (16, 128, 1), (16, 128, 1)),
+    ("plain", 256000, 2304, (4, 512, 1)),
+    ("plain", 262144, 1152, (8, 256, 1)),
 )
-"""A matrix's kind, `N` and `K`; then for each of `TOKENS` its fastest cut: `Config.cut`."""
+"""A matrix's kind, `N` and `K`; then for each of `TOKENS`, or the first, its fastest cut: `Config.cut`."""
 
 
 @cache
@@ -115,7 +123,7 @@ def choose(kind: str, tokens: int, rows: int, columns: int, *, tensor: bool = Tr
 
     groups = kind.startswith(("group", "nf4"))  # on tensor cores alone
     column = min(range(len(TOKENS) if tensor or groups else 1), key=lambda i: distance(TOKENS[i]))
-    fitting = (row for row in _MEASURED if row[0] == kind)
+    fitting = (row for row in _MEASURED if row[0] == kind and column < len(row[3:]))
     nearest = min(fitting, key=lambda row: abs(log(rows / row[1])) + abs(log(columns / row[2])))
     block_n, block_k, warps, *ahead = nearest[3:][column]
     return Config(block_n, block_k, warps, groups or column > 0, *ahead)
