@@ -255,7 +255,7 @@ def test_unknown_variables_and_bad_flags_are_notices() -> None:
     assert [notice.origin for notice in notices] == ["EDGE_TUI_STRATEGI", "--mode"]
 
 
-@examples(deadline=None, max_examples=25)
+@examples(max_examples=25)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_no_content_stops_the_app(content: bytes) -> None:
     path = write(content)

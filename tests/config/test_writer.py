@@ -130,7 +130,7 @@ _KEYS = st.sampled_from(["strategy", "mode", "ui.theme", "ui.ascii", "models.nam
 _VALUES: Any = st.one_of(st.text(max_size=9), st.booleans(), st.integers(0, 99), st.none())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(_KEYS, _VALUES), max_size=6))
 def test_whatever_is_changed_is_what_is_read(changes: list[tuple[str, Any]]) -> None:
     import tempfile

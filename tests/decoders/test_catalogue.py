@@ -312,7 +312,7 @@ def test_all_are_strategies_found_by_name() -> None:
 
 
 @pytest.mark.parametrize(("kind", "sign"), CUTS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(z=rows(), low=st.floats(0.01, 1.0), high=st.floats(0.01, 1.0))
 def test_what_stays_grows_or_shrinks_with_the_parameter(
     kind: type[Filter], sign: int, z: Tensor, low: float, high: float
@@ -322,7 +322,7 @@ def test_what_stays_grows_or_shrinks_with_the_parameter(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ALL if kind is not Xtc])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(z=rows())
 def test_a_likelier_token_stays_likelier_and_ties_stay_ties(kind: type[Filter], z: Tensor) -> None:
     out = apply(kind(), z, *([0.3] if kind is Quadratic else []))
@@ -333,7 +333,7 @@ def test_a_likelier_token_stays_likelier_and_ties_stay_ties(kind: type[Filter], 
         assert (steps[before[order].nan_to_num(neginf=-1e30).diff() == 0] == 0).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(z=rows(), value=st.floats(1e-4, 1.0))
 def test_epsilon_twice_is_epsilon_once(z: Tensor, value: float) -> None:
     """Alone among them: what stays grows when the rest is gone, and the bound does not."""

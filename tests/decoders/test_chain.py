@@ -48,7 +48,7 @@ def params(chain: Chain, rows: int = 1, **values: float) -> Params:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     theta=st.floats(0.125, 4.0, width=32),
     prompt=st.lists(st.integers(0, 11), min_size=1, max_size=8),

@@ -35,7 +35,7 @@ def test_the_filters_that_come_along_declare_their_edges() -> None:
 
 
 @pytest.mark.parametrize("filter", FILTERS, ids=lambda filter: filter.name)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(z=rows(), data=st.data())
 def test_a_filter_keeps_what_its_edge_says(filter: Filter, z: Tensor, data: st.DataObject) -> None:
     assert filter.edge is not None

@@ -51,21 +51,21 @@ def apply(filter: Filter, z: Tensor, value: float) -> Tensor:
     return kept
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(z=rows(), k=st.integers(1, 80))
 def test_top_k_keeps_what_transformers_keeps(z: Tensor, k: int) -> None:
     reference = TopKLogitsWarper(k)(None, z) > -torch.inf
     assert torch.equal(apply(TopK(), z, k), reference)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(z=rows(), m=st.floats(0.0, 1.0, width=32))
 def test_min_p_keeps_what_transformers_keeps(z: Tensor, m: float) -> None:
     reference = MinPLogitsWarper(m)(None, z) > -torch.inf
     assert torch.equal(apply(MinP(), z, m), reference)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(z=rows(), p=st.integers(1, 999).map(lambda i: i / 1000))
 def test_top_p_keeps_what_transformers_keeps(z: Tensor, p: float) -> None:
     kept = apply(TopP(), z, p)
@@ -81,7 +81,7 @@ def test_top_p_keeps_what_transformers_keeps(z: Tensor, p: float) -> None:
         assert rounded < EDGE or (not missing.any() and (z[row][extra] == edge).all())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(z=rows(), tau=st.integers(1, 999).map(lambda i: i / 1000))
 def test_typical_keeps_what_transformers_keeps(z: Tensor, tau: float) -> None:
     kept = apply(Typical(), z, tau)
@@ -133,7 +133,7 @@ def test_each_row_has_its_own_value() -> None:
     assert kept.sum(-1).tolist() == [1, 7, 100]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(z=rows(), target=st.floats(0.0, 1.25, width=32))
 def test_both_ways_to_the_cutoff_agree(z: Tensor, target: float) -> None:
     """Radix selection (CPU) and sort (accelerators) find the same edge, up to a rounded sum at the edge."""
@@ -148,7 +148,7 @@ def test_both_ways_to_the_cutoff_agree(z: Tensor, target: float) -> None:
             assert abs(mass - min(target, 1.0)) < EDGE
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(z=rows())
 def test_bit_patterns_sort_like_their_numbers(z: Tensor) -> None:
     for weight in (z.softmax(-1), (z.amax(-1, keepdim=True) - z), torch.full_like(z, 1e-44)):

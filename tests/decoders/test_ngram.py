@@ -39,7 +39,7 @@ def test_proposals_by_hand(ids: list[int], longest: int, expected: list[int]) ->
     assert proposals(ids, longest, 4) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(1, 8), st.integers(1, 7))
 def test_proposals_are_those_of_transformers_as_far_as_it_has_some(
     ids: list[int], longest: int, count: int

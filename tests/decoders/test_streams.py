@@ -116,7 +116,7 @@ def test_the_strategies_that_mix_logits_are_found() -> None:
 
 
 @pytest.mark.parametrize("name", MIXING)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_a_token_that_a_stream_removes_makes_no_nan_and_no_infinity(name: str, data: st.DataObject) -> None:
     decoder = decoders.find(name)

@@ -81,7 +81,7 @@ def dry_loop(ids: Sequence[int], m: float, b: float, least: int) -> dict[int, fl
     return costs
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(rows_of_ids, st.floats(0.1, 2.0), st.floats(1.0, 2.5), st.integers(1, 5))
 @example([[1, 34, 2, 3, 1, 34, 2]], 1.0, 2.0, 2)  # a repetition that a breaker ends
 def test_dry_is_the_loop_over_all_pairs(ids: list[list[int]], m: float, b: float, least: int) -> None:
@@ -103,7 +103,7 @@ def test_dry_looks_at_its_window_alone_and_counts_no_further_than_the_longest() 
     assert (z - same)[0, 1].item() == pytest.approx(1.1 ** (LONGEST - 2), rel=1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(1, 6))
 def test_no_repeated_ngram_is_what_transformers_bars(ids: list[int], n: int) -> None:
     z = noise(vocab=6)

@@ -70,7 +70,7 @@ def _comparable(value: Any) -> Any:
     return "NaN" if isinstance(value, float) and isnan(value) else value
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(explanations())
 def test_an_explanation_is_read_as_it_was_written(explanation: Explanation) -> None:
     text = json.dumps(write_explanation(explanation), allow_nan=False)

@@ -829,7 +829,7 @@ stages_of_tokens = st.lists(st.integers(-3, 40), min_size=TOP, max_size=TOP)
 recorded = st.tuples(st.floats(0, width=32), st.integers(-1, 1 << 20), stages_of_tokens)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(recorded, min_size=1, max_size=4))
 @example([(math.inf, 1, [OWN] * TOP), (math.nan, -1, [UNKNOWN] * TOP)])
 def test_what_is_recorded_of_a_choice_crosses_the_wire(tokens: list[tuple[float, int, list[int]]]) -> None:

@@ -17,7 +17,7 @@ from edge_tui.history import columns
 from tests.history.runs import WORDS, batch, same
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text(st.characters(exclude_categories=())), max_size=9), st.integers(0, 3), st.booleans())
 @example(["a\ud83d", "\udc00"], 0, False)
 def test_what_goes_in_comes_out(texts: list[str], extras: int, told: bool) -> None:

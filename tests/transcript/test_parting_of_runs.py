@@ -113,7 +113,7 @@ def test_sums_under_a_temperature_are_on_one_scale(engine: LocalEngine) -> None:
 
 
 @pytest.mark.proof
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.integers(0, 10_000),
     st.integers(1, 60),

@@ -246,7 +246,7 @@ def test_rows_without_scores_show_the_first() -> None:
     assert transcript.stable_length == 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32), st.integers(2, 4), st.integers(1, 25), st.data())
 def test_path_and_settled_are_what_a_plain_search_finds(
     seed: int, rows: int, steps: int, data: st.DataObject

@@ -43,7 +43,7 @@ def at_once(tokens: list[str], width: int) -> tuple[Wrap, TokenText]:
     return wrap, text
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(TOKENS, WIDTHS, st.data())
 def test_incremental_is_the_same_as_at_once(tokens: list[str], width: int, data: st.DataObject) -> None:
     """Also after tokens were taken back, as beams do."""
@@ -73,7 +73,7 @@ def test_a_mark_goes_with_its_token() -> None:
     assert lines(wrap, text) == lines(*at_once(["so", "e"], 10))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(TOKENS, WIDTHS)
 def test_nothing_is_lost_and_nothing_sticks_out(tokens: list[str], width: int) -> None:
     wrap, text = at_once(tokens, width)
@@ -95,7 +95,7 @@ def test_nothing_is_lost_and_nothing_sticks_out(tokens: list[str], width: int) -
             assert cell_len("".join(parts).rstrip(" ")) <= max(width, widest)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(TOKENS, WIDTHS)
 def test_every_cell_leads_back_to_its_token(tokens: list[str], width: int) -> None:
     wrap, text = at_once(tokens, width)

@@ -88,7 +88,7 @@ def test_everything_between_the_brackets_is_data(text: str) -> None:
         assert heard(whole[:cut], whole[cut:]) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.sampled_from(
@@ -214,7 +214,7 @@ def test_a_sequence_without_a_sense_does_nothing_and_ends_nothing(nonsense: str)
     assert set(found[:-2]) <= harmless
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.text(st.sampled_from("\x1b[]<>?;:$0129~MmIORuaAt\x00\x07\x9bé\n"), max_size=12), max_size=8)
 )

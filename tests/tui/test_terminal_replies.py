@@ -67,7 +67,7 @@ def test_each_answer(answer: str) -> None:
     assert heard(f"a{answer}b") == ["a", ANSWERS[answer], "b"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.sampled_from(["a", "Q", "é", "\x1b[A", "\x1b[1;2R", "\x1b[200~x\x1b[201~", *ANSWERS]), max_size=8

@@ -350,9 +350,7 @@ async def test_hostile_text_reaches_no_strip() -> None:
     async with app.run_test(size=(30, 8)):
         pane = app.pane
 
-        @settings(
-            max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-        )
+        @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
         @given(st.lists(token, min_size=1, max_size=12), st.data())
         def check(tokens: list[str], data: st.DataObject) -> None:
             pane.show(transcript_of(tokens))

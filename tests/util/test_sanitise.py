@@ -40,7 +40,7 @@ def controls(text: str) -> list[str]:
     return [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXT)
 def test_no_control_survives(text: str) -> None:
     clean = sanitise(text, keep_newlines=False)

@@ -151,7 +151,7 @@ def test_broken_logits_give_some_token(name: str, broken: float) -> None:
         assert 0 <= int(found.chosen) < 32
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     name=st.sampled_from(["top_k", "top_p", "min_p", "typical"]),
     vocab=st.integers(2, 40),

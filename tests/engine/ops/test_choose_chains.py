@@ -90,7 +90,7 @@ chains = st.tuples(
 ).map(lambda names: write_chain(names[0] + names[1]))
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(chains, shares, st.integers(0, 999))
 def test_chains_agree(name: str, shares: list[float], seed: int) -> None:
     pair_of(name, shares).agree(random(3, 43, seed), seed % 3)
@@ -98,7 +98,7 @@ def test_chains_agree(name: str, shares: list[float], seed: int) -> None:
 
 @pytest.mark.proof
 @pytest.mark.timeout(900)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(chains, shares, st.integers(0, 999))
 def test_more_chains_agree(name: str, shares: list[float], seed: int) -> None:
     pair_of(name, shares).agree(random(3, 43, seed), seed % 3)

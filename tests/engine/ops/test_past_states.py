@@ -25,7 +25,7 @@ step = st.tuples(
 )
 
 
-@settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=4, phases=[Phase.explicit, Phase.generate])
 @example(steps=[(1, [1, 2, 0], 0), (1, [2, 0, 1], 0)], uneven=False)  # crosses over twice
 @example(steps=[(1, 1, 2), (1, [2, 0, 1], 0)], uneven=False)  # forgets behind a winner
 @given(steps=st.lists(step, min_size=3, max_size=4), uneven=st.booleans())

@@ -31,7 +31,7 @@ DEVICE = "cpu" if launch.INTERPRETED else "cuda"
 interpreted = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), vocab=st.integers(2, 60), removed=st.floats(0, 0.9))
 def test_summary_agrees_with_double_precision(seed: int, vocab: int, removed: float) -> None:
     gen = torch.Generator().manual_seed(seed)

@@ -170,7 +170,7 @@ def test_templates_render_as_transformers_renders_them(name: str, turns: list[Me
 
 
 @given(content=st.text(max_size=60))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_any_content_is_passed_on(content: str) -> None:
     turns = [Message("user", content)]
     assert render(checkpoint(CHATML), turns) == reference(CHATML, turns)

@@ -114,7 +114,7 @@ def encoded(tokenizer: Tokenizer, conversation: list[tuple[str, str]]) -> list[i
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @given(conversation=turns)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_only_the_template_writes_control_tokens(name: str, conversation: list[tuple[str, str]]) -> None:
     tokenizer = TOKENIZERS[name]()
     ids = encoded(tokenizer, conversation)
@@ -125,7 +125,7 @@ def test_only_the_template_writes_control_tokens(name: str, conversation: list[t
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @given(conversation=turns)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_what_has_no_control_tokens_is_encoded_as_ever(
     name: str, conversation: list[tuple[str, str]]
 ) -> None:
@@ -140,7 +140,7 @@ def test_what_has_no_control_tokens_is_encoded_as_ever(
 
 @pytest.mark.parametrize("name", ["byte-level", "gemma"])
 @given(text=said)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_text_is_what_was_typed(name: str, text: str) -> None:
     tokenizer = TOKENIZERS[name]()
     ids = tokenizer.encode(text, special=False, control=False)
@@ -179,7 +179,7 @@ def test_split_as_transformers_splits_it() -> None:
 
 
 @given(names=st.lists(st.text("ab<>", max_size=4), max_size=6), text=st.text("ab<>", max_size=12))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_longest_name_is_found(names: list[str], text: str) -> None:
     longest_first = sorted(filter(None, names), key=len, reverse=True)
     plain = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")

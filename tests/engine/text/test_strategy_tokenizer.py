@@ -20,7 +20,7 @@ def writable(text: str) -> bool:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @given(text=st.text(max_size=20).filter(writable) | st.sampled_from(CORPUS))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_continuation_adds_its_own_characters_and_nothing_else(name: str, text: str) -> None:
     own = TOKENIZERS[name]()
     tokenizer = StrategyTokenizer(own)

@@ -93,7 +93,7 @@ def ids_of(tokenizer: Tokenizer) -> st.SearchStrategy[list[int]]:
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @given(text=st.text(max_size=40) | st.sampled_from([STRANGE, *CORPUS]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_streamed_text_is_the_decoded_text(name: str, text: str) -> None:
     tokenizer = TOKENIZERS[name]()
     ids = tokenizer.encode(text)
@@ -102,7 +102,7 @@ def test_streamed_text_is_the_decoded_text(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["byte-level", "metaspace", "words"])
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_streamed_random_ids_are_the_decoded_ids(name: str, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[name]()
     ids = data.draw(ids_of(tokenizer))
@@ -111,7 +111,7 @@ def test_streamed_random_ids_are_the_decoded_ids(name: str, data: st.DataObject)
 
 @pytest.mark.parametrize("strip", [True, False])
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_byte_fallback_loses_no_valid_character(strip: bool, data: st.DataObject) -> None:
     """The library turns a whole run of bytes into U+FFFD for one bad byte; here the good ones stay."""
     tokenizer = sentencepiece(strip=strip)
@@ -136,7 +136,7 @@ def test_byte_fallback_loses_no_valid_character(strip: bool, data: st.DataObject
 
 @pytest.mark.parametrize("name", ["byte-level", "sentencepiece", "gemma", "metaspace"])
 @given(before=st.text(min_size=1, max_size=20), data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_text_after_a_prompt_continues_it(name: str, before: str, data: st.DataObject) -> None:
     """Cut anywhere, even inside a character, prompt and answer make the whole text."""
     tokenizer = TOKENIZERS[name]()
@@ -304,7 +304,7 @@ few = st.text("ab#", max_size=4)
 @given(stops=st.lists(few, max_size=3), texts=st.lists(few, max_size=12))
 @example(stops=["ab#"], texts=["a", "b", "#"])
 @example(stops=["b#", "a"], texts=["#ab#"])  # the one that ends first
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_nothing_of_a_stop_string_leaks(stops: list[str], texts: list[str]) -> None:
     out, stopped = scanned(stops, texts)
     cut = expected_cut(stops, "".join(texts))
@@ -314,7 +314,7 @@ def test_nothing_of_a_stop_string_leaks(stops: list[str], texts: list[str]) -> N
 
 
 @given(stops=st.lists(few, max_size=3), texts=st.lists(few, max_size=12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_released_text_never_overlaps_a_later_match(stops: list[str], texts: list[str]) -> None:
     scanner, shown = StopScanner(stops), ""
     for index, text in enumerate(texts):
@@ -330,7 +330,7 @@ pieces = st.lists(st.sampled_from(["a", "b", "<t>"]), max_size=4)
 
 
 @given(stops=st.lists(pieces.map("".join), max_size=3), stream=st.lists(st.sampled_from("abT"), max_size=12))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_control_tokens_in_stop_strings_are_tokens(stops: list[str], stream: list[str]) -> None:
     scanner, shown, stopped = StopScanner(stops, {"<t>": 7}), "", False
     for index, token in enumerate(stream):
