@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tools.stories.filters import clean, refusal, strange_words
 from tools.stories.pieces import model_file
 from tools.stories.prompts import NAMES, story_prompt
 from tools.stories.shards import Shards, Story, read_shard, shard_files
+from tools.stories.thread import lost_thread
 from tools.stories.words import base_words, is_simple, simple_tokens
 
 SENTENCES = (
@@ -104,7 +106,22 @@ def test_other_words_are_not_simple(word: str) -> None:
 
 def test_tokens_write_simple_words_alone() -> None:
     written = ["Ġkite", "Kite", "ĠKite", "ĠMia", ".", "'s"]
-    others = ["kite", "ĠKITE", "ĠYou", "ĠOne", "Ġquaint", '."', "ĊĊ", "Ġ**", "I", "ing"]
+    others = [
+        "kite",
+        "ĠKITE",
+        "ĠYou",
+        "Ġpuppy",
+        "Ġduckling",
+        "Ġowls",
+        "Ġgirl",
+        "ĠOne",
+        "Ġquaint",
+        '."',
+        "ĊĊ",
+        "Ġ**",
+        "I",
+        "ing",
+    ]
     tokens = [*written, *others]
     assert simple_tokens({token: at for at, token in enumerate(tokens)}) == list(range(len(written)))
     assert all(word.islower() or word == "I" for word in base_words())
@@ -175,19 +192,31 @@ def test_a_torn_shard_is_not_read(tmp_path: Path) -> None:
     assert [story.number for story in read_stories(tmp_path)] == [0]
 
 
+def written(number: int, *own: str) -> Story:
+    """Return story number N of seed 1 with these sentences, one after each of its parts, in turn."""
+    parts = story_prompt(1, number).parts
+    sentences = [*(own[at % len(own)] for at in range(len(parts) - 1)), ""]
+    text = " ".join(f"{part} {said}" for part, said in zip(parts, sentences, strict=True))
+    return Story(number, text.strip(), True, 9)
+
+
 def test_the_corpus_is_what_passes_and_is_new_of_all_writers(tmp_path: Path) -> None:
-    other = STORY.replace("kite", "boat").replace("hill", "lake").replace("Mia", "Tom")
-    written = [(STORY, True), (STORY[:80], False), (STORY + " Zorblatt slept.", True), (other, True)]
+    own = ("jump there together.", "it.", "what is over there now.", "all of that.", "some more.", "run.")
+    kept = [story for number in range(40) if not refusal(clean((story := written(number, *own)).text), True)]
+    first, second, third = [
+        story for story in kept if not lost_thread(story.text, story_prompt(1, story.number))
+    ][:3]
+    cut, lost = replace(second, ended=False), replace(third, text=third.text.replace("run.", "run with Zoe."))
     for writer in range(2):
-        shards = Shards(tmp_path / f"writer-{writer}", {})
-        for number, (text, ended) in enumerate(written):
-            shards.add(Story(number, text, ended, 9))
+        shards = Shards(tmp_path / f"writer-{writer}", {"seed": 1})
+        for story in (first, cut, lost):
+            shards.add(story)
         shards.flush()
     counts = filter_stories(tmp_path)
-    assert counts == {"": 1, "duplicate": 3, "cut off": 2, "word": 2}
-    kept = [json.loads(line)["text"] for line in (tmp_path / CORPUS).read_text().splitlines()]
-    assert kept == [STORY]
-    assert list(corpus(tmp_path, split_of(STORY))) == kept
+    assert counts == {"": 1, "duplicate": 1, "cut off": 2, "name": 2}
+    texts = [json.loads(line)["text"] for line in (tmp_path / CORPUS).read_text().splitlines()]
+    assert texts == [clean(first.text)]
+    assert list(corpus(tmp_path, split_of(texts[0]))) == texts
 
 
 def test_splits_are_by_text() -> None:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 from tools.stories.duplicates import Duplicates, fingerprint
 from tools.stories.filters import clean, refusal
-from tools.stories.shards import read_shard, shard_files
+from tools.stories.prompts import story_prompt
+from tools.stories.shards import read_made_by, read_shard, shard_files
+from tools.stories.thread import lost_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,9 +75,11 @@ def _judge(shard: Path) -> tuple[Counter[str], list[tuple[str, frozenset[int]]]]
     """Returns the refused stories by reason, and the lines of the others with their fingerprints."""
     refused: Counter[str] = Counter()
     passed = []
+    seed = read_made_by(shard.parent)["seed"]
     for story in read_shard(shard):
         text = clean(story.text)
-        if reason := refusal(text, story.ended):
+        reason = refusal(text, story.ended) or lost_thread(text, story_prompt(seed, story.number))
+        if reason:
             refused[reason] += 1
         else:
             line = json.dumps({"split": split_of(text), "text": text}) + "\n"

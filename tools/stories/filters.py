@@ -32,6 +32,7 @@ _MIDDLE = re.compile(r"(?<=[a-z,;] )([A-Z][a-z]+)")
 _TWO_NAMES = re.compile(rf"\b(?:{'|'.join(NAMES)}) [A-Z]")
 _FAMILY = ("Mom", "Dad", "Mommy", "Daddy", "Mama", "Papa", "Mum", "Grandma", "Grandpa", "Mr", "Mrs", "Miss")
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "Christmas")
+_FIRST_NAMES = frozenset(NAMES)
 _ALLOWED = frozenset((*NAMES, *_FAMILY, *_DAYS, "I"))
 _TWICE = re.compile(r"\b(?!(?:very|so|no) )([A-Za-z]+) \1\b|\b([A-Z][a-z]+) and \2\b")
 _PERSONS = 3
@@ -83,7 +84,7 @@ def strange_words(text: str) -> list[str]:
 
 
 def _persons(words: Sequence[str]) -> set[str]:
-    return {name for word in words if (name := word.split("'")[0]) in NAMES}
+    return {name for word in words if (name := word.split("'")[0]) in _FIRST_NAMES}
 
 
 def _loops(text: str, words: Sequence[str]) -> bool:

@@ -45,13 +45,24 @@ _PLACES = _list(
     "at a pond, on the moon, in a barn, in a castle, in a cave, in the yard, in the snow, at the sea"
 )
 _THINGS = _list(
-    "kite, ball, key, hat, box, book, lamp, boat, bell, drum, cake, apple, shoe, map, flower, stone, "
-    "feather, cup, blanket, basket, ladder, bucket, button, candle, carrot, clock, coat, coin, "
-    "cookie, egg, flute, jar, leaf, letter, mirror, nut, "
-    "pear, pie, pillow, ring, robot, seed, shell, sled, "
-    "spoon, star, swing, umbrella, wagon, wheel, whistle, balloon, bike, "
-    "broom, doll"
+    "kite, ball, key, hat, book, lamp, bell, drum, shoe, cup, blanket, basket, bucket, button, clock, coat, "
+    "coin, flute, mirror, pillow, ring, robot, spoon, umbrella, wagon, wheel, whistle, balloon, broom, doll, "
+    "puzzle, ribbon, bag, brush, toy, scarf, flag, puppet, crayon, bowl"
 )
+_GIFTS = _list(
+    "kite, hat, drum, blanket, basket, doll, robot, lamp, cake, pie, scarf, card, puppet, pillow, flute, mask"
+)
+_BREAKABLE = _list(
+    "cup, lamp, jar, mirror, clock, drum, kite, robot, doll, bowl, plate, vase, flute, toy, swing, chair"
+)
+_LIGHT = _list("hat, kite, balloon, umbrella, letter, scarf, map, feather, ribbon, paper boat, flag, drawing")
+_SMALL = _list(
+    "rabbit, mouse, duck, frog, squirrel, owl, kitten, puppy, bird, lamb, fox, hedgehog, turtle, hen"
+)
+_BIG = _list("bear, lion, elephant, wolf, horse, dog, goat, deer, whale, giant, dragon, tiger")
+_BUILDINGS = _list("house, boat, tower, castle, bridge, snowman, tent, treehouse, raft, sandcastle")
+_TRIPS = _list("sea, zoo, market, farm, city, lake, park, woods, river, fair, library, toy shop")
+_STRANGERS = _list("king, queen, fairy, giant, wizard, princess, knight, witch, pirate, dragon")
 _MOODS = _list(
     "happy, sad, brave, shy, tired, curious, kind, proud, lonely, scared, silly, quiet, angry, "
     "hungry, patient, gentle, clumsy, careful, lazy, clever"
@@ -62,30 +73,35 @@ _PETS = _list("dog, cat, kitten, puppy, bunny, duck, goat, lamb, hen, pony")
 _SKILLS = _list(
     "swim, fly, sing, dance, climb, read, draw, cook, fish, run fast, paint, ride a bike, sail, jump, whistle"
 )
-_FEARS = _list("dark, wind, water, snow, rain, dog, wolf, night, woods, sea, thunder, moon, cat, spider")
-_FRAMES = tuple(
-    tuple(line.split(": ", 1))
-    for line in Path(__file__).with_name("frames.txt").read_text(encoding="ascii").splitlines()
-)
+_FEARS = _list("dark, wind, water, snow, rain, dog, wolf, night, woods, sea, thunder, cave")
+BEINGS = frozenset((*_ANIMALS, *_SMALL, *_BIG, *_PETS, *_STRANGERS))
+"""Animals and strangers of the plots."""
+_FRAMES = tuple(Path(__file__).with_name("frames.txt").read_text(encoding="ascii").splitlines())
 _CHOICE = re.compile(r"\[([^]]*)\]")
 _OPENINGS = (
-    ("Once upon a time, there was a {m} {h} named {n}. {He} lived {p} and |", 3),
-    ("Once upon a time, there was a {h} named {n} who |", 3),
-    ("Once upon a time, there was a {m} {h} named {n} |", 2),
-    ("Once upon a time, there was a {h} named {n}. {He} |", 2),
-    ("Once upon a time, a {m} {h} named {n} lived {p}. |", 2),
-    ("Once upon a time, {n} the {h} was |", 1),
-    ("{n} was a {m} {h}. {He} |", 3),
+    ("Once upon a time, there was a {m} {h} named {n}. {He} lived {p} and liked to |", 3),
+    ("Once upon a time, there was a {h} named {n} who liked to |", 3),
+    ("Once upon a time, there was a {h} named {n} who lived {p} with |", 2),
+    ("Once upon a time, there was a {m} {h} named {n}. {He} liked to |", 2),
+    ("Once upon a time, a {m} {h} named {n} lived {p}. Every day, {he} played with {his} |", 2),
+    ("Once upon a time, a {h} named {n} lived {p} and |", 2),
+    ("{n} was a {m} {h}. {He} lived {p} and loved |", 3),
     ("There was once a {m} {h} named {n}. {He} liked to |", 2),
-    ("{n} the {h} lived {p}. {He} had |", 2),
-    ("It was a [sunny/warm/cold/windy/bright] day. {n} the {h} was |", 2),
-    ("{n} and {F} were |", 2),
+    ("A {m} {h} named {n} lived {p}. {He} liked to |", 2),
+    ("It was a [sunny/warm/cold/windy/bright] day. A {m} {h} named {n} was playing with {his} |", 2),
+    ("{n} and {O} were friends. They lived {p} and liked to |", 2),
 )
 _ENDINGS = (
-    *("At last,", "In the end,", "That night, {n}", "From that day on, {n} and {f}", "{n} was so happy that"),
-    *("Then they went home and", "After that,", "They laughed and", "{n} smiled and", "The next day,"),
-    *("That evening,", "It was the best", "{n} learned that", "{f} hugged {n} and"),
+    *("In the end, {n}", "That night, {n}", "{n} was so happy that {he}", "{n} smiled and"),
+    *("{n} learned that it is good to", "Then {n} went home and", "That night, {n} went to bed and"),
 )
+_ENDINGS_OF_TWO = (
+    *("From that day on, {n} and {f}", "Then they went home and", "They laughed and", "{f} hugged {n} and"),
+    *("They were happy that they", "That evening, {n} and {f}", "{n} and {f} smiled and", "It was the best"),
+)
+"""Of stories in which there is a friend."""
+_ONE_DAY = re.compile(r"\bOne (?:(?:\w+|\[[^]]*\]) )?(day|night), ")
+_FIRST = re.compile(r"(?:^\n*|[.!?] )[a-z]")
 _ARTICLE = re.compile(r"\b([Aa]) ([aeiou])")
 _ASSISTANT = ".<|im_end|>\n<|im_start|>assistant\n"
 BEFORE = (
@@ -130,31 +146,42 @@ def story_prompt(seed: int, number: int) -> StoryPrompt:
         "y": rng.choice(_PETS),
         "v": rng.choice(_SKILLS),
         "x": rng.choice(_FEARS),
-        "a": rng.choice(_ANIMALS),
+        "c": rng.choice(_GIFTS),
+        "b": rng.choice(_BREAKABLE),
+        "w": rng.choice(_LIGHT),
+        "s": rng.choice(_SMALL),
+        "z": rng.choice(_BIG),
+        "j": rng.choice(_BUILDINGS),
+        "q": rng.choice(_TRIPS),
+        "r": rng.choice(_STRANGERS),
         "f": friend,
         "F": first,
-        "FF": first[0].upper() + first[1:],
+        "O": first.removeprefix(f"{his} friend "),
         "he": he,
         "He": he.title(),
         "him": him,
         "his": his,
     }
     openings, weights = zip(*_OPENINGS, strict=True)
-    opening, (plot, frame), ending = (
-        rng.choices(openings, weights)[0],
-        rng.choice(_FRAMES),
-        rng.choice(_ENDINGS),
-    )
-    if "{F}" in opening:
-        frame = frame.replace("{FF}", "{f}").replace("{F}", "{f}")
+    opening, frame = rng.choices(openings, weights)[0], rng.choice(_FRAMES)
+    two = "{O}" in opening or "{F}" in frame
+    ending = rng.choice(_ENDINGS + _ENDINGS_OF_TWO if two else _ENDINGS)
+    if "{O}" in opening:
+        frame = frame.replace("{F}", "{f}")
+    if opening.startswith("It was a"):  # the day is there
+        frame = _ONE_DAY.sub(lambda found: "That night, " if found[1] == "night" else "", frame)
     gap = rng.choice(("\n\n", ""))
 
     def fill(text: str) -> str:
         chosen = _CHOICE.sub(lambda found: rng.choice(found[1].split("/")), text).format(**values)
         return _ARTICLE.sub(r"\1n \2", chosen)
 
-    frame = "".join(rng.choice(("||", *"|||||")) if mark == "|" else mark for mark in frame)
     parts = fill(f"{opening}{gap}{frame} | {ending} |").split("|")
-    chat = fill(f" {name}, a {mood} {hero} {place} who {plot}{_ASSISTANT}")
-    draws = rng.choice((0.7, 0.8, 0.9)), 0.95
-    return StoryPrompt(chat, tuple(part.strip(" ") for part in parts), *draws)
+    chat = fill(f" {name}, a {mood} {hero} {place}{_ASSISTANT}")
+    draws = rng.choice((0.5, 0.6, 0.7)), 0.9
+    return StoryPrompt(chat, tuple(map(_sentence, parts)), *draws)
+
+
+def _sentence(part: str) -> str:
+    part = part.strip(" ")
+    return _FIRST.sub(lambda found: found[0].upper(), part)

@@ -97,6 +97,16 @@ def shard_files(folder: Path) -> list[Path]:
     return [shard for index in sorted(folder.glob(f"*/{_INDEX}")) for shard in _listed(index.parent)]
 
 
+def read_made_by(folder: Path) -> dict[str, Any]:
+    """Reads what made the stories of a writer's folder.
+
+    Raises:
+        OSError: the folder has no index.
+    """
+    made: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["made_by"]
+    return made
+
+
 def read_shard(file: Path) -> Iterator[Story]:
     """Yields the stories of one shard.
 
