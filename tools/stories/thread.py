@@ -52,7 +52,7 @@ _OPPOSITES = (
 )
 _SORRY_WORDS = (
     "not never no nothing nobody sad sadly angry scared afraid cried tears alone lonely hurt worried gone "
-    "without don't didn't couldn't wasn't lost"
+    "without don't didn't couldn't wasn't lost strange scary bad stuck"
 )
 _SORRY = frozenset(_SORRY_WORDS.split())
 """Words of a sentence that ends no story well."""
