@@ -1,9 +1,10 @@
 """Runs a decode step on an NVIDIA GPU as five kernels a layer, and some more where a family has more.
 
 norm + QKV · rotary, cache and attention · output + residual · norm + gate, up and their product · down +
-residual. A norm after attention or feed-forward layer is a kernel between these, and a mixture of experts is
-several. Lengths are read from the device, so the step means the same wherever the rows have got to, and a
-graph of it can be replayed for ever. Everything between the kernels lies in buffers allocated once.
+residual. A norm after attention or feed-forward layer is a kernel between these, so is one of several tokens
+before codes in groups (`triton.project_groups`), and a mixture of experts is several. Lengths are read from
+the device, so the step means the same wherever the rows have got to, and a graph of it can be replayed for
+ever. Everything between the kernels, but such tokens under a norm, lies in buffers allocated once.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Applies norms that stand between two products: on what a layer adds, or on all heads of a token at once.
 
-A norm before a product costs nothing (`triton.project`). One after it needs the whole product, which many
-programs compute, so it is a kernel of its own: one program a token, and another one for its keys. In a chain
-the product that follows is fetching its first weights meanwhile. The norm of one position's heads needs no
-kernel: attention computes it (`triton.attend`).
+A norm before a product costs nothing (`triton.project`), but where several tokens meet codes in groups. One
+after it needs the whole product, which many programs compute. These are kernels of their own: one program a
+token, and another one for its keys. In a chain the product that follows fetches its first weights meanwhile.
+The norm of one position's heads needs no kernel: attention computes it (`triton.attend`).
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, possibly-undefined"
@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 import triton
 import triton.language as tl
 
-from edge_tui.engine.ops.triton.launch import after_others, chain
+from edge_tui.engine.ops.triton.launch import COMPILED, after_others, chain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +56,9 @@ def norm_kernel(
     value = value * tl.rsqrt(tl.sum(value * value, axis=0) / width + eps) * gain
     if residual is not None:
         value += before
+    if not COMPILED and tl.bfloat16 == out.dtype.element_ty:  # the interpreter rounds it down
+        bits = value.to(tl.int32, bitcast=True)
+        value = ((bits + 0x7FFF + (bits >> 16 & 1)) & -0x10000).to(tl.float32, bitcast=True)
     tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
 
 
@@ -70,6 +74,14 @@ def add_normed(x: Tensor, norm: Tensor, eps: float, residual: Tensor, out: Tenso
     """
     columns = x.shape[1]
     _launch((len(x), 1), x, norm, residual, out, eps, columns, columns, 0)
+
+
+def norm_tokens(x: Tensor, norm: Tensor, eps: float) -> Tensor:
+    """Returns `x / sqrt(mean(x²) + ε) · norm`, computed in float32; arguments as of `add_normed`."""
+    out = torch.empty_like(x)
+    columns = x.shape[1]
+    _launch((len(x), 1), x, norm, None, out, eps, columns, columns, 0)
+    return out
 
 
 def norm_heads(qkv: Tensor, norm: Tensor, eps: float, kv_heads: int) -> None:

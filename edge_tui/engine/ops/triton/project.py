@@ -10,7 +10,8 @@ waiting at once. Sums stay spread over lanes and tiles and meet once, at the end
 programs, so the same input gives the same bits.
 
 The norm costs no pass of its own: its scale is one number a token, `s = rsqrt(mean(x²) + ε)`, and comes out
-of the sum, `Σ w·(s·x·g) = s·Σ w·x·g`. The squares are summed beside the products.
+of the sum, `Σ w·(s·x·g) = s·Σ w·x·g`. The squares are summed beside the products. Where they are not
+(`project_groups`), the norm is a kernel before the product.
 
 A program fetches its first tile of weights, which depend on nobody, before it waits for the kernel before
 (`launch`).
