@@ -28,7 +28,7 @@ _CONTEXT = 2
 """Tokens after which the text does not go on as it did before: a small model falls into loops otherwise."""
 _AGAIN = 2.5
 """Taken from the logit of a token that would go on as before."""
-_PATIENCE, _HURRY = 10, 0.3
+_PATIENCE, _HURRY = 6, 0.5
 """Tokens of a sentence after which its end becomes likelier, and what each further one adds to its logit."""
 SENTENCE = -1
 """Stands in a script where the model writes a sentence of its own."""
