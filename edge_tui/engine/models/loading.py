@@ -31,6 +31,7 @@ from edge_tui.engine.ops.linear import (
 from edge_tui.engine.ops.packed_linear import GroupLinear
 from edge_tui.engine.ops.quantisation import head_packer_of, packer_of
 from edge_tui.machine.devices import release_freed_memory
+from edge_tui.machine.huge_pages import move_to_huge_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 _PIECE = 4096
 """Rows compared at once, which bounds the room for it."""
+_LARGE = 100_000_000
+"""Bytes of a model from which on a CPU does not find its weights in its caches."""
 
 
 @torch.no_grad()
@@ -106,6 +109,10 @@ def load_flat(
             outer = reader.get(f"{prefix}{layout.project_out}.weight", width, flat.hidden)
         _refuse_unread(reader, flat, layout)
     weights = DecoderWeights(embedding, layers, norm, head, positions, inner, outer)
+    if device == "cpu" and _count_bytes(weights, tied) >= _LARGE:
+        # A step reads one row of the embedding, unless that is the head.
+        first, size = embedding.data_ptr(), 0 if tied and isinstance(head, PlainLinear) else embedding.nbytes
+        move_to_huge_pages(range(first, first + size))
     info = ModelInfo(
         name=source.name,
         architecture=flat.architecture,
