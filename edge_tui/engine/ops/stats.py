@@ -182,7 +182,8 @@ def reference(
     raw_logp, rank, entropy, ids, logps = summarise(z, chosen)
     final_values, final_ids = top(final)
     final_peak = final_values[:, :1]
-    final_lse = final_peak + (final - final_peak).exp_().sum(-1, keepdim=True).log()
+    # A CPU takes 25 times as long for e^−∞; e^−87 is nothing beside the peak's 1.
+    final_lse = final_peak + (final - final_peak).clamp_min_(-87.0).exp_().sum(-1, keepdim=True).log()
     count = final.clone().gt_(-torch.inf).sum(-1).long()  # a sum of floats: that of flags is not vectorised
     lead = torch.stack((chosen, parent, rank, done.long(), version.long(), count), -1)
     removed_by = () if stages is None else (stages(ids),)
