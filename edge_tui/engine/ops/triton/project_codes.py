@@ -27,9 +27,23 @@ _INT8_TO_FLOAT: tl.constexpr = tl.constexpr("""{
 }""")
 """Bytes become the low mantissa bits of 2²³, from which 2²³ + 128 is taken: cheaper than a conversion."""
 
-_PAIR_BF16: tl.constexpr = tl.constexpr("lop3.b32 $0, $1, 0x000F000F, 0x43004300, 0xEA;")
-_PAIR_FP16: tl.constexpr = tl.constexpr("lop3.b32 $0, $1, 0x000F000F, 0x64006400, 0xEA;")
-"""`a & b | c` in one instruction, of which the compiler makes two."""
+_PAIRS_8: tl.constexpr = tl.constexpr("and.b32 $0, $2, 0x00FF00FF; prmt.b32 $1, $2, 0, 0x4341;")
+_PAIRS_4: tl.constexpr = tl.constexpr(
+    "{ .reg .b32 part; and.b32 $0, $4, 0x000F000F;"
+    + "".join(f"shr.u32 part, $4, {4 * at}; and.b32 ${at}, part, 0x000F000F;" for at in (1, 2, 3))
+    + "}"
+)
+_RAISED_PAIRS_4: tl.constexpr = tl.constexpr(
+    "{ .reg .b32 part; and.b32 $0, $4, 0x000F000F; and.b32 $1, $4, 0x00F000F0;"
+    "shr.u32 part, $4, 8; and.b32 $2, part, 0x000F000F; and.b32 $3, part, 0x00F000F0; }"
+)
+"""Written out for the compiler, which splits words into halves otherwise."""
+
+UNIT_FP16: tl.constexpr = tl.constexpr(2.0**-24)
+UNIT_BF16: tl.constexpr = tl.constexpr(2.0 ** (64 - 133))
+"""What a code of 1 is as the bits of a number; of bfloat16 times `ROOM_BF16`, its token's factor."""
+LOWERED_BF16: tl.constexpr = tl.constexpr(0x5D805D80)
+"""A sixteenth of `ROOM_BF16`, 2⁶⁰, twice."""
 
 LEAST = {"none": 0, "own": 1, "zero": 2}
 """Numbers of `GroupForm.least` for kernels."""
@@ -55,22 +69,44 @@ def unpack(tile, CODES: tl.constexpr):
 
 
 @triton.jit
-def _digits(words, SHIFT: tl.constexpr, DTYPE: tl.constexpr):
-    """Makes a pair of 16-bit numbers of the two digits from bits `SHIFT` and `SHIFT + 16` of each word on."""
-    MARK: tl.constexpr = 0x64006400 if tl.float16 == DTYPE else 0x43004300
+def _pairs_8(words):
+    """Makes two pairs of the codes of each word, of eight bits."""
     if not COMPILED:
-        return words >> SHIFT & 0x000F000F | MARK
-    elif tl.float16 == DTYPE:
-        return tl.inline_asm_elementwise(_PAIR_FP16, "=r,r", [words >> SHIFT], tl.int32, is_pure=True, pack=1)
+        return words & 0x00FF00FF, words >> 8 & 0x00FF00FF
     else:
-        return tl.inline_asm_elementwise(_PAIR_BF16, "=r,r", [words >> SHIFT], tl.int32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(_PAIRS_8, "=r,=r,r", [words], (tl.int32,) * 2, is_pure=True, pack=1)
 
 
 @triton.jit
-def digits(words, DTYPE: tl.constexpr):
-    """Makes pairs of the digits of each word: those from bits 0, 8 … on, and those from bits 4, 12 … on."""
-    low = tl.join(_digits(words, 0, DTYPE), _digits(words, 8, DTYPE))
-    return low, tl.join(_digits(words, 4, DTYPE), _digits(words, 12, DTYPE))
+def _pairs_4(words, RAISED: tl.constexpr):
+    """Makes four pairs of the codes of each word, of four bits."""
+    if COMPILED:
+        return tl.inline_asm_elementwise(
+            _RAISED_PAIRS_4 if RAISED else _PAIRS_4,
+            "=r,=r,=r,=r,r",
+            [words],
+            (tl.int32,) * 4,
+            is_pure=True,
+            pack=1,
+        )
+    elif RAISED:
+        return words & 0x000F000F, words & 0x00F000F0, words >> 8 & 0x000F000F, words >> 8 & 0x00F000F0
+    else:
+        return words & 0x000F000F, words >> 4 & 0x000F000F, words >> 8 & 0x000F000F, words >> 12 & 0x000F000F
+
+
+@triton.jit
+def code_pairs(words, BITS: tl.constexpr, RAISED: tl.constexpr):
+    """Makes pairs of 16-bit numbers of the codes of each word, whose bits are those of the codes.
+
+    Of codes of four bits each second pair is 16 times as large where it is `RAISED`, which saves its shift.
+    """
+    if BITS == 8:
+        first, second = _pairs_8(words)
+        return tl.join(first, second)
+    else:
+        pairs = _pairs_4(words, RAISED)
+        return tl.join(tl.join(pairs[0], pairs[2]), tl.join(pairs[1], pairs[3]))
 
 
 @triton.jit

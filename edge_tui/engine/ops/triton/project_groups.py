@@ -1,9 +1,9 @@
 """Multiplies up to sixteen tokens by a matrix of codes in groups, as dot products on tensor cores.
 
-A word holds four or eight codes; masked and joined with `0x43004300`, two of them at a time are a pair of
-bfloat16 `128 + q` (of float16 `1024 + q` with `0x64006400`): one instruction for two codes, no conversion, no
-table. A code of eight bits is two digits of four, `q = 16·h + l`, each with products of its own. The constant
-leaves with the subtrahend once a group, `S·Σ(c + q)·x − (c·S + M)·Σx`, and Σx is a product with a constant.
+A word holds four or eight codes; masked, two of them at a time are a pair of 16-bit numbers, `q` times the
+least one, up to the second exponent: one instruction for two codes, no conversion, no table. bfloat16 would
+leave too little room below such products, so its tokens are multiplied by 2⁶⁴ first, and sums by what undoes
+both in the end. The subtrahend leaves once a group, `S·Σq·x − M·Σx`, and Σx is a product with a constant.
 
 An `m16n8k16` product has eight columns, of which one token needs one. So a token has several, its slots: each
 holds the token in the words of one slot, and zeros elsewhere. One chain of products then runs over all slots
@@ -44,7 +44,16 @@ from edge_tui.engine.ops.triton.level_pairs import (
     load_tables,
 )
 from edge_tui.engine.ops.triton.norms import norm_tokens
-from edge_tui.engine.ops.triton.project_codes import LEAST, NONE, OWN, digits, stored_factors
+from edge_tui.engine.ops.triton.project_codes import (
+    LEAST,
+    LOWERED_BF16,
+    NONE,
+    OWN,
+    UNIT_BF16,
+    UNIT_FP16,
+    code_pairs,
+    stored_factors,
+)
 from edge_tui.engine.ops.triton.project_tensor import finish, own_rows, pairs, tile_rows
 
 if TYPE_CHECKING:
@@ -53,6 +62,8 @@ if TYPE_CHECKING:
     from edge_tui.engine.ops.packed import PackedMatrix
     from edge_tui.engine.ops.triton.project_configs import Config
 
+INSIDE = 1
+"""Most tokens whose norm a product computes itself."""
 _SPAN = tl.constexpr(OUTER)
 
 
@@ -110,11 +121,12 @@ def project_groups_on_tensor_cores(
     STRIDE: tl.constexpr = UNITS * WARPS
     # An fp16 token times the norm's weight needs room above; its norm comes at the end.
     ROOM: tl.constexpr = 1.0 / 32 if tl.float16 == DTYPE else 1.0
-    ONE_BF16: tl.constexpr = 0x3F803F80 if tables is None else ROOM_BF16
-    ONE: tl.constexpr = 0x3C003C00 if tl.float16 == DTYPE else ONE_BF16  # twice
-    PLUS: tl.constexpr = 1024 if tl.float16 == DTYPE else 128  # to each digit
-    MARKS: tl.constexpr = PLUS if BITS == 4 else 17 * PLUS
-    BASE: tl.constexpr = MARKS + (1 << (BITS - 1)) if LEAST == NONE else MARKS
+    ONE: tl.constexpr = 0x3C003C00 if tl.float16 == DTYPE else ROOM_BF16  # twice
+    # What a raised pair has too much, its tokens have too little, for which float16 has no room. With one
+    # token a lane built for Hopper needs 128 registers then, instead of 96.
+    RAISED: tl.constexpr = BITS == 4 and TOKENS > 1 and tables is None and tl.bfloat16 == DTYPE
+    UNIT: tl.constexpr = UNIT_FP16 if tl.float16 == DTYPE else UNIT_BF16
+    ZERO: tl.constexpr = 1 << (BITS - 1)  # the code of weight 0 where no subtrahend is stored
 
     # A tile lies as [16 rows, half of them, unit, chunk, warp, row; lane, word], folded into two axes.
     line = tl.arange(0, BLOCK_N * STRIDE * SIDE)
@@ -176,9 +188,13 @@ def project_groups_on_tensor_cores(
         squares = tl.zeros((HALVES, WARPS, 8, 4), tl.float32)
     sums = tl.zeros((BATCH, BLOCK_N, HALVES * 8), tl.float32)
     if tables is None:
-        base = tl.full((BATCH, 16, DEPTH // SLOTS), -BASE, FLOAT)
+        # Triton makes constants of bfloat16 from six decimals.
+        base = tl.full((BATCH, 16, DEPTH // SLOTS), -ZERO * UNIT, tl.float32).to(FLOAT)
     slot = tl.reshape(tl.arange(0, SLOTS), (1, SLOTS, 1, 1, 1))
-    here = tl.where(slot == tl.reshape(tl.arange(0, 8) // (8 // SLOTS), (1, 1, 1, 8, 1)), ONE, 0)
+    here = ONE
+    if RAISED:
+        here = tl.reshape(tl.where(two % 2 == 1, LOWERED_BF16, ONE), (1, 1, 1, 1, 2 * CODES))
+    here = tl.where(slot == tl.reshape(tl.arange(0, 8) // (8 // SLOTS), (1, 1, 1, 8, 1)), here, 0)
 
     for at in range(0, TOTAL, STRIDE * SIDE):
         coming = at + AHEAD * STRIDE * SIDE + chunk
@@ -214,16 +230,11 @@ def project_groups_on_tensor_cores(
             matrix = level_pairs(tile, levels, DTYPE)
             matrix = weights_matrix(matrix, DTYPE, FLOAT, UNITS, SIDE, WARPS, SLOTS, PARTS)
             products = tl.dot(matrix, x_tile)
-        elif BITS == 4:
-            low, high = digits(tile, DTYPE)
-            matrix = weights_matrix(tl.join(low, high), DTYPE, FLOAT, UNITS, SIDE, WARPS, SLOTS, PARTS)
-            products = tl.dot(matrix, x_tile, marks)
         else:
-            low, high = digits(tile, DTYPE)
-            matrix = weights_matrix(high, DTYPE, FLOAT, UNITS, SIDE, WARPS, SLOTS, PARTS)
-            products = tl.dot(matrix, x_tile) * 16.0 + marks
-            matrix = weights_matrix(low, DTYPE, FLOAT, UNITS, SIDE, WARPS, SLOTS, PARTS)
-            products = tl.dot(matrix, x_tile, products)
+            matrix = weights_matrix(
+                code_pairs(tile, BITS, RAISED), DTYPE, FLOAT, UNITS, SIDE, WARPS, SLOTS, PARTS
+            )
+            products = tl.dot(matrix, x_tile, marks if LEAST == NONE else None)
         each = wide
         if outer is not None:
             each = tl.broadcast_to(wide[:, :, None], (BLOCK_N * STRIDE, 4, OWN_SCALES))
@@ -233,7 +244,7 @@ def project_groups_on_tensor_cores(
         if LEAST == NONE:
             sums += products * s
         else:
-            least = over_sums(least * (1.0 / BASE), TILES, UNITS, WARPS, PARTS, OWN_SCALES, HALVES)
+            least = over_sums(least * (1.0 / ZERO), TILES, UNITS, WARPS, PARTS, OWN_SCALES, HALVES)
             if LEAST == OWN:
                 sums += products * s
                 sums += marks * least
@@ -253,6 +264,8 @@ def project_groups_on_tensor_cores(
     y = tl.reshape(tl.sum(tl.sum(y, axis=3), axis=0), (BLOCK_N, TOKENS))
     if tables is not None:
         y *= LEVEL_FP16 if tl.float16 == DTYPE else LEVEL_BF16
+    else:
+        y *= 1.0 / UNIT
     size = 0.0
     if norm is not None:
         size = tl.reshape(tl.sum(tl.sum(squares, axis=3), axis=1), (HALVES, SLOTS, TOKENS // HALVES))
@@ -319,7 +332,7 @@ def project_groups(
     assert form is not None
     assert packed.scale is not None
     tokens, columns = x.shape
-    if norm is not None and tokens > 1:
+    if norm is not None and tokens > INSIDE:
         x, norm = norm_tokens(x, norm, eps), None
     width = packed.rows // 2 if gate else packed.rows
     constants: dict[str, Any] = {
