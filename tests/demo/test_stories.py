@@ -200,12 +200,24 @@ def written(number: int, *own: str) -> Story:
     return Story(number, text.strip(), True, 9)
 
 
+OWN = ("jump there together.", "it.", "what is over there now.", "all of that.", "some more.", "run.")
+OTHER = (
+    "swim.",
+    "some of those here.",
+    "her.",
+    "him again and again.",
+    "each of them soon.",
+    "sing and shine.",
+)
+
+
+def is_kept(story: Story) -> bool:
+    text = clean(story.text)
+    return not (refusal(text, True) or lost_thread(text, story_prompt(1, story.number)))
+
+
 def test_the_corpus_is_what_passes_and_is_new_of_all_writers(tmp_path: Path) -> None:
-    own = ("jump there together.", "it.", "what is over there now.", "all of that.", "some more.", "run.")
-    kept = [story for number in range(40) if not refusal(clean((story := written(number, *own)).text), True)]
-    first, second, third = [
-        story for story in kept if not lost_thread(story.text, story_prompt(1, story.number))
-    ][:3]
+    first, second, third = [story for n in range(80) if is_kept(story := written(n, *OWN))][:3]
     cut, lost = replace(second, ended=False), replace(third, text=third.text.replace("run.", "run with Zoe."))
     for writer in range(2):
         shards = Shards(tmp_path / f"writer-{writer}", {"seed": 1})
@@ -217,6 +229,18 @@ def test_the_corpus_is_what_passes_and_is_new_of_all_writers(tmp_path: Path) -> 
     texts = [json.loads(line)["text"] for line in (tmp_path / CORPUS).read_text().splitlines()]
     assert texts == [clean(first.text)]
     assert list(corpus(tmp_path, split_of(texts[0]))) == texts
+
+
+def test_a_story_is_a_duplicate_by_what_its_writer_wrote(tmp_path: Path) -> None:
+    numbers = [n for n in range(200) if is_kept(written(n, *OWN)) and is_kept(written(n, *OTHER))]
+    first, *others = [n for n in numbers if len(story_prompt(1, n).parts) == len(OWN) + 1]
+    shards = Shards(tmp_path / "writer-0", {"seed": 1})
+    for story in (written(first, *OWN), written(first, *OTHER), written(others[0], *OWN)):
+        shards.add(story)
+    shards.flush()
+    assert filter_stories(tmp_path) == {"": 2, "duplicate": 1}
+    texts = [json.loads(line)["text"] for line in (tmp_path / CORPUS).read_text().splitlines()]
+    assert texts == [clean(written(first, *own).text) for own in (OWN, OTHER)]
 
 
 def test_splits_are_by_text() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tools.stories.filters import clean
 from tools.stories.prompts import StoryPrompt
-from tools.stories.thread import lost_thread
+from tools.stories.thread import lost_thread, own_text
 
 PARTS = (
     "Once upon a time, there was a happy girl named Mia. She liked to",
@@ -94,6 +94,12 @@ def test_a_word_that_is_given_may_be_said_once_more(word: str, most: int) -> Non
 )
 def test_a_stranger_has_any_sex(found: str, his: str, reason: str) -> None:
     assert fault(UNDER, his, with_part(UNDER, f"She found {found}")) == reason
+
+
+def test_what_a_writer_wrote_is_found_between_the_parts() -> None:
+    whole = " ".join(f"{part} {said}" for part, said in zip(PARTS, (*OWN, ""), strict=True)).strip()
+    assert own_text(clean(whole), StoryPrompt("", PARTS, 0.5, 0.9)) == " ".join(OWN)
+    assert own_text(clean(whole), StoryPrompt("", with_part(HOME, "Mia"), 0.5, 0.9)) == ""
 
 
 def test_a_story_of_other_parts_is_refused() -> None:

@@ -15,7 +15,7 @@ from tools.stories.batch_model import BatchModel
 from tools.stories.batch_writer import SENTENCE, BatchWriter, Prompt, Written
 from tools.stories.prompts import story_prompt
 from tools.stories.shards import Story, read_shard, shard_files
-from tools.write_stories import Job, encoder, write
+from tools.write_stories import Job, encoder, write, write_on_all
 
 CPU = torch.device("cpu")
 
@@ -83,7 +83,8 @@ def test_a_text_depends_on_its_number_alone(checkpoint: Checkpoint) -> None:
 
 
 def test_a_text_follows_its_script(checkpoint: Checkpoint) -> None:
-    found = texts(checkpoint, 2).values()
+    length = 24
+    found = write_all(BatchWriter(model(checkpoint, 2, length), LAST, 1)).values()
     assert {written.ended for written in found} == {True, False}
     for written in found:
         assert written.ids[:2] == GIVEN
@@ -94,7 +95,7 @@ def test_a_text_follows_its_script(checkpoint: Checkpoint) -> None:
             assert len(second) > 1
             assert first != [16]
         else:
-            assert len(written.prompt.ids) + len(written.ids) == 40
+            assert len(written.prompt.ids) + len(written.ids) == length
 
 
 def test_a_draw_stays_within_top_p(checkpoint: Checkpoint) -> None:
@@ -126,6 +127,31 @@ def test_writing_goes_on_where_it_stopped(
         assert story.text.startswith(story_prompt(1, story.number).parts[0])
     assert write(at_once._replace(stories=1), writer=1) == 1
     assert {story.number for story in read(at_once.out)} == {0, 1, 2, 3, 10**8}
+
+
+@pytest.mark.parametrize(("gpus", "writers"), [(0, 3), (2, 6)])
+def test_each_gpu_has_as_many_writers_as_asked(
+    gpus: int, writers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    class Process:
+        exitcode = 0
+
+        def __init__(self, target: object, args: tuple[Job, int]) -> None:
+            self.writer = args[1]
+
+        def start(self) -> None:
+            started.append(self.writer)
+
+        def join(self) -> None:
+            pass
+
+    monkeypatch.setattr("multiprocessing.context.SpawnContext.Process", Process)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    (tmp_path / "m.gguf").touch()
+    assert write_on_all(Job(tmp_path, tmp_path), 3)
+    assert started == list(range(writers))
 
 
 def test_words_are_encoded_as_in_their_text(checkpoint: Checkpoint) -> None:

@@ -14,7 +14,7 @@ from tools.stories.duplicates import Duplicates, fingerprint
 from tools.stories.filters import clean, refusal
 from tools.stories.prompts import story_prompt
 from tools.stories.shards import read_made_by, read_shard, shard_files
-from tools.stories.thread import lost_thread
+from tools.stories.thread import lost_thread, own_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,16 +72,17 @@ def corpus(folder: Path, split: Split) -> Iterator[str]:
 
 
 def _judge(shard: Path) -> tuple[Counter[str], list[tuple[str, frozenset[int]]]]:
-    """Returns the refused stories by reason, and the lines of the others with their fingerprints."""
+    """Returns the refused stories by reason, and the others' lines with fingerprints of what was written."""
     refused: Counter[str] = Counter()
     passed = []
     seed = read_made_by(shard.parent)["seed"]
     for story in read_shard(shard):
         text = clean(story.text)
-        reason = refusal(text, story.ended) or lost_thread(text, story_prompt(seed, story.number))
+        prompt = story_prompt(seed, story.number)
+        reason = refusal(text, story.ended) or lost_thread(text, prompt)
         if reason:
             refused[reason] += 1
         else:
             line = json.dumps({"split": split_of(text), "text": text}) + "\n"
-            passed.append((line, fingerprint(text)))
+            passed.append((line, fingerprint(own_text(text, prompt))))
     return refused, passed

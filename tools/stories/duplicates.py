@@ -1,4 +1,7 @@
-"""Finds stories that say what an earlier one said: the same words, or too many of the same shingles."""
+"""Finds texts that say what earlier ones said: the same words, or too many of the same shingles.
+
+Of a story this is what its writer wrote: the parts that are given are shared by design.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,21 @@ import re
 
 _WORDS = 6
 """Words of a shingle."""
-_OF = 4
+_OF = 2
 """One shingle in so many is kept, chosen by its hash: the same ones of every text."""
 _SHARED = 0.7
-"""Share of a story's kept shingles that earlier stories may have: plots are told many times."""
+"""Share of a text's kept shingles that earlier ones may have."""
 _WORD = re.compile(r"[a-z']+")
 
 
 class Duplicates:
-    """Remembers what was added. A story counts as new unless too much of it was said before."""
+    """Remembers what was added. A text counts as new unless too much of it was said before."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
     def add(self, hashes: frozenset[int]) -> bool:
-        """Adds a story by its `fingerprint` unless it repeats others; tells if it was added."""
+        """Adds a text by its `fingerprint` unless it repeats others; tells if it was added."""
         if len(hashes & self._seen) > _SHARED * len(hashes):
             return False
         self._seen |= hashes
@@ -29,7 +32,7 @@ class Duplicates:
 
 
 def fingerprint(text: str) -> frozenset[int]:
-    """Returns hashes of eight bytes: of some 50 shingles of a story of 200 words, or of the whole story."""
+    """Returns hashes of eight bytes: of every second shingle or so, or of the whole text if it has none."""
     words = _WORD.findall(text.lower())
     every = (" ".join(words[n : n + _WORDS]) for n in range(len(words) - _WORDS + 1))
     kept = frozenset(value for shingle in every if (value := _hash(shingle)) % _OF == 0)

@@ -106,6 +106,16 @@ def lost_thread(text: str, prompt: StoryPrompt) -> str:
     return "again" if _again([sentence.words for sentence in sentences], plot) else ""
 
 
+def own_text(text: str, prompt: StoryPrompt) -> str:
+    """Returns what a writer wrote between the parts of its prompt; "" if the text has other parts.
+
+    Args:
+        text: As `clean` returns it.
+        prompt: What it was asked for by.
+    """
+    return " ".join(sentence.text for sentence in _own_sentences(text, prompt.parts) or ())
+
+
 def _fault(sentence: _Sentence, plot: set[str], *, anybody: bool) -> str:
     words = sentence.words
     if not words or sentence.text[0] == ",":
