@@ -2,7 +2,8 @@
 
 A version of Triton that compiles a kernel wrongly yields no error but other tokens. So the first matrix of
 each form is multiplied at load, a few rows of it, under the cut and the width of its own; the kernels that
-this compiles are those of the steps to come.
+this compiles are those of the steps to come. What they should give is computed on the CPU: a GPU would load
+dozens of kernels for that, cuBLAS's of 64 bits among them, each for this one use (0.3 s of a process).
 """
 
 from __future__ import annotations
@@ -94,6 +95,13 @@ def _first_rows(packed: PackedMatrix) -> PackedMatrix:
     )
 
 
+def _on_cpu(few: PackedMatrix) -> PackedMatrix:
+    """Copies rows to the CPU."""
+    assert few.scale is not None
+    outer = None if few.outer is None else few.outer.cpu()
+    return replace(few, weight=few.weight.cpu(), scale=few.scale.cpu(), outer=outer)
+
+
 def _multiply(x: torch.Tensor, few: PackedMatrix, rows: int) -> torch.Tensor:
     """Multiplies tokens `x` by some rows of a matrix, under the cut of all of them."""
     from edge_tui.engine.ops.triton.project import project
@@ -109,14 +117,15 @@ def _works(packed: PackedMatrix, dtype: torch.dtype) -> bool:
     from edge_tui.engine.ops.triton.widen_groups import widen
 
     few = _first_rows(packed)
-    weights = unpack(few).dequantise()
+    weights = unpack(_on_cpu(few)).dequantise()
     limit = _LEVEL_LIMIT if few.form is not None and few.form.levels else _LIMIT
-    if not torch.equal(widen(few, dtype), weights.to(dtype)):
+    if not torch.equal(widen(few, dtype).cpu(), weights.to(dtype)):
         return False
-    wave = torch.arange(8 * packed.columns, device=weights.device).sqrt().cos().view(8, -1).to(dtype)
+    wave = torch.arange(8 * packed.columns).sqrt().cos().view(8, -1).to(dtype)
     exact = wave.double() @ weights.double().t()
+    x = wave.to(packed.weight.device)
     for tokens in _TOKENS:
-        out = _multiply(wave[:tokens], few, packed.rows)
+        out = _multiply(x[:tokens], few, packed.rows).cpu()
         error = (out.double() - exact[:tokens]).norm() / exact[:tokens].norm().clamp(min=1e-30)
         if not bool(error < limit):
             return False
