@@ -54,22 +54,23 @@ def test_the_primary_context_is_made_of_the_device_that_is_certain(
     device: str, gpus: int, index: int | None, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     see(monkeypatch, *(f"cuda:{number}" for number in range(gpus)), "cpu")
-    cuda_context.make_context(device)
+    cuda_context.make_context(device, lambda: driver.calls.append("beside"))
     made = ["cuInit 0", f"cuDeviceGet {index}", "cuDevicePrimaryCtxRetain"]
-    assert driver.calls == (made if index is not None else [])
+    usable = index is not None or (device == "auto" and gpus)
+    assert driver.calls == ["beside"] * bool(usable) + (made if index is not None else [])
 
 
 def test_a_driver_that_fails_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     see(monkeypatch, "cuda:0")
     broken = Driver("cuInit")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: broken)
-    cuda_context.make_context("cuda:0")
+    cuda_context.make_context("cuda:0", lambda: None)
     assert broken.calls == ["cuInit 0"]
 
 
 def test_no_thread_begins_once_torch_is_there_or_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch  # noqa: F401
 
-    assert cuda_context.begin_context("cuda:0") is None
+    assert cuda_context.begin_context("cuda:0", pytest.fail) is None
     monkeypatch.delitem(__import__("sys").modules, "torch")
-    assert cuda_context.begin_context("cpu") is None
+    assert cuda_context.begin_context("cpu", pytest.fail) is None

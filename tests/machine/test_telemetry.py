@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from edge_tui.machine import telemetry
+from edge_tui.machine import devices, telemetry
 from edge_tui.machine.nvml import Gpu, GpuSample, gpu_processes, visible_devices
 from edge_tui.machine.telemetry import Sample, Telemetry, gpus_of
 
@@ -228,6 +228,28 @@ def test_no_driver_leaves_cpu_and_memory(nvml: FakeNvml) -> None:
 def test_no_binding_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert first_sample().gpu is None
+
+
+@pytest.mark.parametrize("broken", [None, "init"])
+def test_nvml_that_is_kept_open_begins_and_ends_once(
+    broken: str | None, nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "torch_cuda_version", lambda: "13.0")
+    nvml.broken = {broken} if broken else set()
+    with devices.nvml_kept_open():
+        assert (nvml.started, nvml.stopped) == ((0, 0) if broken else (1, 0))
+    assert nvml.started == nvml.stopped
+    with pytest.raises(FileNotFoundError), devices.nvml_kept_open():
+        raise FileNotFoundError("the checkpoint's")
+    assert nvml.started == nvml.stopped
+
+
+def test_nvml_stays_closed_where_torch_has_no_use_for_it(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "torch_cuda_version", str)
+    with devices.nvml_kept_open():
+        assert nvml.started == 0
 
 
 def first_sample() -> Sample:

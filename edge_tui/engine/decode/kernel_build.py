@@ -176,10 +176,10 @@ def begin(request: Request, specs: Mapping[str, ModelSpec]) -> KernelBuild | Non
         return None
     try:
         triton = version("triton")
-        Gpu().close()  # without one, to resolve a device would import torch
-        device, *others = {resolve_device(spec.device) for spec in specs.values()}
-        with closing(Gpu(device)) as gpu:
-            capability = gpu.capability()
+        with closing(Gpu()):  # without one, to resolve a device would import torch
+            device, *others = {resolve_device(spec.device) for spec in specs.values()}
+            with closing(Gpu(device)) as gpu:
+                capability = gpu.capability()
     except (LookupError, PackageNotFoundError, OSError):
         return None
     if capability is None or others or not device.startswith("cuda"):

@@ -6,6 +6,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint, pair_refusal
@@ -16,6 +17,7 @@ from edge_tui.engine.ops.triton.availability import hash_triton
 from edge_tui.engine.port import ModelSpec
 from edge_tui.errors import RequestError
 from edge_tui.machine.cuda_context import begin_context
+from edge_tui.machine.devices import nvml_kept_open
 
 if TYPE_CHECKING:
     from edge_tui.engine.models.base import LanguageModel
@@ -102,11 +104,6 @@ class ModelManager:
 
         load = self._load or load
         self._post(Loading(role, spec.name))
-        begin_context(spec.device)
-        import_torch()
-        if spec.device not in ("cpu", "mps") and sys.modules["torch"].cuda.is_available():
-            hash_triton()
-        began = time.perf_counter()
         total = 1
 
         def report(done: int, of: int) -> None:
@@ -114,7 +111,13 @@ class ModelManager:
             total = of
             self._post(Progress("load", done, of, spec.name))
 
-        loaded = load(spec, report, cancelled)
+        with nullcontext() if spec.device in ("cpu", "mps") else nvml_kept_open():
+            begin_context(spec.device, hash_triton)
+            import_torch()
+            if spec.device not in ("cpu", "mps") and sys.modules["torch"].cuda.is_available():
+                hash_triton()
+            began = time.perf_counter()
+            loaded = load(spec, report, cancelled)
         report(total, total)  # headers and tensors that nobody needs are never read
         self._loaded[spec] = loaded
         if loaded.model.info.device == "cpu":
