@@ -21,6 +21,7 @@ from edge_tui.bench.job import BenchError
 from edge_tui.engine import events
 from edge_tui.engine.decode import kernel_process
 from edge_tui.engine.port import ModelSpec, Request
+from edge_tui.machine.torch_libraries import begin_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,6 +213,7 @@ def _main(model: str, precision: Any, device: str, cores: str, began: str) -> No
     if int(cores):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
     kernel_process.start_early()  # as commands do
+    begin_libraries()
 
     from edge_tui.engine.local import LocalEngine
 
