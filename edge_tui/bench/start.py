@@ -213,7 +213,7 @@ def _main(model: str, precision: Any, device: str, cores: str, began: str) -> No
     if int(cores):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
     kernel_process.start_early()  # as commands do
-    begin_libraries()
+    begin_libraries(device)
 
     from edge_tui.engine.local import LocalEngine
 

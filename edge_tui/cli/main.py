@@ -68,10 +68,6 @@ def _dispatch(args: argparse.Namespace) -> int:
         )
     decodes = command in _RUNS_MODELS and not flags.get("connect") and flags.get("device") != "cpu"
     with _compiling() if decodes else nullcontext():
-        if decodes and command is not None:  # the workbench may never import torch
-            from edge_tui.machine.torch_libraries import begin_libraries
-
-            begin_libraries()
         status: int = import_module(f"edge_tui.cli.{command or 'workbench'}").run(flags)
     return status
 

@@ -27,6 +27,7 @@ from edge_tui.engine import events
 from edge_tui.engine.port import Request
 from edge_tui.errors import UsageError
 from edge_tui.history.recorder import recorder_of
+from edge_tui.machine.torch_libraries import begin_libraries
 from edge_tui.util import logs
 from edge_tui.util.formatting import bar
 from edge_tui.util.safe_stream import write_control
@@ -84,6 +85,7 @@ def run(flags: dict[str, Any]) -> int:
 
     options = _split_explain(Options(**pop_flags(flags, (field.name for field in fields(Options)))))
     settings, notices = load_settings(flags)
+    begin_libraries(settings.device)
     prompt = _read_prompt(options)
     decoder = decoders.find(settings.strategy)
     _check_parameters(decoder, [split_parameter(pair)[0] for pair in flags.get("set", ())])

@@ -1,8 +1,8 @@
 """Loads torch's shared libraries beside what a command does before it imports torch, which finds them there.
 
-An import holds the interpreter while the system maps, relocates and initialises them; ctypes lets it go on.
-Gain: what that takes of the import, 0.2 s of processor time for libtorch_cpu alone;
-`edge-tui bench figures --only start` measures starts.
+An import holds the interpreter while the system maps, relocates and initialises them, as `ctypes.CDLL` does;
+a function of C's that ctypes calls does not. Gain: what that takes of the import, 0.25 s of a processor for
+libtorch_cpu alone, as far as something goes on beside; `edge-tui bench figures --only start` measures starts.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ import ctypes
 import os
 import sys
 from contextlib import suppress
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 
-from edge_tui.machine.devices import torch_cuda_version
+from edge_tui.machine.devices import nvml_kept_open, torch_cuda_version
 
 DRIVER = Path("/dev/nvidiactl")
 """Is there where NVIDIA's driver can be used."""
+_BEFORE = "_csv", "_datetime", "_heapq", "_queue", "_socket", "array", "mmap", "psutil", "resource"
+"""Modules with libraries of their own that the engine imports: the system loads one library at a time."""
 _FIRST = "libcublasLt", "libnvJitLink"
 """Libraries of CUDA's that others would look for at the system's places; torch loads them by path, too."""
 
 
-def begin_libraries() -> Thread | None:
+def begin_libraries(device: str) -> Thread | None:
     """Starts a thread that loads them, on a machine with a GPU; whatever fails is left to torch.
 
     The interpreter waits for it when it exits: libraries must not begin while others end.
     """
-    if "torch" in sys.modules or not DRIVER.exists():
+    if device == "cpu" or "torch" in sys.modules or not DRIVER.exists():
         return None
     thread = Thread(target=load_libraries, name="torch-libraries")
     thread.start()
@@ -40,16 +43,27 @@ def load_libraries() -> None:
 
     Nothing is loaded where LD_LIBRARY_PATH leads to another CUDA: only torch knows how to pass that by.
     """
-    with suppress(OSError):
-        spec, major = find_spec("torch"), torch_cuda_version().partition(".")[0]
+    with suppress(ImportError, OSError):
+        major = torch_cuda_version().partition(".")[0]
+        spec = find_spec("torch")
         if spec is None or spec.origin is None or not major or _finds_cuda():
             return
         folder = Path(spec.origin).parent
-        for name in _FIRST:
-            for file in folder.parent.glob(f"nvidia/*/lib/{name}.so.{major}"):
-                ctypes.CDLL(str(file))
-        ctypes.CDLL(str(folder / "lib/libtorch_global_deps.so"), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / "lib/libtorch_cuda.so"))
+        with nvml_kept_open():  # whoever asks NVML meanwhile would wait for its library
+            for name in _BEFORE:
+                import_module(name)
+            for name in _FIRST:
+                for file in folder.parent.glob(f"nvidia/*/lib/{name}.so.{major}"):
+                    open_library(file)
+            if open_library(folder / "lib/libtorch_global_deps.so", ctypes.RTLD_GLOBAL):
+                open_library(folder / "lib/libtorch_cuda.so")
+
+
+def open_library(file: Path, mode: int = 0) -> bool:
+    """Loads a library without the interpreter; tells whether that worked."""
+    dlopen = ctypes.CDLL(None).dlopen
+    dlopen.restype, dlopen.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_int)
+    return bool(dlopen(os.fsencode(file), mode | os.RTLD_NOW))
 
 
 def _finds_cuda() -> bool:

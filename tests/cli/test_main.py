@@ -22,7 +22,6 @@ from edge_tui.cli import main
 from edge_tui.cli.run_output import TextWriter
 from edge_tui.engine.events import TokenBatch
 from edge_tui.history.store import Store
-from edge_tui.machine import torch_libraries
 from edge_tui.util import logs
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.history.runs import WORDS, keep
@@ -116,24 +115,6 @@ def test_prompt_that_is_not_utf8(edge: Edge) -> None:
     done = edge("run", stdin=b"ab\xff")
     assert done.returncode == 2
     assert "byte 2" in error(done)
-
-
-@pytest.mark.parametrize(
-    ("args", "begins"),
-    [
-        (("run", "x", "--strategy", "none"), True),
-        (("run", "x", "--strategy", "none", "--device", "cpu"), False),
-        (("models",), False),
-        ((), False),
-    ],
-)
-def test_a_command_that_decodes_on_a_gpu_begins_with_torchs_libraries(
-    args: tuple[str, ...], begins: bool, edge: Edge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[bool] = []
-    monkeypatch.setattr(torch_libraries, "begin_libraries", lambda: begun.append(True))
-    edge(*args)
-    assert begun == [True] * begins
 
 
 def test_engine_failure_is_one_line_and_status_1(edge: Edge) -> None:

@@ -40,6 +40,13 @@ def lines(text: str) -> list[dict]:
 SHORT = ("Hello", "--no-chat", "-q", "--max-new-tokens", "6", "--seed", "4")
 
 
+def test_a_run_begins_with_torchs_libraries(capfdbinary, monkeypatch) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr("edge_tui.cli.run.begin_libraries", begun.append)
+    assert run(capfdbinary, "Hello", "--logprobs", "1", "--device", "cuda:0")[0] == 2
+    assert begun == ["cuda:0"]
+
+
 def test_samples_are_one_batch_of_which_each_has_a_seed_of_its_own(model, capfdbinary) -> None:
     flags = (*SHORT, "--model", model, "--strategy", "top_k", "--set", "temperature=2")
     status, out, _ = run(capfdbinary, *flags, "--n", "3", "--json")
