@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from threading import BoundedSemaphore
@@ -13,6 +13,7 @@ import torch
 
 from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.checkpoints.weights import Weights
+from edge_tui.engine.models import first_reading
 from edge_tui.engine.models.architectures import FlatConfig, flat_config
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.expert_reader import read_experts
@@ -178,10 +179,12 @@ def _count_bytes(weights: DecoderWeights, tied: bool) -> int:
 
 def _read_layers(weights: Weights, flat: FlatConfig, pack: Packer, codes: bool) -> tuple[Layer, ...]:
     """Reads every layer and packs its matrices."""
-    with _PackingPool(pack, codes) as pool:
+    with _PackingPool(pack, codes) as pool, ExitStack() as threads:
         pending = []
         for i in range(flat.layers):
             pending.append(_layer(weights, flat, i, pool))
+            if not i and (thread := first_reading.begin(pending[0], flat, weights.device, weights.dtype)):
+                threads.callback(thread.join)
             if weights.device == "cpu" and pack is not PlainLinear:
                 release_freed_memory()  # packing leaves holes, which would be as much again as the weights
         return tuple(layer() for layer in pending)

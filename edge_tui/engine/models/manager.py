@@ -113,7 +113,10 @@ class ModelManager:
 
         with nullcontext() if spec.device in ("cpu", "mps") else nvml_kept_open():
             begin_context(spec.device, hash_triton)
-            import_torch()
+            if import_torch():
+                from edge_tui.engine.models.first_reading import expect
+
+                expect()
             if spec.device not in ("cpu", "mps") and sys.modules["torch"].cuda.is_available():
                 hash_triton()
             began = time.perf_counter()
@@ -183,20 +186,22 @@ class ModelManager:
         self._post(Unloaded(roles, spec.name, before, memory_of(device).allocated or 0))
 
 
-def import_torch() -> None:
-    """Imports torch and tells the collector that it stays.
+def import_torch() -> bool:
+    """Imports torch and tells the collector that it stays; tells whether it was not there before.
 
     Its objects, some hundred thousand, would be walked by each full collection, with the interpreter held,
     while tokens are due. Models come later: they are collected as ever. Collecting during the import, and at
     its end, takes a fifth of it (1.7 s of processor time instead of 1.35), for nothing: the process gets no
     smaller by it.
     """
-    if "torch" not in sys.modules:
-        enabled = gc.isenabled()
-        gc.disable()
-        try:
-            import torch.nn.functional  # noqa: F401
-        finally:
-            if enabled:
-                gc.enable()
-        gc.freeze()
+    if "torch" in sys.modules:
+        return False
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        import torch.nn.functional  # noqa: F401
+    finally:
+        if enabled:
+            gc.enable()
+    gc.freeze()
+    return True
