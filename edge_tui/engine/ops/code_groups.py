@@ -38,7 +38,9 @@ _HALF_MOST = 65504.0
 _LEAST_ABSMAX = 1e-38
 """Divides blocks of zeros."""
 _PIECES = 8
-"""Parts of a matrix that are quantised one after another."""
+"""Most parts of a matrix that are quantised one after another."""
+_PART = 1 << 20
+"""Least weights of a part: launches for fewer cost more than the room, 12 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +166,13 @@ def pack(groups: CodeGroups, bias: Tensor | None = None) -> PackedMatrix:
 def quantise_nf4(weight: Tensor) -> CodeGroups:
     """Rounds a matrix `[N, K]` of whole blocks to NF4, on its device: to bitsandbytes' codes and scales.
 
-    A load need not wait for that library then. Room is taken for one of `_PIECES` of the matrix at once.
+    A load need not wait for that library then. Room is taken for one part of the matrix at once.
     """
     rows, columns = weight.shape
     codes = torch.empty(rows, columns, dtype=torch.uint8, device=weight.device)
     scale = torch.empty(rows, columns // NF4_BLOCK, 1, device=weight.device)
     middles = _middles(weight.device)
-    count = -(-rows // _PIECES)
+    count = max(-(-rows // _PIECES), _PART // columns)
     for at in range(0, rows, count):
         some = slice(at, at + count)
         shares = weight[some].to(torch.float32, copy=True).view(-1, columns // NF4_BLOCK, NF4_BLOCK)
