@@ -32,6 +32,8 @@ TOKENS = 64
 """New tokens of a run."""
 SHORT, LONG = 32, 640
 """Tokens of the prompts: of the first runs, and of one whose context has another capacity."""
+_POLL = 0.005
+"""Seconds between looks at events, as `edge-tui run` has it: each takes the interpreter from the import."""
 _IMPORT = """
 import gc
 import time
@@ -172,7 +174,7 @@ class _Watch:
                     first = time.perf_counter()
                 if isinstance(event, events.Finished):
                     return event.time_to_first_token, time.perf_counter() - first
-            time.sleep(0.001)
+            time.sleep(_POLL)
 
     def _note(self, event: events.Event) -> None:
         now, name = time.time(), type(event).__name__
