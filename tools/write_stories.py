@@ -89,6 +89,9 @@ def write(job: Job, writer: int = 0) -> int:
     if torch.cuda.is_available():
         device = torch.device("cuda", writer % torch.cuda.device_count())
         torch.cuda.set_device(device)
+        torch.set_num_threads(
+            1
+        )  # the GPU computes; threads that wait for work would keep the writers' cores busy
 
     def prompts() -> Iterator[Prompt]:
         for number in count(writer * _NUMBERS):
@@ -97,10 +100,11 @@ def write(job: Job, writer: int = 0) -> int:
             if number not in done:
                 asked = story_prompt(job.seed, number)
                 script = _script(asked.parts, encode)
-                yield Prompt(number, encode(asked.chat), script, asked.temperature, asked.top_p)
+                yield Prompt(number, encode(asked.chat), script, asked.temperature, asked.min_p)
 
     begun, tokens, added, report = time.monotonic(), 0, 0, 0.0
     batch_writer = _batch_writer(job, device)
+    print(f"writer {writer}: ready after {time.monotonic() - begun:.0f} s", flush=True)
     for written in batch_writer.write(prompts(), until - time.monotonic()):
         text = tokenizer.decode(written.ids)
         shards.add(Story(written.prompt.number, text, written.ended, len(written.ids)))

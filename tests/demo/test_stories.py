@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tools.stories import prompts
 from tools.stories.corpus import CORPUS, corpus, filter_stories, split_of
 from tools.stories.duplicates import Duplicates, fingerprint
 from tools.stories.filters import clean, refusal, strange_words
@@ -163,6 +165,20 @@ def test_the_same_number_asks_for_the_same_story_and_another_for_another() -> No
     assert len(set(NAMES)) == len(NAMES)
 
 
+@pytest.mark.parametrize("file", ["frames.txt", "lists.txt"])
+def test_what_is_given_has_simple_words(file: str) -> None:
+    given = (Path(prompts.__file__).parent / file).read_text()
+    assert strange_words(re.sub(r"\{\w+\}('s)?|<\w+>|^\w+:", " ", given, flags=re.MULTILINE)) == []
+
+
+def test_a_story_tells_the_day_once() -> None:
+    begun = [parts for n in range(400) if (parts := story_prompt(3, n).parts)[0].startswith("It was a")]
+    assert begun
+    assert not [
+        parts for parts in begun if re.search(r"One |On Monday|In the (spring|summer)|After ", parts[1])
+    ]
+
+
 def read_stories(folder: Path) -> list[Story]:
     return [story for shard in shard_files(folder) for story in read_shard(shard)]
 
@@ -200,15 +216,8 @@ def written(number: int, *own: str) -> Story:
     return Story(number, text.strip(), True, 9)
 
 
-OWN = ("jump there together.", "it.", "what is over there now.", "all of that.", "some more.", "run.")
-OTHER = (
-    "swim.",
-    "some of those here.",
-    "her.",
-    "him again and again.",
-    "each of them soon.",
-    "sing and shine.",
-)
+OWN = ("jump there together.", "it too.", "what is over there.", "all of it.", "some more.", "run.")
+OTHER = ("swim.", "some of those.", "more again and again.", "each of them soon.", "ice.", "sing and shine.")
 
 
 def is_kept(story: Story) -> bool:

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from tools.stories.batch_model import BatchModel
 
 _CHOICES = 64
-"""Tokens that a draw chooses from at most; top-p cuts among them."""
+"""Tokens that a draw chooses from at most; min-p cuts among them."""
 _CONTEXT = 2
 """Tokens after which the text does not go on as it did before: a small model falls into loops otherwise."""
 _AGAIN = 2.5
 """Taken from the logit of a token that would go on as before."""
-_PATIENCE, _HURRY = 6, 0.5
+_PATIENCE, _HURRY = 2, 0.8
 """Tokens of a sentence after which its end becomes likelier, and what each further one adds to its logit."""
 SENTENCE = -1
 """Stands in a script where the model writes a sentence of its own."""
@@ -46,14 +46,14 @@ class Prompt(NamedTuple):
         ids: The prompt without what all begin with, at least one token.
         script: The text: ids that are given, and `SENTENCE` for each that the model writes.
         temperature: Above 0.
-        top_p: Above 0, at most 1.
+        min_p: Share of the likeliest token's probability below which none is drawn, at most 1.
     """
 
     number: int
     ids: list[int]
     script: list[int]
     temperature: float
-    top_p: float
+    min_p: float
 
 
 class Written(NamedTuple):
@@ -98,7 +98,7 @@ class BatchWriter:
         self._done = torch.ones(rows, dtype=torch.bool, device=device)
         self._key = torch.ones(rows, dtype=torch.int64, device=device)
         self._temperature = torch.ones(rows, device=device)
-        self._top_p = torch.ones(rows, device=device)
+        self._min_p = torch.ones(rows, device=device)
         self._row = torch.arange(rows, device=device)
         self._read_first(before)
         self._graph = self._capture() if device.type == "cuda" else None
@@ -157,7 +157,7 @@ class BatchWriter:
             (self._done, torch.zeros(len(prompts), dtype=torch.bool)),
             (self._key, torch.tensor([key_of(self._seed + p.number) for _, p in prompts])),
             (self._temperature, torch.tensor([p.temperature for _, p in prompts])),
-            (self._top_p, torch.tensor([p.top_p for _, p in prompts])),
+            (self._min_p, torch.tensor([p.min_p for _, p in prompts])),
         ):
             held.index_copy_(0, rows, values.to(self.model.device))
 
@@ -201,10 +201,7 @@ class BatchWriter:
         hurry = _HURRY * (self._own - _PATIENCE).clamp(min=0).unsqueeze(1)
         best = best.float() - _AGAIN * self._would_repeat(ids) + hurry * _among(ids, self._last)
         best = best / self._temperature.unsqueeze(1)
-        best, order = best.sort(-1, descending=True)
-        ids = ids.gather(1, order)
-        p = best.softmax(-1)
-        outside = p.cumsum(-1) - p >= self._top_p.unsqueeze(1)
+        outside = best < best.amax(-1, keepdim=True) + self._min_p.log().unsqueeze(1)
         drawn = best.masked_fill(outside, float("-inf")) + Rng(self._key, self._position).gumbel(ids)
         return ids.gather(1, drawn.argmax(-1, keepdim=True)).squeeze(1)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-_WORDS = 6
+_WORDS = 9
 """Words of a shingle."""
 _OF = 2
 """One shingle in so many is kept, chosen by its hash: the same ones of every text."""

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from tools.stories.prompts import BEINGS, BOYS, GIRLS, NAMES
+from tools.stories.prompts import ADJECTIVES, BEINGS, BOYS, GIRLS, NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ _OWN = re.compile(r"[^.!?]*[.!?]")
 """A sentence of the writer's, whose first full stop ends it."""
 _WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 _BOUNDARY = re.compile(r"[.!?]\"? ")
-_LONGEST = 14
+_LONGEST = 8
 """Words of a writer's sentence."""
 _TIMES = 3
 """How often a writer may say a word that is given, and less than how often one of its own."""
@@ -50,6 +50,8 @@ _OPPOSITES = (
     ("happy", frozenset(("sad", "sadly", "angry", "cry", "cried", "lonely", "upset", "unhappy"))),
     ("brave", frozenset(("afraid", "scared", "shy", "frightened"))),
 )
+_ONE_WORD = [["it"], ["him"], ["her"], ["them"], ["me"], ["there"], ["that"]]
+"""Sentences that say nothing."""
 _SORRY_WORDS = (
     "not never no nothing nobody sad sadly angry scared afraid cried tears alone lonely hurt worried gone "
     "without don't didn't couldn't wasn't lost strange scary bad stuck"
@@ -66,6 +68,14 @@ _DESCRIBES = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 """Tells anew who or what somebody is, or begins the story a second time."""
+_ANY_ADJECTIVE = "|".join(sorted(ADJECTIVES))
+_SLIPS = re.compile(
+    rf"""^'s\b | \b(?:it|who|that|there|what)'s\b | \b[Aa]\ [aeio] | \b[Aa]n\ [^aeiouh] | \ A\b
+    | \b(?:and|but|or|the|an?|his|their|its|of|to|very|so|because|if|than|as|who|that|which|for|into)\W*$
+    | \b(?:the|an?|his|her|their|its)\ (?:{_ANY_ADJECTIVE}|most|more|many|much)\W*$""",
+    re.VERBOSE,
+)
+"""Of grammar, as a writer makes them whose draws are free: `it's` is its `its`."""
 _Place = Literal["first", "middle", "last"]
 
 
@@ -118,7 +128,7 @@ def own_text(text: str, prompt: StoryPrompt) -> str:
 
 def _fault(sentence: _Sentence, plot: set[str], *, anybody: bool) -> str:
     words = sentence.words
-    if not words or sentence.text[0] == ",":
+    if not words or sentence.text[0] == "," or words[0] in ("and", "or") or words in _ONE_WORD:
         return "empty"
     if len(words) > _LONGEST:
         return "long"
@@ -135,6 +145,8 @@ def _fault(sentence: _Sentence, plot: set[str], *, anybody: bool) -> str:
         return "twice"
     if _DESCRIBES.search(sentence.text):
         return "description"
+    if _SLIPS.search(sentence.text):
+        return "slip"
     if sentence.place == "first" and not plot.isdisjoint(content):
         return "opening"
     if sentence.place == "last" and not _SORRY.isdisjoint(low):

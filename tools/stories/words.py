@@ -10,14 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.stories.prompts import NAMES
+from tools.stories.prompts import BEINGS, NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ENDINGS = ("s", "es", "ed", "ing", "ly", "er", "est", "y")
-_MARKS = (*".,!?", "'s", "'t")
-"""Tokens beside words, as a byte-level tokenizer spells them."""
+SENTENCE_ENDS = ".!?"
+_MARKS = (*SENTENCE_ENDS, "'s", "'t")
+"""Tokens beside words, as a byte-level tokenizer spells them. After a comma the writer loses its thread."""
 _LEFT_OUT = (
     "i you your yours yourself my mine myself me we us our say says said saying ask asks asked asking tell "
     "tells told telling shout shouts shouted shouting whispered call called calling called answered replied "
@@ -35,7 +36,6 @@ _BEINGS = (
     "caterpillar ladybug firefly pet pets"
 )
 """Nor are these written: a small writer calls a donkey a puppy and a girl a cat. Plots name who there is."""
-SENTENCE_ENDS = ".!?"
 
 
 @cache
@@ -87,7 +87,7 @@ def _is_word(token: str) -> bool:
 
 @cache
 def _never_written() -> frozenset[str]:
-    beings = _BEINGS.split()
+    beings = (*BEINGS, *_BEINGS.split())
     return frozenset(
         (*_LEFT_OUT.split(), *beings, *(f"{being}{ending}" for being in beings for ending in ("s", "es")))
     )
