@@ -14,6 +14,7 @@ from tests.engine.models.architectures import make_tiny
 from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -150,19 +151,23 @@ def flat(path: Path, **changes: Any) -> FlatModel:
     return load_flat(source(path), **(options | changes))
 
 
-def reference(path: Path) -> Any:
-    """transformers' own model, eager attention, float32.
+def attention_of(config: Mapping[str, Any]) -> str:
+    """transformers' attention to compare a config with: eager, where that is right.
 
     Falcon's eager attention adds alibi twice (transformers 5.23), its other one, the default, once.
     """
+    return "sdpa" if config.get("alibi") else "eager"
+
+
+def reference(path: Path) -> Any:
+    """transformers' own model, in the attention that is right, float32."""
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     config = config_of(path)
-    attention = "sdpa" if config.get("alibi") else "eager"
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32, attn_implementation=attention
+        path, dtype=torch.float32, attn_implementation=attention_of(config)
     ).eval()
     if "swiglu_alpha" in config:  # transformers 5.17 has both numbers in its code
         for experts in (each for each in model.modules() if hasattr(each, "alpha")):

@@ -18,6 +18,7 @@ from tests.engine.models.references import (
     LLAMA3,
     LONG,
     TOLERANCE,
+    attention_of,
     checkpoint,
     config_of,
     deviation,
@@ -61,28 +62,38 @@ def rewrite(path: Path, change: Mapping[str, Any]) -> None:
     (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-def wanted(path: Path) -> torch.Tensor | None:
-    """transformers' logits; None where it refuses the checkpoint or lacks tensors."""
+def wanted(path: Path) -> tuple[torch.Tensor | None, set[str]]:
+    """transformers' logits, None where it refuses or lacks tensors; and the names of tensors left unread."""
     import transformers
 
     transformers.logging.set_verbosity_error()
+    attention = attention_of(config_of(path))
     try:
         module, report = transformers.AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+            path, dtype=torch.float32, attn_implementation=attention, output_loading_info=True
         )
         with torch.inference_mode():
-            return None if report["missing_keys"] else module.eval()(IDS).logits
+            logits = None if report["missing_keys"] else module.eval()(IDS).logits
     except Exception:  # whatever a config class raises
-        return None
+        return None, set()
+    return logits, set(report["unexpected_keys"])
 
 
 def compare(path: Path, what: object) -> bool:
-    """Holds the flat decoder against transformers, unless it leaves the config to transformers itself."""
+    """Holds the flat decoder against transformers, unless it leaves the config to transformers itself.
+
+    Tensors that transformers leaves unread under a config are refused, by the name of one.
+    """
     try:
         flat_config(config_of(path))
     except UnsupportedError:
         return False
-    theirs = wanted(path)
+    theirs, unread = wanted(path)
+    if theirs is not None and unread:
+        with pytest.raises(WeightsError, match=r"^The checkpoint has a tensor \S+, which no ") as refused:
+            flat(path)
+        assert str(refused.value).split()[5].rstrip(",") in unread, what
+        return True
     if theirs is None:
         try:
             flat(path)
@@ -143,9 +154,6 @@ def test_every_key_of_the_other_families_may_be_missing_or_null(case: str, tmp_p
     whole = config_of(path)
     own = families()[FAMILY_CASES[case][0]]
     every = (own.known - SIZES) | {*ALWAYS, "rope_local_base_freq", "sliding_window_pattern"}
-    # Without these the file would have tensors too many.
-    every -= {"use_qk_norm", "use_qkv_bias", "qk_layernorm", "_remove_final_layer_norm", "bias"}
-    every -= {key for changes in own.variants for key in changes["when"]}
     compared = 0
     for key in sorted(every):
         for value in (..., None):
