@@ -60,6 +60,7 @@ class Outcome:
         chance: The probability of this outcome, for steps that toss a coin.
         slack: Relative error of all logits that rounding may cause beyond `TOLERANCE`, where a formula is
             ill-conditioned.
+        single: True if exactly one token stays, whichever of those in doubt it is.
     """
 
     logits: Float64
@@ -67,6 +68,7 @@ class Outcome:
     equal: Bool
     chance: float = 1.0
     slack: float = 0.0
+    single: bool = False
 
 
 def outcome(
@@ -89,6 +91,7 @@ def of_library(logits: NDArray[Any], outcomes: Sequence[Outcome]) -> Outcome:
         np.any([each.doubt for each in outcomes], 0) | (kept.any(0) & ~kept.all(0)),
         np.any([each.equal for each in outcomes], 0),
         slack=max(each.slack for each in outcomes),
+        single=all(each.single for each in outcomes),
     )
 
 
@@ -156,6 +159,8 @@ def _differ(found: Float64, expected: Outcome, sorts: bool) -> tuple[float, bool
             else "is removed, and the reference keeps it"
         )
         return inf, False, f"token {token} {does} ({len(wrong)} of {len(found)} differ)."
+    if expected.single and stays.sum() != 1:
+        return inf, False, f"{stays.sum()} tokens stay, and the reference keeps one."
     both = np.flatnonzero(stays & should & ~expected.doubt)
     if not len(both):
         return (0.0, True, "") if stays.any() else (inf, False, "no token is left.")

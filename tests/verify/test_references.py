@@ -16,8 +16,9 @@ from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.verify.chi_squared import chi_squared
 from edge_tui.verify.draws import count_draws
 from edge_tui.verify.generated import compare_with_all
-from edge_tui.verify.outcome import Comparison, Context, outcome
+from edge_tui.verify.outcome import Comparison, Context, Outcome, outcome
 from edge_tui.verify.proposals import count_proposals
+from edge_tui.verify.references.basics import argmax
 from edge_tui.verify.references.chains import compose
 from edge_tui.verify.references.kinds import SearchReference, StepReference
 from edge_tui.verify.references.proposals import PROPOSALS
@@ -107,6 +108,43 @@ def test_a_token_in_doubt_is_a_tie_and_not_a_fault() -> None:
     assert len(comparison.faults) == 1
     comparison.add(np.array([1.0, np.nan, -np.inf]), [expected], "d")
     assert len(comparison.faults) == 2
+
+
+def only(*tokens: int) -> np.ndarray:
+    """Logits of three tokens, −inf but for some."""
+    return np.array([0.0 if token in tokens else -np.inf for token in range(3)])
+
+
+@pytest.mark.parametrize(
+    ("expected", "either"),
+    [
+        pytest.param(argmax(np.array([1.0, 1.0 - 1e-7, 0.0])), {0, 1}, id="close"),
+        pytest.param(argmax(np.array([1.0 - 1e-7, 1.0, 0.0])), {0, 1}, id="close, the other way round"),
+        pytest.param(argmax(np.array([1.0, 1.0 - 1e-3, 0.0])), {0}, id="apart"),
+        pytest.param(argmax(np.array([0.0, 1.0, 1.0])), {1}, id="equal: the first"),
+        pytest.param(
+            argmax(np.array([0.0, 1.0, 1.0]), (np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 0.0]))),
+            {1, 2},
+            id="equal sums of other numbers",
+        ),
+        pytest.param(
+            argmax(np.array([1.0, 2.0, 0.0]), doubt=np.array([False, True, False])), {0, 1}, id="at a cut"
+        ),
+        pytest.param(argmax(np.array([2.0, 1.0, 0.0]), error=0.6), {0, 1}, id="wrong by more"),
+    ],
+)
+def test_exactly_one_of_the_tokens_that_rounding_may_put_first_stays(
+    expected: Outcome, either: set[int]
+) -> None:
+    for tokens in [(), (0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)]:
+        comparison = Comparison()
+        comparison.add(only(*tokens), [expected], "a")
+        assert (comparison.faults == []) == (len(tokens) == 1 and set(tokens) <= either), tokens
+
+
+def test_scores_that_tie_but_for_rounding_are_no_fault_of_contrastive() -> None:
+    """At a strength of 1 each token that the amateur removed has the score of its best."""
+    assert compare_steps(decoders.find("contrastive"), STEPS["contrastive"], 4, 969)[0].faults == []
 
 
 def test_only_a_library_may_break_ties_by_the_order_of_a_sort() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_tui.verify.outcome import Context, Float64, Outcome, outcome
+from edge_tui.verify.outcome import Bool, Context, Float64, Outcome, outcome, rounding
 from edge_tui.verify.references.kinds import Peer, Recording, StageReference, Values
-from edge_tui.verify.references.mathematics import near
 
 if TYPE_CHECKING:
     import torch
@@ -19,11 +19,33 @@ ARGMAX_BELOW = 1e-5
 """Smaller temperatures take the likeliest token."""
 
 
-def argmax(z: Float64) -> Outcome:
-    """Keeps the likeliest token, the first of equals."""
+def argmax(
+    z: Float64,
+    parts: Sequence[Float64] = (),
+    doubt: Bool | None = None,
+    error: Float64 | float | None = None,
+) -> Outcome:
+    """Keeps the likeliest token, the first of equals; of those that rounding may put first, any one.
+
+    Args:
+        z: float64 `[V]`, −inf for removed tokens.
+        parts: Numbers float64 `[V]` that `z` is computed from, by default itself. Tokens that have the same
+            ones tie in any arithmetic; of others with the same `z` rounding may put any first.
+        doubt: bool `[V]`, tokens that a cut before may have removed, or that rounding may put anywhere.
+        error: What rounding may change in `z`, for all or float64 `[V]`.
+    """
     place = int(z.argmax())
-    only = np.arange(len(z)) == place
-    return outcome(z, only, near(z, float(z[place])) & (z != z[place]))
+    if error is None:
+        error = rounding(len(z)) * max(1.0, abs(float(z[place]))) / 2
+    left = np.flatnonzero(z > -inf)
+    error = np.broadcast_to(error, z.shape)[left]
+    sure = np.full(len(left), True) if doubt is None else ~doubt[left]
+    floor = (z[left] - error)[sure].max(initial=-inf)
+    rivals = left[z[left] + error >= floor]
+    _, first = np.unique(np.stack(list(parts) or [z])[:, rivals], axis=1, return_index=True)
+    either = np.zeros(len(z), dtype=np.bool_)
+    either[rivals[first]] = len(first) > 1
+    return replace(outcome(z, np.arange(len(z)) == place, either), single=True)
 
 
 def _penalties(z: Float64, v: Values, context: Context) -> Sequence[Outcome]:

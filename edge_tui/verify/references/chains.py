@@ -52,6 +52,7 @@ def compose(names: Sequence[str], z: Float64, v: Values, context: Context) -> li
                 equal=after.equal | before.equal,
                 chance=after.chance * before.chance,
                 slack=after.slack + before.slack,
+                single=after.single or before.single,
             )
             for settled in outcomes
             for before in _settle(settled, z)

@@ -20,18 +20,18 @@ def _main(streams: Streams, v: Values, context: Context) -> Float64:
     return penalised.logits
 
 
-def _draw_from(score: Float64, size: float, v: Values) -> Sequence[Outcome]:
+def _draw_from(score: Float64, parts: Sequence[Float64], size: float, v: Values) -> Sequence[Outcome]:
     """Divides by the temperature.
 
     Args:
         score: float64 `[V]`.
+        parts: The logits that it is computed from.
         size: The largest summand of a score, whose rounding in float32 all of them have.
         v: The values.
     """
-    error, tau, best = 4 * ULP * size, v["temperature"], score.max()
+    error, tau = 4 * ULP * size, v["temperature"]
     if tau < ARGMAX_BELOW:
-        found = argmax(score)
-        return [replace(found, doubt=found.doubt | ((score > best - 2 * error) & (score < best)))]
+        return [argmax(score, parts, error=error)]
     slack = error / max(tau, 1.0)
     return [replace(outcome(score / tau, score > -inf), slack=slack if slack > TOLERANCE / 4 else 0.0)]
 
@@ -44,7 +44,8 @@ def contrast(z: Float64, other: Float64) -> Float64:
     return found
 
 
-def _largest(*parts: Float64) -> float:
+def largest(*parts: Float64) -> float:
+    """Adds up the largest sizes of logits float64 `[V]` that are left."""
     return float(sum(np.abs(part[part > -inf]).max(initial=0.0) for part in parts))
 
 
@@ -52,21 +53,21 @@ def _cfg(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
     z, other = _main(streams, v, context), streams["negative"]
     gamma = v["guidance_scale"]
     score = -surprise(z) + (gamma - 1) * contrast(-surprise(z), -surprise(other))
-    return _draw_from(score, (1 + gamma) * _largest(z, other), v)
+    return _draw_from(score, (z, other), (1 + gamma) * largest(z, other), v)
 
 
 def _cad(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
     z, other = _main(streams, v, context), streams["question"]
     alpha = v["cad_alpha"]
     score = z + alpha * contrast(z, other)
-    return _draw_from(score, (1 + alpha) * _largest(z, other), v)
+    return _draw_from(score, (z, other), (1 + alpha) * largest(z, other), v)
 
 
 def _dexperts(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
     z, expert, amateur = _main(streams, v, context), streams["expert"], streams["amateur"]
     alpha = v["dexperts_alpha"]
     score = z + alpha * contrast(expert, amateur)
-    return _draw_from(score, _largest(z) + alpha * _largest(expert, amateur), v)
+    return _draw_from(score, (z, expert, amateur), largest(z) + alpha * largest(expert, amateur), v)
 
 
 STREAMS = {

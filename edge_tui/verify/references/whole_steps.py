@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from edge_tui.verify.outcome import Context, Float64, Outcome, outcome
-from edge_tui.verify.references.basics import BASICS, argmax
+from edge_tui.verify.outcome import Context, Float64, Outcome, outcome, rounding
+from edge_tui.verify.references.basics import ARGMAX_BELOW, BASICS, argmax
 from edge_tui.verify.references.chains import STAGES, compose, sampling
 from edge_tui.verify.references.kinds import RunReference, StepReference, Streams, Values
 from edge_tui.verify.references.mathematics import near, surprise
-from edge_tui.verify.references.streams import STREAMS, contrast
+from edge_tui.verify.references.streams import STREAMS, contrast, largest
 
 
 def _greedy(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
@@ -48,7 +48,7 @@ def _auto_arguments(v: Values) -> Mapping[str, Any] | None:
     return {"do_sample": True, "top_k": int(v["top_k"]), **{name: v[name] for name in numbers}}
 
 
-LI2022, OBRIEN2023 = 0, 1
+LI2022, OBRIEN2023, SEED = range(3)
 _SEED_HEAD = 10
 _SURE = 0.02
 """Nats: the seed's formula divides by the amateur's log-probability, and rounding decides below this."""
@@ -61,13 +61,18 @@ def _contrastive(streams: Streams, v: Values, context: Context) -> Sequence[Outc
     tau = v["amateur_temperature"] if v["formula"] == LI2022 else 1.0
     says, heard = -surprise(expert), -surprise(amateur / tau)
     heard = np.where(heard > -inf, heard, says - contrast(says, heard))
+    unit = rounding(len(expert))
+    by_expert, by_amateur = unit * largest(expert), unit * largest(amateur / tau)
     with np.errstate(invalid="ignore"):
         if v["formula"] == LI2022:
             score = says - v["strength"] * heard
+            error = np.asarray(by_expert + v["strength"] * by_amateur)
         elif v["formula"] == OBRIEN2023:
             score = expert + v["beta"] * contrast(expert, amateur)
+            error = np.asarray((1 + v["beta"]) * by_expert + v["beta"] * by_amateur)
         else:
             score = says / (heard + 1e-9)
+            error = (by_expert + np.abs(score) * by_amateur) / np.maximum(-heard, _SURE)
     if v["formula"] in (LI2022, OBRIEN2023):
         floor = expert.max() + log(v["alpha"])
         kept, doubt = expert >= floor, near(expert, floor, float(np.abs(expert.max())))
@@ -81,8 +86,10 @@ def _contrastive(streams: Streams, v: Values, context: Context) -> Sequence[Outc
     found = outcome(np.where(kept, score, -inf), kept, doubt)
     if not v["sample"]:
         return [found]
-    if v["temperature"] < 1e-5:
-        return [argmax(found.logits)]
+    if v["temperature"] < ARGMAX_BELOW:
+        if v["formula"] == SEED:
+            score = np.where(kept & (heard > -_SURE), score.max(), score)
+        return [argmax(score, (expert, amateur), doubt, error)]
     return [replace(found, logits=found.logits / v["temperature"])]
 
 
@@ -101,8 +108,9 @@ def _dola(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
             continue  # rounding decides among layers that differ equally
         score = np.where(kept | doubt, contrast(last, layer), -inf)
         each = outcome(np.where(kept, score, -inf), kept, doubt)
-        if v["temperature"] < 1e-5:
-            outcomes.append(argmax(each.logits))
+        if v["temperature"] < ARGMAX_BELOW:
+            error = rounding(len(last)) * largest(last, layer)
+            outcomes.append(argmax(score, (last, layer), doubt, error))
         else:
             outcomes.append(replace(each, logits=each.logits / v["temperature"]))
     return outcomes
