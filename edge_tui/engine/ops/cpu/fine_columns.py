@@ -22,8 +22,8 @@ FINER = 128.0
 """How much finer the second step of a weight is: what the first one leaves is at most 64 of it."""
 _MOST = 8.0
 """The greatest power of two that a column is divided by."""
-_PIECE = 4096
-"""Rows looked at at once, which bounds the room for it."""
+_PIECE = 128
+"""Rows looked at at once, so few that the caches hold their copies."""
 
 
 class FineColumns(NamedTuple):
