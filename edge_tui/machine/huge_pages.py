@@ -5,7 +5,7 @@ nanoseconds, and what it fetches ahead ends where a page does; in a virtual mach
 pages of 2 MB products wait for memory alone. Weights lie where torch and FBGEMM put them, partly in the heap
 and partly at addresses that nobody tells, so all memory of some size is moved once they are there.
 
-Gain: a step of Qwen2-0.5B takes 18 to 20 % less of one thread's time in Q4_0, and 26 % in F16
+Gain: a step of Qwen2-0.5B takes 10 to 20 % less of one thread's time in Q4_0, and 26 % in F16
 (`python -m tests.engine.models.speed_huge_pages`). Moving costs 1 ms for 2 MB, in a virtual machine 5
 where its host has to find the memory first. It needs Linux 6.1.
 """

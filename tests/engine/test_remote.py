@@ -46,7 +46,7 @@ from edge_tui.engine.events import (
 )
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Message, ModelSpec, Question, Request
-from edge_tui.engine.remote import RemoteEngine, codec, http_client
+from edge_tui.engine.remote import RemoteEngine, codec, edge_protocol, http_client
 from edge_tui.engine.remote.capabilities import ServerInfo, openai_strategies
 from edge_tui.engine.remote.explanation_json import write_explanation
 from edge_tui.engine.remote.http_client import base_url
@@ -973,7 +973,21 @@ def test_the_tokens_of_a_text_are_those_of_the_engine_there(
     ids = ids_of(remote, text)
     assert ids == local.ids(text)
     assert remote.decode(ids) == local.decode(ids)
-    assert ids_of(remote, text) == ids
+
+
+def test_each_question_for_the_tokens_of_a_text_goes_to_the_server(
+    remote: RemoteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model there may be another by then."""
+    asked, encode = [], edge_protocol.encode
+
+    async def counted(text: str, *more: Any) -> tuple[int, ...]:
+        asked.append(text)
+        return await encode(text, *more)
+
+    monkeypatch.setattr(edge_protocol, "encode", counted)
+    assert ids_of(remote, " two words") == ids_of(remote, " two words")
+    assert asked == [" two words"] * 2
 
 
 def test_a_text_that_the_server_refuses_is_a_sentence_each_time(remote: RemoteEngine) -> None:
