@@ -27,7 +27,7 @@ _FIRST = "libcublasLt", "libnvJitLink"
 
 
 def begin_libraries(device: str) -> Thread | None:
-    """Starts a thread that loads them, on a machine with a GPU; whatever fails is left to torch.
+    """Starts a thread that loads the libraries, on a machine with a GPU; whatever fails is left to torch.
 
     The interpreter waits for it when it exits: libraries must not begin while others end.
     """

@@ -33,10 +33,10 @@ _expected: list[bool] = []
 
 
 def expect() -> None:
-    """Lets the next load begin with a thread: no other has used the GPU in this process.
+    """Lets the next load start a thread; called before the first load of a process.
 
-    What multiplies has memory of cuBLAS's for itself, which another thread takes over when it ends. A later
-    load would find the owner thread's in use and take more, for good.
+    A thread that multiplies has memory of cuBLAS's for itself, which another thread takes over when it ends.
+    A later load would find the owner thread's in use and take more, for good.
     """
     _expected.append(True)
 
