@@ -79,17 +79,19 @@ def weight_bytes_per_step(info: ModelInfo, config: Mapping[str, Any]) -> int:
     own = info.device == "cpu" and info.tier == "flat" and info.precision in ("int8", "4bit")
     width = 4 if info.dtype == "float32" and not own else 2
     read = info.weight_bytes - width * _idle_weights(config)
-    if config.get("tie_word_embeddings") and not own:
+    text = config.get("text_config") or config
+    if text.get("tie_word_embeddings", config.get("tie_word_embeddings")) and not own:
         return read
-    return read - info.vocab * int(config["hidden_size"]) * width
+    return read - info.vocab * int(text["hidden_size"]) * width
 
 
 def _idle_weights(config: Mapping[str, Any]) -> int:
-    """Counts the weights of experts that a token does not choose, where the flat decoder knows them."""
+    """Counts weights of experts and of inputs of layers that a token does not choose; 0 off the flat tier."""
     if supports(config):
         return 0
     flat = flat_config(config)
-    return 0 if flat.features.mixture is None else flat.features.mixture.unread(flat.hidden)
+    inputs = flat.vocab * flat.layers * flat.features.per_layer_width
+    return inputs if flat.features.mixture is None else flat.features.mixture.unread(flat.hidden)
 
 
 def kv_bytes_per_step(info: ModelInfo, prompt: int, tokens: int, rows: int) -> float:

@@ -15,23 +15,16 @@ from edge_tui.engine.models.family import Family, feature_keys
 from edge_tui.engine.models.family import UnsupportedError as UnsupportedError
 from edge_tui.engine.models.family import families as families
 from edge_tui.engine.models.features import ACTIVATIONS, LLAMA, Features
+from edge_tui.engine.models.layer_shapes import LayerShape, full_width, read_shapes
 from edge_tui.engine.models.mixture import read_mixture
 from edge_tui.engine.models.rope_config import RopeConfig as RopeConfig
+from edge_tui.engine.models.rope_reading import read_rope
 from edge_tui.engine.models.tensor_layout import TensorLayout
 
 Config = Mapping[str, Any]
 
 _ALWAYS = ("head_dim", "layer_types", "rope_", "partial_rotary_factor", "original_max_position_embeddings")
 """Beginnings of keys that count in config.json although a family's class may not have them."""
-_NEEDED = {
-    "linear": ("factor",),
-    "dynamic": ("factor",),
-    "yarn": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
-    "longrope": ("short_factor", "long_factor"),
-    "factors": ("factors",),
-}
-"""Numbers without which a rotary scaling is not one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +82,30 @@ class FlatConfig:
         return self.features.embedding_width or self.hidden
 
     @property
+    def shapes(self) -> tuple[LayerShape, ...]:
+        """Each layer's shape."""
+        usual = self.kv_heads, self.head_dim, self.intermediate
+        return self.features.shapes or tuple(LayerShape(i, *usual) for i in range(self.layers))
+
+    @property
+    def kv_width(self) -> int:
+        """Numbers of one position's keys and values in all layers that keep their own."""
+        return sum(shape.kv_width for i, shape in enumerate(self.shapes) if shape.source == i)
+
+    @property
+    def widest_head(self) -> int:
+        """Width of the widest head."""
+        return max(shape.head_dim for shape in self.shapes)
+
+    @property
+    def norm_copies(self) -> int:
+        """Numbers that the norms of heads take beside those that are stored: one for all is kept for each."""
+        if self.qk_norm != "head":
+            return 0
+        values = self.features.value_norm
+        return sum(shape.norm_copies(i, self.heads, values) for i, shape in enumerate(self.shapes))
+
+    @property
     def is_fusible(self) -> bool:
         """True if a GPU's fused step computes all of it; a CPU's computes what Llama has.
 
@@ -96,7 +113,10 @@ class FlatConfig:
         are gated. No norm follows a mixture of experts, or what is multiplied before it is added.
         """
         f = self.features
-        same = ("norm", "final_norm", "parallel", "gated", "alibi", "embedding_width", "positions")
+        same = (
+            *("norm", "final_norm", "parallel", "gated", "alibi", "embedding_width", "positions"),
+            *("shapes", "value_norm", "layer_scale", "per_layer_width"),
+        )
         if any(getattr(f, name) != getattr(LLAMA, name) for name in same):
             return False
         follows = f.norm_place in ("after", "both") and f.mixture is None and f.residual_scale == 1.0
@@ -119,6 +139,7 @@ def flat_config(config: Config) -> FlatConfig:
         UnsupportedError: the flat decoder does not cover it.
     """
     architecture = architecture_of(config)
+    config = _text_of(architecture, config)
     family = _family_of(architecture, config)
     if family is None:
         raise UnsupportedError(
@@ -137,9 +158,17 @@ def flat_config(config: Config) -> FlatConfig:
         raise UnsupportedError(f"its config.json cannot be read ({error})") from error
 
 
+def _text_of(architecture: str, config: Config) -> Config:
+    """Returns the part of a config.json that describes the decoder of text."""
+    nested = config.get("text_config")
+    if not isinstance(nested, Mapping) or not any(architecture in each.whole for each in families().values()):
+        return config
+    return {**nested, "quantization_config": config.get("quantization_config")}
+
+
 def _family_of(architecture: str, config: Config) -> Family | None:
     """Returns the family of a class; of several, which the keys in `only` tell apart, the one that fits."""
-    named = (family for family in families().values() if family.architecture == architecture)
+    named = (each for each in families().values() if architecture in (each.architecture, *each.whole))
     same = [family.variant(config) for family in named]
     return next((family for family in same if not _violated(config, family)), same[0] if same else None)
 
@@ -213,6 +242,10 @@ def _read(config: Config, family: Family) -> FlatConfig:
     wide = config.get("intermediate_size")
     attention_bias = bool(config.get("attention_bias"))
     windows = _windows(config, family, int(config["num_hidden_layers"]))
+    if family.last_full:
+        windows = (*windows[:-1], 0)
+    usual = LayerShape(0, kv_heads, head_dim, 4 * hidden if wide is None else int(wide))
+    shapes = read_shapes(config, family, windows, usual)
     return FlatConfig(
         architecture=family.architecture,
         vocab=int(config["vocab_size"]),
@@ -221,10 +254,10 @@ def _read(config: Config, family: Family) -> FlatConfig:
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        intermediate=4 * hidden if wide is None else int(wide),
+        intermediate=usual.intermediate,
         context=int(config["max_position_embeddings"]),
         eps=float(config["rms_norm_eps"]),
-        rope=_rope(config, family, head_dim),
+        rope=read_rope(config, family, full_width(shapes, windows, head_dim)),
         windows=windows,
         qkv_bias=bool(family.feature("qkv_bias", config, attention_bias)),
         out_bias=bool(family.feature("out_bias", config, attention_bias)),
@@ -232,12 +265,18 @@ def _read(config: Config, family: Family) -> FlatConfig:
         qk_norm=family.feature("qk_norm", config, ""),
         tied=bool(config["tie_word_embeddings"]),
         head_bias=bool(family.feature("head_bias", config, False)),
-        features=_features(config, family, head_dim, windows),
+        features=_features(config, family, head_dim, windows, shapes),
         layout=family.tensor_layout(),
     )
 
 
-def _features(config: Config, family: Family, head_dim: int, windows: tuple[int, ...]) -> Features:
+def _features(
+    config: Config,
+    family: Family,
+    head_dim: int,
+    windows: tuple[int, ...],
+    shapes: tuple[LayerShape, ...],
+) -> Features:
     """Reads what differs from Llama."""
     stated = {
         each.name: family.feature(each.name, config, getattr(LLAMA, each.name)) for each in fields(Features)
@@ -251,9 +290,10 @@ def _features(config: Config, family: Family, head_dim: int, windows: tuple[int,
         **stated
         | {
             "activation": activation,
-            "local_rope": _rope(config, family, head_dim, local=True) if local else None,
+            "local_rope": read_rope(config, family, head_dim, local=True) if local else None,
             "rotary": _rotary(config, family, windows),
             "positions": int(config["max_position_embeddings"]) if family.layout.get("positions") else 0,
+            "shapes": shapes,
             "mixture": read_mixture(config, family, len(windows)),
         }
     )
@@ -278,65 +318,6 @@ def _rotary(config: Config, family: Family, windows: tuple[int, ...]) -> tuple[i
             return tuple(0 if rotated else -1 for rotated in listed)
         case _:
             return ()
-
-
-def _rope(config: Config, family: Family, head_dim: int, *, local: bool = False) -> RopeConfig:
-    """Reads the model's rotary embedding, or the one of its windowed layers."""
-    scaling, theta = _stated_rope(config, family, local)
-    name = str(scaling.get("rope_type", scaling.get("type", "default")))
-    kind = family.ropes.get(name)
-    if kind is None:
-        raise UnsupportedError(f"its rotary scaling {name!r} is unknown")
-    for key in _NEEDED.get(kind, ()):
-        if scaling.get(key) is None and not (kind == "yarn" and key in scaling):
-            raise UnsupportedError(f"its {kind} rotary scaling has no {key}")
-    dim = int(head_dim * _rotated_share(config, scaling, family, kind))
-    if dim % 2 or not 0 <= dim <= head_dim:
-        raise UnsupportedError(f"its rotary embedding would turn {dim} numbers of a head of {head_dim}")
-    if kind == "longrope" and {len(scaling["short_factor"]), len(scaling["long_factor"])} != {dim // 2}:
-        raise UnsupportedError(f"its long rotary factors do not fit {dim // 2} frequencies")
-    if kind == "factors" and len(scaling["factors"]) != dim // 2:
-        raise UnsupportedError(f"its rotary factors do not fit {dim // 2} frequencies")
-    context = int(config["max_position_embeddings"])
-    key = "original_max_position_embeddings"
-    original = config.get(key, scaling.get(key, context))
-    return RopeConfig(kind, float(theta), dim, int(original), context, scaling)
-
-
-def _stated_rope(config: Config, family: Family, local: bool) -> tuple[dict[str, Any], Any]:
-    """Returns the numbers of a rotary embedding and its base."""
-    # A scaling in the old place wins over the new one, as it does in transformers.
-    scaling = dict(config.get("rope_scaling") or config.get("rope_parameters") or family.rope)
-    if family.rotary_layers != "local":
-        if any(isinstance(value, Mapping) for value in scaling.values()):
-            raise UnsupportedError("its rotary embedding differs between layers")
-        return scaling, scaling["rope_theta"] if "rope_theta" in scaling else config.get(
-            "rope_theta", family.theta
-        )
-    if config.get("rope_scaling") and config.get("rope_parameters"):
-        raise UnsupportedError("its config.json has rotary settings in two places")
-    nested = any(isinstance(value, Mapping) for value in scaling.values())
-    if not nested and config.get("rope_parameters"):
-        raise UnsupportedError("its rotary embedding is the same in all layers")
-    if nested:
-        scaling = dict(scaling.get("sliding_attention" if local else "full_attention") or {})
-    elif local:
-        scaling = {}  # the old key is for full layers
-    if local:
-        return scaling, scaling.get("rope_theta", config.get("rope_local_base_freq", family.local_theta))
-    return scaling, scaling.get("rope_theta", config.get("rope_theta", family.theta))
-
-
-def _rotated_share(config: Config, scaling: Config, family: Family, kind: str) -> float:
-    """Returns the share of a head that is rotated."""
-    if family.rotary_layers == "none":
-        return 0.0
-    share = scaling.get("partial_rotary_factor", config.get("partial_rotary_factor", family.rotary_share))
-    if family.partial_rotary:
-        return float(share)
-    if kind != "default" and share != 1.0:
-        raise UnsupportedError(f"its {kind} rotary scaling is for {share} of each head")
-    return 1.0
 
 
 def _windows(config: Config, family: Family, layers: int) -> tuple[int, ...]:

@@ -95,10 +95,21 @@ def attend(
     return y.transpose(1, 2)
 
 
+def store(kv: Tensor, new_kv: Tensor, positions: Tensor | None, span: int) -> None:
+    """Puts the keys and values of new positions `[R, K, 2 * Hkv, D]` into `kv`, `[R, 2 * Hkv, capacity, D]`.
+
+    `positions`: int64 `[R, K]`; None for the last `K` of the span in every row.
+    """
+    if positions is None:
+        kv[:, :, span - new_kv.shape[1] : span].copy_(new_kv.transpose(1, 2))
+    else:
+        kv[torch.arange(len(kv), device=kv.device)[:, None], :, positions] = new_kv
+
+
 def attend_by_row(
     q: Tensor,
     kv: Tensor,
-    new_kv: Tensor,
+    new_kv: Tensor | None,
     starts: Sequence[int],
     window: int,
     scale: float | None,
@@ -110,7 +121,7 @@ def attend_by_row(
     Args:
         q: `[R, 1, H, D]`.
         kv: `[R, 2 * Hkv, capacity, D]`, keys first; `new_kv` is written to it.
-        new_kv: `[R, 1, 2 * Hkv, D]`.
+        new_kv: `[R, 1, 2 * Hkv, D]`; None where an earlier layer has stored it.
         starts: The new position of each row.
         window: Positions that a query sees, its own included; 0 means all.
         scale: As in `attend`, like the rest.
@@ -122,7 +133,8 @@ def attend_by_row(
     """
     each = []
     for row, start in enumerate(starts):
-        kv[row, :, start].copy_(new_kv[row, 0])
+        if new_kv is not None:
+            kv[row, :, start].copy_(new_kv[row, 0])
         first = max(0, start + 1 - window) if window else 0
         keys, values = kv[row : row + 1, :, first : start + 1].chunk(2, 1)
         each.append(attend(q[row : row + 1], keys, values, None, scale, cap, sinks))

@@ -54,7 +54,7 @@ class FlatContext:
         self,
         rows: int,
         capacity: int,
-        shape: tuple[int, int, int],
+        layers: tuple[tuple[int, int, int], ...],
         cos: Tensor,
         sin: Tensor,
         totals: range = range(sys.maxsize),
@@ -64,7 +64,8 @@ class FlatContext:
     ) -> None:
         """Makes an empty context, or a fork of `parent`, of the same shape but for a multiple of its rows.
 
-        `shape`: layers, key and value heads together, width of a head.
+        `layers`: For each the one whose keys and values it attends to, mostly itself; key and value heads
+        together; and the width of a head.
         """
         device = cos.device
         self.rows = rows
@@ -84,7 +85,7 @@ class FlatContext:
         self.states: dict[tuple[Needs, int], LayerStates] = {}
         self.past: PastStates | None = None
         self._parent = parent
-        self._shape = shape
+        self._layers = layers
         if parent is not None:
             self.needs = parent.needs
             self.past = parent.past and parent.past.fork(rows // parent.rows)
@@ -108,13 +109,21 @@ class FlatContext:
 
     @property
     def block(self) -> Tensor:
-        """All layers in one, `[layers, R, 2 * Hkv, capacity, D]`. Materialises a fork that shares."""
+        """All layers in one, `[layers, R, 2 * Hkv, capacity, D]`, where they are alike. As `blocks`."""
+        (block,) = self.blocks
+        return block
+
+    @property
+    def blocks(self) -> tuple[Tensor, ...]:
+        """Those layers of one shape in one, as `block` has it. Materialises a fork that shares."""
         self.materialise()
-        return self._block
+        return self._blocks
 
     @property
     def kv(self) -> tuple[Tensor, ...]:
-        """For each layer `[R, 2 * Hkv, capacity, D]`, keys first. Materialises a fork that shares."""
+        """For each layer `[R, 2 * Hkv, capacity, D]`, keys first; those of its source where it has none of
+        its own. Materialises a fork that shares.
+        """
         self.materialise()
         return self._kv
 
@@ -195,11 +204,13 @@ class FlatContext:
                 return
             target = parent.new_tensor(moved)
             source = parent[target]
-            in_use = self._block[:, :, :, : self.bound]
-            in_use[:, target] = in_use[:, source]
+            for block in self._blocks:
+                in_use = block[:, :, :, : self.bound]
+                in_use[:, target] = in_use[:, source]
         else:
-            in_use = self._block[:, :, :, : self.span(0)]
-            in_use.copy_(in_use.index_select(1, parent))
+            for block in self._blocks:
+                in_use = block[:, :, :, : self.span(0)]
+                in_use.copy_(in_use.index_select(1, parent))
         self.length.copy_(self.length[parent])
         self._lengths.mix()
         self._look()
@@ -230,7 +241,7 @@ class FlatContext:
         One that shares needs the parent's rows as they are now, up to their present lengths; the parent may
         grow.
         """
-        shared = self._shape, self.cos, self.sin, self.totals, self.share, self.whole
+        shared = self._layers, self.cos, self.sin, self.totals, self.share, self.whole
         return FlatContext(rows * self.rows, self.capacity, *shared, parent=self)
 
     def row(self, index: int) -> FlatContext:
@@ -242,15 +253,15 @@ class FlatContext:
         row.length = self.length[index : index + 1]
         row._lengths = self._lengths.part(index, index + 1)
         row.past = self.past and self.past.row(index)
-        row._lay(self._block[:, index : index + 1])
+        row._lay(tuple(block[:, index : index + 1] for block in self._blocks))
         return row
 
     def adopt(self, index: int, other: Context, length: int) -> None:
         """Gives a row the first `length` positions of the one row of another context of the model."""
         assert isinstance(other, FlatContext), "a context of another model"
         row = self.row(index)
-        for layer, source in zip(row.kv, other.kv, strict=True):
-            layer[:, :, :length] = source[:, :, :length]
+        for block, source in zip(row.blocks, other.blocks, strict=True):
+            block[:, :, :, :length] = source[:, :, :, :length]
         row.resume(length)
 
     def refork(self) -> bool:
@@ -280,23 +291,33 @@ class FlatContext:
 
     def _allocate(self) -> None:
         """Makes the buffers of a plain context."""
-        layers, heads, head_dim = self._shape
+        own = [(heads, width) for i, (source, heads, width) in enumerate(self._layers) if source == i]
         # Zeros, not empty: a masked position still meets its value, and 0 × NaN is NaN.
-        self._lay(self.cos.new_zeros(layers, self.rows, heads, self.capacity, head_dim))
+        self._lay(
+            tuple(
+                self.cos.new_zeros(own.count(shape), self.rows, shape[0], self.capacity, shape[1])
+                for shape in dict.fromkeys(own)
+            )
+        )
 
-    def _lay(self, block: Tensor) -> None:
-        """Puts keys and values into a block `[layers, R, 2 * Hkv, capacity, D]`."""
-        self._block = block
-        self._kv: tuple[Tensor, ...] = tuple(block)
+    def _lay(self, blocks: tuple[Tensor, ...]) -> None:
+        """Puts keys and values into blocks `[layers, R, 2 * Hkv, capacity, D]`, one for each shape."""
+        self._blocks = blocks
+        free = {(block.shape[2], block.shape[4]): iter(block) for block in blocks}
+        kv: list[Tensor] = []
+        for i, (source, heads, width) in enumerate(self._layers):
+            kv.append(next(free[heads, width]) if source == i else kv[source])
+        self._kv: tuple[Tensor, ...] = tuple(kv)
         if self.on_host:  # compiled steps read these
-            self._cpp_refs = own_in_cpp((self._block, self.length, self.cos, self.sin))
+            self._cpp_refs = own_in_cpp((*self._blocks, self.length, self.cos, self.sin))
 
     def _copy(self, parent: FlatContext) -> None:
         """Fills the rows with copies of the parent's."""
         lengths, each = parent.lengths(), self.rows // parent.rows
         end = max(lengths)
-        for layer, source in zip(self._kv, parent.kv, strict=True):
-            layer.view(len(lengths), each, *layer.shape[1:])[:, :, :, :end] = source[:, None, :, :end]
+        for block, source in zip(self._blocks, parent.blocks, strict=True):
+            copies = block.view(len(block), len(lengths), each, *block.shape[2:])
+            copies[:, :, :, :, :end] = source[:, :, None, :, :end]
         self._start([length for length in lengths for _ in range(each)])
 
     def _refill_past(self, parent: FlatContext) -> None:

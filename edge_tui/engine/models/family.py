@@ -31,6 +31,7 @@ class Family:
         architecture: The class, as config.json names it.
         defaults: Those of transformers' config class for keys that config.json lacks; a test compares them.
         nullable: Keys whose null means something, and is the default if `defaults` has none.
+        whole: Classes of models that read more than text, whose `text_config` is of this family.
         keys: The family's own names of keys, by Llama's.
         aliases: Other names of keys that config.json may have, by the name that counts here.
         fixed: Values of Llama's keys that the family's config.json does not have.
@@ -41,7 +42,12 @@ class Family:
             `step`, but none that `dense` lists, counted from 0.
         layout: Values of `TensorLayout`.
         experts: Values of `ExpertLayout`.
+        shapes: Keys that say what differs between layers, by what they say: `head_dim` and `kv_heads` of
+            full layers, `by_layer` for a table of single ones, `shared` for how many of the last ones have no
+            keys of their own, `double` if those have a feed-forward layer twice as wide, `keys_are_values` of
+            full ones.
         rope: Rotary settings, where config.json has none.
+        full_head_dim: Width of a head of full layers, where config.json has none; 0 means as others.
         theta: Base of the rotary frequencies, where config.json has none.
         local_theta: The same of windowed layers, where they have their own.
         partial_rotary: True if less than a whole head may be rotated.
@@ -49,6 +55,7 @@ class Family:
         rotary_layers: Layers that are rotated: "all", "none", "windowed", "listed" (by `no_rope_layers`), or
             "local" for all, the windowed ones by a rotary embedding of their own.
         window_pattern: Every layer of which number, counted from 1, has no window; 0 without such a rule.
+        last_full: True if the last layer has no window, whatever else is said.
         ropes: Kind of rotary scaling by its name in config.json.
         activations: Activations by their names in config.json, where they mean others than usual.
         variants: Changes for checkpoints of the class that differ by more than one value. Each has `when`,
@@ -59,6 +66,7 @@ class Family:
     architecture: str
     defaults: Mapping[str, Any]
     nullable: tuple[str, ...]
+    whole: tuple[str, ...] = ()
     keys: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -68,13 +76,16 @@ class Family:
     mixture: Mapping[str, Any] = field(default_factory=dict)
     layout: Mapping[str, Any] = field(default_factory=dict)
     experts: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, str] = field(default_factory=dict)
     rope: Mapping[str, Any] = field(default_factory=dict)
+    full_head_dim: int = 0
     theta: float = OWN_THETA
     local_theta: float = OWN_THETA
     partial_rotary: bool = False
     rotary_share: float = 1.0
     rotary_layers: str = "all"
     window_pattern: int = 0
+    last_full: bool = False
     ropes: Mapping[str, str] = field(default_factory=lambda: {kind: kind for kind in KINDS})
     activations: Mapping[str, str] = field(default_factory=dict)
     variants: Sequence[Mapping[str, Any]] = ()
@@ -128,7 +139,7 @@ class Family:
     def stated(self) -> set[str]:
         """Keys of config.json that features and mixture are taken from."""
         specs = (*self.features.values(), *self.mixture.values())
-        return {spec["key"] for spec in specs if isinstance(spec, Mapping)}
+        return {spec["key"] for spec in specs if isinstance(spec, Mapping)} | set(self.shapes.values())
 
 
 def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +165,7 @@ def feature_keys() -> frozenset[str]:
 
 _ELSEWHERE = (
     "first_k_dense_replace", "kv_lora_rank", "n_routed_experts", "n_shared_experts", "num_shared_experts",
-    "n_group", "routed_scaling_factor", "q_lora_rank", "attention_sinks", "hidden_size_per_layer_input",
-    "num_kv_shared_layers", "mamba_d_state", "linear_num_key_heads", "attention_chunk_size",
+    "n_group", "routed_scaling_factor", "q_lora_rank", "attention_sinks",
+    "mamba_d_state", "linear_num_key_heads", "attention_chunk_size",
 )  # fmt: skip
 """Keys of features that no family here has."""

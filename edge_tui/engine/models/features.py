@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edge_tui.engine.models.rope_config import RopeConfig
 
 if TYPE_CHECKING:
+    from edge_tui.engine.models.layer_shapes import LayerShape
     from edge_tui.engine.models.mixture import Mixture
 
 ACTIVATIONS = {
@@ -52,6 +53,10 @@ class Features:
         positions: Learned positions; 0 for a model without.
         position_offset: Rows of their table before the first one.
         mixture: Its mixtures of experts; None where every feed-forward layer is dense.
+        shapes: Each layer's shape; () where all are alike.
+        value_norm: True if values are normalised, too, by a norm without weights.
+        layer_scale: True if a number multiplies the residual stream behind each layer.
+        per_layer_width: Width of the embedding that each layer has of its own; 0 for none.
     """
 
     norm: str = "rms"
@@ -75,6 +80,10 @@ class Features:
     positions: int = 0
     position_offset: int = 0
     mixture: Mixture | None = None
+    shapes: tuple[LayerShape, ...] = ()
+    value_norm: bool = False
+    layer_scale: bool = False
+    per_layer_width: int = 0
 
 
 LLAMA = Features()

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edge_tui.decoders.base import Output
-from edge_tui.engine.models.attention import attend, attend_by_row, hides_later_keys
+from edge_tui.engine.models.attention import attend, attend_by_row, hides_later_keys, store
 from edge_tui.engine.models.base import Caps, ContextFull, ModelInfo
 from edge_tui.engine.models.cache import FlatContext
 from edge_tui.engine.models.capacity import CHUNK
@@ -31,6 +31,7 @@ from edge_tui.engine.models.fused_cuda import MAX_TOKENS
 from edge_tui.engine.models.fused_cuda import fuse as fuse_cuda
 from edge_tui.engine.models.layer_states import LayerStates, PastStates
 from edge_tui.engine.models.masks import Masks, NewPositions, alibi_slopes
+from edge_tui.engine.models.per_layer import PerLayer
 from edge_tui.engine.models.rope import rotate, tables
 from edge_tui.engine.ops.current_device import on_own_device
 from edge_tui.engine.ops.linear import PlainLinear
@@ -78,7 +79,8 @@ class FlatModel:
         self._embedding_scale = float(torch.tensor(config.features.embedding_scale).to(self._dtype))
         self._hidden = (config.hidden,)
         slopes = alibi_slopes(config.heads).to(info.device) if config.features.alibi else None
-        hidden = hides_later_keys(weights.embedding.device, self._dtype, config.head_dim)
+        self._shapes = config.shapes
+        hidden = hides_later_keys(weights.embedding.device, self._dtype, config.widest_head)
         self._masks = Masks(frozenset(config.windows), self._dtype, slopes, config.head_dim**-0.5, hidden)
         local = config.features.local_rope
         self._rotary_parts = (
@@ -90,6 +92,7 @@ class FlatModel:
         on_cuda = is_gpu(info.device)
         kernels = on_cuda and available() is None
         self._feed_forward = FeedForward(config.features, kernels)
+        self._per_layer = PerLayer(config)
         fused = fuse_cuda(config, weights) if on_cuda else fuse(config, weights)
         self.fused: FusedStep | None = None if isinstance(fused, str) else fused
         # Plain operations are captured where no kernels take their place: their attention then spans the
@@ -129,9 +132,9 @@ class FlatModel:
             cos_sin = torch.cat([cos for cos, _ in each], -1), torch.cat([sin for _, sin in each], -1)
             self._tables[totals] = cos_sin
         cos, sin = (table[:capacity] for table in cos_sin)
-        shape = c.layers, 2 * c.kv_heads, c.head_dim
+        layers = tuple((shape.source, 2 * shape.kv_heads, shape.head_dim) for shape in self._shapes)
         share = self.caps.capture and not self._whole  # only the kernels read from two places
-        context = FlatContext(rows, capacity, shape, cos, sin, totals, share, self._whole)
+        context = FlatContext(rows, capacity, layers, cos, sin, totals, share, self._whole)
         if past:
             context.past = PastStates(cos.new_zeros(rows, capacity, c.embedding_width))
         return context
@@ -279,13 +282,14 @@ class FlatModel:
 
         `few`: As of `FeedForward` and `Linear`.
         """
-        f, head_dim = self.config.features, self.config.head_dim
+        f = self.config.features
         x = self._embedded(weights, ids, new)
+        inputs = self._per_layer.inputs(weights.inputs, x, ids, few) if weights.inputs else None
         for i, layer in enumerate(weights.layers):
             if states is not None:
                 states.write(i, x)
             y = self._normed(x, layer.attention_norm)
-            heads = layer.qkv(y, few).view(*ids.shape, -1, head_dim)
+            heads = layer.qkv(y, few).view(*ids.shape, -1, self._shapes[i].head_dim)
             added = layer.out(self._attention(ctx, i, layer, heads, new), few)
             del heads  # as large as everything else that a long chunk makes of attention
             if f.parallel:
@@ -295,6 +299,10 @@ class FlatModel:
             x = self._add(x, added, layer.attention_post_norm)
             y = self._normed(x, layer.mlp_norm)
             x = self._add(x, self._feed_forward(layer, y, few), layer.mlp_post_norm)
+            if layer.input is not None and inputs is not None:
+                x = self._add(x, self._per_layer.added(layer.input, x, inputs[:, i], few), layer.input.norm)
+            if layer.scale is not None:
+                x.mul_(layer.scale)
         return x
 
     def _read_by_head(self, weights: DecoderWeights, x: Tensor, normed: bool = True) -> Tensor:
@@ -361,25 +369,28 @@ class FlatModel:
             torch.mul(normed.view(part.shape), w, out=part)
 
     def _attention(self, ctx: FlatContext, i: int, layer: Layer, qkv: Tensor, new: NewPositions) -> Tensor:
-        """Stores the new keys and values and attends. `qkv`: `[R, K, H + 2 Hkv, D]`, overwritten."""
+        """Stores the new keys and values and attends. `qkv`: `[R, K, H + 2 Hkv, D]`, overwritten.
+
+        It lacks values where keys are values, and both where they are an earlier layer's.
+        """
         rows, k = qkv.shape[:2]
-        h, h_kv = self.config.heads, self.config.kv_heads
-        qk = qkv[:, :, : h + h_kv]
+        shape, h = self._shapes[i], self.config.heads
+        if shape.keys_are_values:
+            qkv = torch.cat((qkv, qkv[:, :, h:]), 2)
+        qk = qkv[:, :, : h + shape.kv_heads]
         if layer.qk_norm is not None:
-            self._norm_heads(qk, layer.qk_norm)
+            self._norm_heads(qkv[:, :, : len(layer.qk_norm)], layer.qk_norm)
         which = self.config.features.rotary[i] if self.config.features.rotary else 0
         if which >= 0:
             part = self._rotary_parts[which]
             rotate(qk, new.cos[..., part], new.sin[..., part])
-        kv, new_kv = ctx.kv[i], qkv[:, :, h:]
+        kv, new_kv = ctx.kv[i], qkv[:, :, h:] if shape.source == i else None
         f, q = self.config.features, qkv[:, :, :h]
         numbers = f.attention_scale or None, f.score_cap, layer.sinks
         if new.starts is not None:
             return attend_by_row(q, kv, new_kv, new.starts, layer.window, *numbers).view(rows, -1)
-        if new.positions is None:
-            kv[:, :, new.span - k : new.span].copy_(new_kv.transpose(1, 2))
-        else:
-            kv[torch.arange(rows, device=kv.device)[:, None], :, new.positions] = new_kv
+        if new_kv is not None:
+            store(kv, new_kv, new.positions, new.span)
         first, mask = 0, new.masks[layer.window]
         if k == 1 and mask is None and layer.window:
             first = max(0, new.span - layer.window)

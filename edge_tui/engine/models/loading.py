@@ -18,7 +18,9 @@ from edge_tui.engine.models.architectures import FlatConfig, flat_config
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.expert_reader import read_experts
 from edge_tui.engine.models.flat import FlatModel
-from edge_tui.engine.models.layers import DecoderWeights, Layer, Mlp, Norm
+from edge_tui.engine.models.head_order import qkv_order, read_qk_norm
+from edge_tui.engine.models.layer_shapes import unused_names
+from edge_tui.engine.models.layers import DecoderWeights, Layer, LayerInput, Mlp, Norm, PerLayerInputs
 from edge_tui.engine.models.weight_bytes import BUFFERS
 from edge_tui.engine.ops.cpu.packed_sizes import packers
 from edge_tui.engine.ops.linear import (
@@ -104,12 +106,13 @@ def load_flat(
         if flat.features.final_norm:
             norm = read_norm(reader, layout, prefix + layout.norm, flat.hidden)
         positions = _read_positions(reader, flat, layout)
+        inputs = _read_inputs(reader, flat, layout, pack)
         inner = outer = None
         if (width := flat.embedding_width) != flat.hidden:
             inner = reader.get(f"{prefix}{layout.project_in}.weight", flat.hidden, width)
             outer = reader.get(f"{prefix}{layout.project_out}.weight", width, flat.hidden)
         _refuse_unread(reader, flat, layout)
-    weights = DecoderWeights(embedding, layers, norm, head, positions, inner, outer)
+    weights = DecoderWeights(embedding, layers, norm, head, positions, inner, outer, inputs)
     if device == "cpu" and _count_bytes(weights, tied) >= _LARGE:
         # A step reads one row of the embedding, unless that is the head.
         first, size = embedding.data_ptr(), 0 if tied and isinstance(head, PlainLinear) else embedding.nbytes
@@ -123,7 +126,7 @@ def load_flat(
         context=min(context or flat.context, flat.context),
         parameters=_count_parameters(flat, weights, tied),
         weight_bytes=_count_bytes(weights, tied),
-        kv_bytes=2 * flat.layers * flat.kv_heads * flat.head_dim * dtype.itemsize,
+        kv_bytes=flat.kv_width * dtype.itemsize,
         dtype=str(dtype).removeprefix("torch."),
         precision=precision,
         device=device,
@@ -161,10 +164,10 @@ def _count_parameters(flat: FlatConfig, weights: DecoderWeights, tied: bool) -> 
     """Counts the weights of a checkpoint; a tied head is the embedding."""
     *matrices, head = weights.matrices
     own_head = head.parameters - (flat.vocab * flat.embedding_width if tied else 0)
-    # One norm for all heads is kept once for each.
-    copies = (flat.heads + flat.kv_heads - 2) * flat.head_dim if flat.qk_norm == "head" else 0
-    head_norms = sum(layer.qk_norm.numel() - copies for layer in weights.layers if layer.qk_norm is not None)
-    vectors = sum(t.numel() for t in weights.vectors)
+    head_norms = sum(layer.qk_norm.numel() for layer in weights.layers if layer.qk_norm is not None)
+    head_norms -= flat.norm_copies
+    scales = sum(layer.scale is not None for layer in weights.layers)  # buffers of the class
+    vectors = sum(t.numel() for t in weights.vectors) - scales
     return vectors + head_norms + sum(m.parameters for m in matrices) + own_head
 
 
@@ -265,6 +268,20 @@ def _read_positions(weights: Weights, flat: FlatConfig, layout: TensorLayout) ->
     return weights.get(name, f.position_offset + f.positions, flat.hidden)
 
 
+def _read_inputs(
+    weights: Weights, flat: FlatConfig, layout: TensorLayout, pack: Packer
+) -> PerLayerInputs | None:
+    """Reads what the inputs of all layers are made of."""
+    if not (width := flat.features.per_layer_width):
+        return None
+    prefix, all_widths = layout.prefixes[0], flat.layers * width
+    return PerLayerInputs(
+        weights.get(f"{prefix}{layout.layer_embedding}.weight", flat.vocab, all_widths),
+        pack(weights.get(f"{prefix}{layout.layer_projection}.weight", all_widths, flat.hidden), None),
+        weights.get(f"{prefix}{layout.layer_projection_norm}.weight", width),
+    )
+
+
 def _refuse_unread(weights: Weights, flat: FlatConfig, layout: TensorLayout) -> None:
     """Refuses a file whose layers or head hold what the config does not have: it is another model's.
 
@@ -272,8 +289,13 @@ def _refuse_unread(weights: Weights, flat: FlatConfig, layout: TensorLayout) -> 
         WeightsError: a tensor has not been read.
     """
     layers = layout.prefixes[0] + layout.layer.partition("{}")[0]
+    unused = unused_names(layout, flat.shapes)
     for name in weights.unread():
-        if name.startswith((layers, f"{layout.heads[0]}.")) and not BUFFERS.search(name):
+        if (
+            name not in unused
+            and name.startswith((layers, f"{layout.heads[0]}."))
+            and not BUFFERS.search(name)
+        ):
             raise WeightsError(
                 f"The checkpoint has a tensor {name}, which no {flat.architecture} of {flat.layers} layers "
                 "has: its config.json is of another model."
@@ -284,7 +306,10 @@ def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Calla
     """Reads a layer; what is returned waits for its matrices."""
     layout, f = c.layout, c.features
     where = layout.in_layer(i)
-    q, kv, wide = c.heads * c.head_dim, c.kv_heads * c.head_dim, c.intermediate
+    shape = c.shapes[i]
+    q, kv, wide = c.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.intermediate
+    # As many of queries, keys and values as the file has.
+    parts = 1 if shape.source != i else 2 if shape.keys_are_values else 3
 
     def matrix(
         parts: tuple[str, ...], rows: list[int], columns: int, bias: bool, order: Tensor | None = None
@@ -312,7 +337,11 @@ def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Calla
     before, after = f.norm_place in ("before", "both"), f.norm_place != "before"
     order = qkv_order(c)
     qkv = matrix(
-        layout.qkv, [q, kv, kv], c.hidden, c.qkv_bias, None if order is None else order.to(weights.device)
+        layout.qkv[:parts],
+        [q, kv, kv][:parts],
+        c.hidden,
+        c.qkv_bias,
+        None if order is None else order.to(weights.device),
     )
     out = matrix((layout.out,), [c.hidden], q, c.out_bias)
     m, gate_up_names, down_name = f.mixture, layout.gate_up, layout.down
@@ -330,7 +359,12 @@ def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Calla
         norm(layout.mlp_norm, before and not f.shared_norm),
     )
     attention_post, mlp_post = norm(layout.attention_post_norm, after), norm(layout.mlp_post_norm, after)
-    qk_norm = _read_qk_norm(weights, c, where)
+    qk_norm = read_qk_norm(weights, c, i, where)
+    own = None
+    if p := f.per_layer_width:
+        gate = matrix((layout.layer_gate,), [p], c.hidden, False)
+        back = matrix((layout.layer_out,), [c.hidden], p, False)
+        own = gate, back, read_norm(weights, layout, where + layout.layer_post_norm, c.hidden)
     return lambda: Layer(
         qkv(),
         out(),
@@ -343,6 +377,8 @@ def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Calla
         c.windows[i],
         experts,
         weights.get(where + layout.sinks, c.heads) if f.sinks else None,
+        weights.get(where + layout.scale, 1) if f.layer_scale else None,
+        LayerInput(own[0](), own[1](), own[2]) if own else None,
     )
 
 
@@ -352,46 +388,3 @@ def _stacked(weights: Weights, names: list[str], rows: list[int], columns: int, 
         return weights.stack(names, rows, columns)
     parts = [weights.get(name, columns, count).t() for name, count in zip(names, rows, strict=True)]
     return torch.cat(parts).contiguous()
-
-
-def _read_qk_norm(weights: Weights, c: FlatConfig, where: str) -> Tensor | None:
-    """Reads the norms of queries and keys as `[H + Hkv, D]`."""
-    if not c.qk_norm:
-        return None
-    parts = []
-    for name, heads in zip(c.layout.qk_norms, (c.heads, c.kv_heads), strict=True):
-        if "{}" in name:
-            own = [f"{where}{name.format(head)}.weight" for head in range(heads)]
-            parts.append(weights.stack(own, [c.head_dim] * heads).view(heads, -1))
-            continue
-        shapes = {"head": (c.head_dim,), "heads": (heads, c.head_dim), "width": (heads * c.head_dim,)}
-        weight = weights.get(f"{where}{name}.weight", *shapes[c.qk_norm])
-        parts.append(weight.view(-1, c.head_dim).expand(heads, -1))
-    norms = torch.cat(parts)
-    if c.layout.norm_offset:
-        norms = (norms.float() + c.layout.norm_offset).to(norms.dtype)
-    return norms[:, halves_order(c).to(norms.device)] if c.layout.interleaved else norms
-
-
-def halves_order(c: FlatConfig) -> Tensor:
-    """Returns where the numbers of a head lie in the file, int64 `[D]`.
-
-    Rotation here pairs a number with the one half the rotated width on. Where the family pairs neighbours,
-    the even ones come first and then the odd ones: the same order in queries and keys, so scores stay.
-    """
-    order = torch.arange(c.head_dim)
-    turned = order[: c.rope.dim] if c.layout.interleaved else order[:0]
-    return torch.cat((turned[::2], turned[1::2], order[len(turned) :]))
-
-
-def qkv_order(c: FlatConfig) -> Tensor | None:
-    """Returns where the rows of queries, keys and values lie in the file, int64; None for their own order."""
-    if not (c.layout.grouped or c.layout.interleaved):
-        return None
-    heads = torch.arange(c.heads + 2 * c.kv_heads)
-    if c.layout.grouped:
-        groups = heads.view(c.kv_heads, -1)
-        heads = torch.cat((groups[:, :-2].flatten(), groups[:, -2], groups[:, -1]))
-    within = torch.arange(c.head_dim).repeat(len(heads), 1)
-    within[: c.heads + c.kv_heads] = halves_order(c)
-    return (heads[:, None] * c.head_dim + within).flatten()

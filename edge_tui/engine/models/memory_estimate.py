@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.gguf.model import ENDS
@@ -319,7 +319,8 @@ class MemoryNeed:
     def _chunk(self, f: FlatConfig, k: int, end: int) -> int:
         """Counts what reading the `k` positions before `end` makes."""
         n, start = self._number, end - k
-        heads, kv_heads, wide = f.heads * f.head_dim, f.kv_heads * f.head_dim, f.intermediate
+        heads, kv = f.heads * f.widest_head, max(shape.kv_width for shape in f.shapes)
+        wide = max(shape.intermediate for shape in f.shapes)
         windows = len(set(f.windows))
         masked = f.features.alibi or start > 0 or any(0 < window < k for window in f.windows)
         masks = n * k * end * windows * (f.heads if f.features.alibi else 1) if masked else 0
@@ -327,7 +328,7 @@ class MemoryNeed:
         making = masks + (9 + any(f.windows)) * k * end if masked else 0
         x = n * k * f.hidden
         # Besides its input a layer keeps the normed one, and the chunk before its result until the end.
-        attention = 3 * x + n * k * (heads + 2 * kv_heads + 2 * heads)
+        attention = 3 * x + n * k * (heads + kv + 2 * heads)
         if f.features.score_cap or f.features.sinks:
             # float32 before the softmax and after it, and in the compute dtype
             attention += (8 + 2 * n) * f.heads * min(k, SLICE) * end
@@ -340,7 +341,9 @@ class MemoryNeed:
         feed_forward += self._widened()
         if f.features.mixture is not None:
             feed_forward = max(feed_forward, 3 * x + self._mixing(f.features.mixture, k, f.hidden))
-        return max(making, masks + max(attention, feed_forward))
+        # Looked up, and made of the stream; the latter stays for all layers.
+        inputs = n * k * f.layers * f.features.per_layer_width
+        return max(making, masks + inputs + max(attention, feed_forward, inputs))
 
     def _mixing(self, m: Mixture, k: int, hidden: int) -> int:
         """Counts what a mixture of experts makes of `k` positions, as many times as each has experts."""
@@ -365,10 +368,11 @@ class MemoryNeed:
             return 2 * self._inner if self._codes else 0  # of a GPU
         shapes: list[tuple[int, int]] = []
         if (f := self._flat) is not None:
-            heads = f.heads * f.head_dim
-            shapes += [(heads + 2 * f.kv_heads * f.head_dim, f.hidden), (f.hidden, heads)]
             products = 2 if f.features.gated else 1
-            shapes += [(products * f.intermediate, f.hidden), (f.hidden, f.intermediate)]
+            for shape in dict.fromkeys(replace(shape, source=0) for shape in f.shapes):
+                heads, wide = f.heads * shape.head_dim, shape.intermediate
+                shapes += [(heads + shape.kv_width, f.hidden), (f.hidden, heads)]
+                shapes += [(products * wide, f.hidden), (f.hidden, wide)]
         return self._kind.widened_bytes(self._inner, shapes, self._device)
 
 
@@ -380,7 +384,7 @@ def _flat(checkpoint: Checkpoint) -> FlatConfig | None:
 def _kv_bytes(checkpoint: Checkpoint, flat: FlatConfig | None, dtype: str) -> int:
     """Counts the bytes of one position's keys and values in one row."""
     if flat:
-        return 2 * flat.layers * flat.kv_heads * flat.head_dim * WIDTH[dtype]
+        return flat.kv_width * WIDTH[dtype]
     c, stated = checkpoint.text_config, checkpoint.number
     heads = stated("num_attention_heads", "n_head", "n_heads", "num_heads")
     hidden = stated("hidden_size", "n_embd", "d_model")

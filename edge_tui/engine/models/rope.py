@@ -37,6 +37,8 @@ def inverse_frequencies(rope: RopeConfig, length: int) -> tuple[Tensor, float]:
             return _yarn(plain, rope)
         case "factors":
             return plain / torch.tensor(s["factors"], dtype=torch.float32), 1.0
+        case "proportional":
+            return _proportional(rope), 1.0
         case "longrope":
             factors = s["long_factor"] if length > rope.original else s["short_factor"]
             scaled = 1.0 / (torch.tensor(factors, dtype=torch.float32) * rope.theta**exponents)
@@ -62,6 +64,15 @@ def tables(
         torch.cat((cos, cos), -1).to(device, dtype),
         torch.cat((-sin, sin), -1).to(device, dtype),
     )
+
+
+def _proportional(rope: RopeConfig) -> Tensor:
+    """Computes frequencies over a whole head, those beyond the rotated share zero."""
+    turning = int(float(rope.scaling.get("partial_rotary_factor", 1.0)) * rope.dim // 2)
+    frequencies = torch.zeros(rope.dim // 2)
+    exponents = torch.arange(0, 2 * turning, 2, dtype=torch.float32) / rope.dim
+    frequencies[:turning] = 1.0 / rope.theta**exponents
+    return frequencies / float(rope.scaling.get("factor", 1.0))
 
 
 def _llama3(plain: Tensor, rope: RopeConfig) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-KINDS = ("default", "linear", "llama3", "longrope", "yarn", "dynamic", "factors")
+KINDS = ("default", "linear", "llama3", "longrope", "yarn", "dynamic", "factors", "proportional")
 """Types of rotary scaling implemented here. The dynamic one changes nothing up to the model's own limit,
 which no run exceeds. The last one has a divisor for each frequency, as GGUF files of Llama 3 store it."""
 

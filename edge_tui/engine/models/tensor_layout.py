@@ -68,6 +68,13 @@ class TensorLayout:
         mlp_norm: Norm before the feed-forward layer.
         attention_post_norm: Norm after attention.
         mlp_post_norm: Norm after the feed-forward layer.
+        scale: A layer's factor on the residual stream, by its whole name.
+        layer_embedding: The embedding that each layer has a part of.
+        layer_projection: Matrix from the embedded stream to the inputs of all layers.
+        layer_projection_norm: Norm of what it gives.
+        layer_gate: A layer's matrix from the stream to the gate of its input.
+        layer_out: Its matrix from there back to the stream.
+        layer_post_norm: The norm behind it.
         norm_bias: True if norms have a bias.
         norm_offset: Added to the stored weights of norms.
         grouped: True if the one matrix of all holds, for each key head, its queries, the key and the value.
@@ -94,6 +101,13 @@ class TensorLayout:
     mlp_norm: str = "post_attention_layernorm"
     attention_post_norm: str = "post_attention_layernorm"
     mlp_post_norm: str = "post_feedforward_layernorm"
+    scale: str = "layer_scalar"
+    layer_embedding: str = "embed_tokens_per_layer"
+    layer_projection: str = "per_layer_model_projection"
+    layer_projection_norm: str = "per_layer_projection_norm"
+    layer_gate: str = "per_layer_input_gate"
+    layer_out: str = "per_layer_projection"
+    layer_post_norm: str = "post_per_layer_input_norm"
     norm_bias: bool = False
     norm_offset: float = 0.0
     grouped: bool = False
@@ -128,5 +142,6 @@ class TensorLayout:
 
     def _parts(self) -> Iterator[tuple[str, str]]:
         shared = self.experts.shared_gate_up, (self.experts.shared_down,)
-        for parts in (self.qkv, (self.out,), self.gate_up, (self.down,), *shared):
+        ways = (self.out,), (self.down,), (self.layer_gate,), (self.layer_out,), (self.layer_projection,)
+        for parts in (self.qkv, self.gate_up, *ways, *shared):
             yield from ((parts[0], part) for part in parts)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from math import prod
 from typing import TYPE_CHECKING
 
+from edge_tui.engine.models.layer_shapes import unused_names
 from edge_tui.engine.ops.cpu.packed_sizes import code_bytes, half_bytes, int8_head_bytes, is_worth_packing
 from edge_tui.engine.ops.group_form import NF4_BLOCK, GroupForm, merged
 from edge_tui.engine.ops.quantisation import FOUR_BIT, INT8, QUANTISATIONS, is_scale
@@ -56,6 +57,9 @@ def count_weights(
     quantised_on_cpu = kind is not None and flat is not None and device == "cpu"
     int8_head = quantised_on_cpu or (codes_on_cpu and has_coded_head(checkpoint, flat))
     narrow_head = bool(ends) and (int8_head or (halve and _fits_half(ends[-1:], codes_on_cpu)))
+    unused = unused_names(layout, flat.shapes) if layout and flat else ()
+    # A model that sees or hears has other parts, too.
+    read = (layout.prefixes[0], *layout.heads) if layout else ""
     total = first = 0
     if narrow_head:
         rows, *columns = ends[-1].shape
@@ -65,7 +69,12 @@ def count_weights(
     matrices: dict[str, list[StoredTensor]] = defaultdict(list)
     forms: dict[str, list[GroupForm | None]] = defaultdict(list)
     for name, tensor in checkpoint.tensors.items():
-        if BUFFERS.search(name) or (narrow_head and name in end_names):
+        if (
+            not name.startswith(read)
+            or BUFFERS.search(name)
+            or name in unused
+            or (narrow_head and name in end_names)
+        ):
             continue
         matrix = layout.matrix_of(name) if layout else name if _is_matrix(name, tensor) else None
         if (kind or halve or codes) and matrix is not None:
@@ -95,8 +104,7 @@ def count_weights(
         inner = max(inner, elements)
         each = kind if form is None else form
         total += _packed(each, outputs, elements // outputs, device)
-    if flat and flat.qk_norm == "head":  # kept once for each head
-        total += (flat.heads + flat.kv_heads - 2) * flat.head_dim * flat.layers * WIDTH[dtype]
+    total += flat.norm_copies * WIDTH[dtype] if flat else 0
     return total, inner, first
 
 

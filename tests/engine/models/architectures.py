@@ -140,5 +140,8 @@ def make_tiny(folder: Path, kind: str, std: float = 0.2, **own: Any) -> Path:
         for name, parameter in module.named_parameters():
             if "A_log" not in name and parameter.is_floating_point():
                 parameter.add_(torch.randn_like(parameter) * std)
+        for name, buffer in module.named_buffers():
+            if name.endswith("layer_scalar"):
+                buffer.add_(torch.randn_like(buffer) * std)
     module.save_pretrained(folder)
     return folder

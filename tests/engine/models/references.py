@@ -68,6 +68,16 @@ CASES: dict[str, dict[str, Any]] = {
     "phi3 long rope": {"arch": "phi3", "rope": LONG},
     "phi3 long rope old": {"arch": "phi3", "rope": LONG, "layout": "old"},
 }
+_KINDS = ["sliding_attention", "full_attention"]
+_GEMMA4: dict[str, Any] = {
+    "layer_types": _KINDS,
+    "global_head_dim": 16,
+    "attention_k_eq_v": True,
+    "num_global_key_value_heads": 1,
+    "hidden_size_per_layer_input": 0,
+    "final_logit_softcapping": 3.0,
+}
+"""The dense 31B in small."""
 FAMILIES: dict[str, dict[str, Any]] = {
     "gemma2": {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 24},
     "gemma3_text": {"sliding_window_pattern": 2, "query_pre_attn_scalar": 24},
@@ -102,6 +112,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "olmoe": {"num_key_value_heads": 4},
     "granitemoe": {"attention_multiplier": 0.2, "residual_multiplier": 0.5, "logits_scaling": 4.0},
     "gpt_oss": {"swiglu_limit": 1.5, "swiglu_alpha": 1.3, "sliding_window": 9},
+    "gemma4_text": _GEMMA4,
+    "gemma4_unified_text": {
+        **_GEMMA4,
+        "hidden_size_per_layer_input": ...,
+        "num_hidden_layers": 4,
+        "layer_types": 2 * _KINDS,
+        "num_kv_shared_layers": 2,
+    },
 }
 """Random models of the families that transformers makes."""
 _NEW = {"new_decoder_architecture": True, "num_kv_heads": 2}
@@ -110,6 +128,28 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "falcon 40B": ("falcon", _NEW),
     "falcon 11B": ("falcon", {**_NEW, "num_ln_in_parallel_attn": 1, "tie_word_embeddings": False}),
     "falcon RW": ("falcon", {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True}),
+    "gemma4 E": (
+        "gemma4_text",
+        {
+            **_GEMMA4,
+            "num_hidden_layers": 4,
+            "layer_types": 2 * _KINDS,
+            "attention_k_eq_v": False,
+            "num_kv_shared_layers": 2,
+            "use_double_wide_mlp": True,
+            "hidden_size_per_layer_input": 8,
+        },
+    ),
+    "gemma4 sources": (
+        "gemma4_text",
+        {
+            **_GEMMA4,
+            "num_hidden_layers": 6,
+            "layer_types": 3 * _KINDS,
+            "num_kv_shared_layers": 2,
+            "hidden_size_per_layer_input": 8,
+        },
+    ),
     "opt without final norm": ("opt", {"_remove_final_layer_norm": True}),
     "opt 350M": ("opt", {"do_layer_norm_before": False, "word_embed_proj_dim": 16}),
 }

@@ -13,6 +13,7 @@ from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.models import feed_forward
 from edge_tui.engine.models.architectures import UnsupportedError, families, flat_config, supports
 from edge_tui.engine.models.features import ACTIVATIONS
+from edge_tui.engine.models.layer_shapes import LayerShape
 from edge_tui.engine.models.mixture import Mixture
 from tests.engine.models.references import CASES, LONG, checkpoint, config_of, flat
 
@@ -220,6 +221,10 @@ def test_the_fused_steps_leave_what_they_do_not_compute(family: str, tmp_path: P
         {"alibi": True},
         {"embedding_width": 16},
         {"positions": 64},
+        {"shapes": (LayerShape(0, 1, 8, 16),)},
+        {"value_norm": True},
+        {"layer_scale": True},
+        {"per_layer_width": 8},
     ],
     ids=str,
 )

@@ -110,7 +110,9 @@ def bare(rows: int, capacity: int, share: bool) -> FlatContext:
     """A context of two layers and no model."""
     angle = torch.outer(torch.arange(capacity), torch.tensor([1.0, 0.1, 1.0, 0.1]))
     sin = angle.sin() * torch.tensor([-1.0, -1.0, 1.0, 1.0])
-    return FlatContext(rows, capacity, (2, 2 * KV_HEADS, WIDTH), angle.cos(), sin, share=share)
+    return FlatContext(
+        rows, capacity, tuple((i, 2 * KV_HEADS, WIDTH) for i in range(2)), angle.cos(), sin, share=share
+    )
 
 
 def step(ctx: FlatContext, gen: torch.Generator, k: int = 1) -> torch.Tensor:

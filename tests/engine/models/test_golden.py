@@ -141,7 +141,7 @@ def test_facts(pair: Pair) -> None:
     assert info.parameters == sum(p.numel() for p in parameters)
     assert info.vocab == pair.logits.shape[-1]
     ctx = pair.model.open(2, CAPACITY)
-    assert info.kv_bytes * 2 * CAPACITY == sum(kv.nbytes for kv in ctx.kv)
+    assert info.kv_bytes * 2 * CAPACITY == sum(block.nbytes for block in ctx.blocks)
     norms_of_heads = pair.model.config.qk_norm == "head"  # kept once for each head
     expanded = info.weight_bytes - 4 * info.parameters if norms_of_heads else 0
     assert info.weight_bytes == 4 * info.parameters + expanded

@@ -14,6 +14,7 @@ from edge_tui.engine.models import flat as flat_module
 from edge_tui.engine.models import rope as rope_module
 from edge_tui.engine.models.architectures import flat_config
 from edge_tui.engine.models.layers import Norm
+from edge_tui.engine.models.per_layer import PerLayer
 from tests.engine.models.references import (
     TOLERANCE,
     checkpoint,
@@ -42,6 +43,47 @@ def changed_config(**changes: Any) -> Mutate:
         patch.setattr(loading, "flat_config", lambda config: replace(right(config), **changes))
 
     return mutate
+
+
+def changed_sources(patch: pytest.MonkeyPatch) -> None:
+    """Shares the first layer of a kind, not the last that has keys of its own."""
+    right = flat_config
+
+    def wrong(config: Any) -> Any:
+        c = right(config)
+        first = [next(j for j, w in enumerate(c.windows) if w == window) for window in c.windows]
+        shapes = tuple(
+            shape if shape.source == i else replace(shape, source=first[i])
+            for i, shape in enumerate(c.shapes)
+        )
+        return replace(c, features=replace(c.features, shapes=shapes))
+
+    patch.setattr(loading, "flat_config", wrong)
+
+
+def values_not_normed(patch: pytest.MonkeyPatch) -> None:
+    right = flat_config
+
+    def wrong(config: Any) -> Any:
+        c = right(config)
+        return replace(c, features=replace(c.features, value_norm=False))
+
+    patch.setattr(loading, "flat_config", wrong)
+
+
+def streams_not_scaled(patch: pytest.MonkeyPatch) -> None:
+    right = loading.Layer
+    patch.setattr(loading, "Layer", lambda *parts: replace(right(*parts), scale=None))
+
+
+def inputs_of_the_first(patch: pytest.MonkeyPatch) -> None:
+    right = PerLayer.inputs
+
+    def wrong(*given: Any) -> torch.Tensor:
+        inputs = right(*given)
+        return inputs[:, :1].expand_as(inputs)
+
+    patch.setattr(PerLayer, "inputs", wrong)
 
 
 def changed_rope(**changes: Any) -> Mutate:
@@ -260,6 +302,10 @@ MUTATIONS: dict[str, tuple[str, Mutate]] = {
     "windows in the other layers": ("gemma2", changed_config(windows=(0, 7))),
     "windowed layers with the others' rotary base": ("gemma3_text", same_rope_everywhere),
     "full layers with the windowed ones' rotary base": ("gemma3_text", changed_features(rotary=(1, 1))),
+    "values without their norm": ("gemma4_text", values_not_normed),
+    "stream not scaled behind layers": ("gemma4_text", streams_not_scaled),
+    "the first layer's input for all": ("gemma4 E", inputs_of_the_first),
+    "keys of the first full layer": ("gemma4 sources", changed_sources),
     "norm before instead of after": (
         "olmo2",
         changed_reading(
