@@ -69,14 +69,15 @@ def begin(layer: Callable[[], Layer], config: FlatConfig, device: str, dtype: to
 
 def read_zeros(layer: Layer, config: FlatConfig, device: str, dtype: torch.dtype) -> None:
     """Multiplies, rotates, attends and norms as `FlatModel` does, for a chunk of some positions."""
-    h, width = config.heads, config.rope.dim
+    h, shape = config.heads, config.shapes[0]
+    rope = (config.features.local_rope if config.windows[0] else None) or config.rope
     with computing(device):
         x = torch.zeros(_COUNT, config.hidden, dtype=dtype, device=device)
         if config.features.norm != "layer":
             x = F.rms_norm(x, x.shape[1:], layer.norms[0].weight, config.eps)
-        heads = layer.qkv(x).view(1, _COUNT, -1, config.head_dim)
-        angles = x.new_zeros(_COUNT, 1, width)
-        rotate(heads[:, :, : h + config.kv_heads], angles, angles)
+        heads = layer.qkv(x).view(1, _COUNT, -1, shape.head_dim)
+        angles = x.new_zeros(_COUNT, 1, rope.dim)
+        rotate(heads[:, :, : h + shape.kv_heads], angles, angles)
         keys, values = heads.transpose(1, 2)[:, h:].chunk(2, 1)
         y = layer.out(attend(heads[:, :, :h], keys, values, None).reshape(_COUNT, -1))
         x = y.add_(x)

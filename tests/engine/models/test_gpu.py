@@ -214,7 +214,7 @@ def test_a_captured_step_holds_wherever_rows_have_got_to(family: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "family", ["gemma2", "gemma3_text", "olmo2", "gpt2", "qwen3_moe", "granitemoe", "gpt_oss"]
+    "family", ["gemma2", "gemma3_text", "gemma4 E", "olmo2", "gpt2", "qwen3_moe", "granitemoe", "gpt_oss"]
 )
 @pytest.mark.parametrize("strategy", ["greedy", "top_p", "beam"])
 def test_a_run_of_another_family_is_captured(
@@ -320,7 +320,18 @@ def test_logits_beside_early_ones_are_as_exact_as_alone(precision: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    "case", ["qwen2", "mistral windowed", "phi3", "gemma2", "gemma3_text", "olmo2", "gpt2"]
+    "case",
+    [
+        "qwen2",
+        "mistral windowed",
+        "phi3",
+        "gemma2",
+        "gemma3_text",
+        "gemma4_text",
+        "gemma4 E",
+        "olmo2",
+        "gpt2",
+    ],
 )
 @pytest.mark.parametrize("copies", [1, 2])
 def test_one_captured_step_of_several_contexts(case: str, copies: int, tmp_path: Path) -> None:
