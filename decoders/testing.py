@@ -17,7 +17,7 @@ from edge_tui.decoders.core import checks, step_checks
 from edge_tui.decoders.core.attributes import Attributes
 from edge_tui.decoders.core.decoder import Decoder
 from edge_tui.decoders.core.edge_reference import fits
-from edge_tui.decoders.core.errors import StrategyError, fault, place_of, problem_of
+from edge_tui.decoders.core.errors import StrategyError, fault, file_of, problem_of
 from edge_tui.decoders.core.output import Output, last_logits
 from edge_tui.decoders.core.params import ParamError, Params
 from edge_tui.decoders.core.random import Rng, key_of
@@ -82,7 +82,7 @@ def _at_its_line(decoder: Decoder) -> Iterator[None]:
 
 def _files(decoder: Decoder) -> set[str]:
     """Lists the files of a strategy and its stages."""
-    return {place_of(type(each))[0] for each in (decoder, *stages_of(decoder))}
+    return {file_of(type(each)) for each in (decoder, *stages_of(decoder))}
 
 
 def _own_method(decoder: Decoder) -> Callable[..., object]:

@@ -70,15 +70,23 @@ def name_of(at: type | Callable[..., object]) -> str:
 
 
 def place_of(at: object) -> tuple[str, int]:
-    """Finds the file and first line of a function, method or class; ("", 0) where it has no source."""
+    """Finds the file and first line of a function, method or class; "" and 0 where they are unknown."""
     code = getattr(inspect.unwrap(at), "__code__", None) if callable(at) else None
     if code is not None:
         return code.co_filename, code.co_firstlineno
+    kind = at if isinstance(at, type) else type(at)
     try:
-        kind = at if isinstance(at, type) else type(at)
-        return inspect.getsourcefile(kind) or "", inspect.getsourcelines(kind)[1]
+        return file_of(kind), inspect.getsourcelines(kind)[1]
+    except Exception:  # the file's text may be newer than the class: without it, or no Python
+        return file_of(kind), 0
+
+
+def file_of(kind: type) -> str:
+    """Finds the file that a class was read from, without reading it; "" where it is unknown."""
+    try:
+        return inspect.getsourcefile(kind) or ""
     except (OSError, TypeError):
-        return "", 0
+        return ""
 
 
 def problem_of(error: BaseException, is_strategy: Callable[[str], bool]) -> Problem | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from edge_tui.decoders.core.checks import is_own
 from edge_tui.decoders.core.decoder import Decoder
-from edge_tui.decoders.core.errors import Problem, StrategyError, place_of
+from edge_tui.decoders.core.errors import Problem, StrategyError, file_of, place_of
 from edge_tui.decoders.core.params import ParamError
 from edge_tui.decoders.core.stage import Filter, Stage
 from edge_tui.decoders.registry import old_names
@@ -122,9 +122,10 @@ class Registry:
         """Runs a user's file, or takes its module of the last search where nothing in it has changed."""
         check_file(path)
         helpers = sorted(path.parent.glob("_*.py"))  # no strategies themselves, but files may import them
-        digest = sha256(b"\0".join(file.read_bytes() for file in (path, *helpers))).digest()
+        text = path.read_bytes()
+        digest = sha256(b"\0".join((text, *(file.read_bytes() for file in helpers)))).digest()
         before = last._modules.get(str(path)) if last is not None else None
-        module = before[1] if before is not None and before[0] == digest else run_file(path, name)
+        module = before[1] if before is not None and before[0] == digest else run_file(path, name, text)
         self._modules[str(path)] = digest, module
         return module
 
@@ -261,7 +262,7 @@ class Registry:
                 if isinstance(filter := getattr(decoder, "filter", None), Filter):
                     self._stages[decoder.name] = filter
                 if not is_own(cls):
-                    self._files.add(place_of(cls)[0])
+                    self._files.add(file_of(cls))
         return count
 
 

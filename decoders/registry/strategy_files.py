@@ -47,12 +47,12 @@ def check_file(path: Path) -> None:
         raise StrategyError(f"it has {status.st_size:,} bytes; a strategy takes at most {_LIMIT:,}.")
 
 
-def run_file(path: Path, name: str) -> ModuleType:
-    """Runs a file as a module, without leaving compiled files in the user's folder."""
+def run_file(path: Path, name: str, text: bytes) -> ModuleType:
+    """Runs a file's text as a module, without leaving compiled files in the user's folder."""
     module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(path)
     try:
-        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
+        exec(compile(text, str(path), "exec", dont_inherit=True), vars(module))
     except BaseException:
         del sys.modules[name]
         raise

@@ -13,6 +13,7 @@ import torch
 from edge_tui import decoders
 from edge_tui.decoders import greedy
 from edge_tui.decoders.base import Env, Output
+from edge_tui.decoders.core.errors import place_of
 from edge_tui.decoders.registry.registry import Registry, UnknownStrategy
 from tests.decoders.driver import begin, numbers, param_values, table
 
@@ -252,6 +253,21 @@ def test_whoever_asks_for_a_strategy_that_cannot_be_read_is_told_why(tmp_path: P
         registry.find("mine")
     with pytest.raises(UnknownStrategy, match=r"spelt_wrong\.py, line 1: ImportError"):
         registry.find("spelt-wrong")
+
+
+@pytest.mark.parametrize(
+    "newer", ["", "class Epsilon(", "\0", "(" * 9999], ids=["empty", "cut", "zero", "deep"]
+)
+def test_a_file_that_changes_while_it_is_read_is_what_was_read(tmp_path: Path, newer: str) -> None:
+    """An editor may save at any moment: what is there then is the next search's."""
+    file = write(tmp_path / "mine.py", EPSILON.format(name="mine"))
+    file.write_text(file.read_text() + f"\nfrom pathlib import Path\nPath(__file__).write_text({newer!r})\n")
+    registry = Registry.load([tmp_path])
+    assert registry.problems == []
+    works(registry, "mine")
+    assert registry.is_strategy_file(str(file))
+    assert place_of(type(registry.stage("mine"))) == (str(file), 0)
+    assert Registry.load([tmp_path], registry).problems[0].source == str(file)
 
 
 def test_a_name_is_held_by_one_file(tmp_path: Path) -> None:
