@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pexpect
@@ -95,6 +96,14 @@ def out_tokens(terminal: Terminal) -> int:
     return int(match.group(1).replace(",", "")) if match else 0
 
 
+def token_under_cursor(terminal: Terminal, at: int | None = None) -> tuple[int, int, int] | None:
+    """Position, id and rank of the token in the inspector; None if it is not that at position `at`."""
+    seen = re.search(r"#(\d+) id (\d+).*?rank (\d+)", terminal.text, re.DOTALL)
+    if seen is None or at not in (None, int(seen[1])):
+        return None
+    return int(seen[1]), int(seen[2]), int(seen[3])
+
+
 @pytest.mark.proof
 def test_a_whole_sitting(terminal: Callable[..., Terminal]) -> None:
     sitting = terminal("--strategy", "top_p", "--max-length", "1900", "--seed", "3")
@@ -117,9 +126,11 @@ def test_a_whole_sitting(terminal: Callable[..., Terminal]) -> None:
     sitting.until(lambda: out_tokens(sitting) > 20, "twenty tokens")
     sitting.press("k")  # the token cursor, while it streams
     sitting.press("i")
-    while not re.search(r"rank 1\b", sitting.text):
-        sitting.press("h")  # below another one the token itself may stand, and taking it changes nothing
-    at, token = map(int, sitting.see(r"#(\d+) id (\d+)").groups())
+    at, token, rank = sitting.until(lambda: token_under_cursor(sitting), "the token under the cursor")
+    while rank != 1:  # below another one the token itself may stand, and taking it changes nothing
+        sitting.press("h")
+        before = partial(token_under_cursor, sitting, at - 1)  # the screen may follow a key late
+        at, token, rank = sitting.until(before, "the token before it")
     sitting.see(r"raw\s+[\d.]+ ?%")
     sitting.until(lambda: out_tokens(sitting) > at + 200, "tokens beyond the cursor")
     sitting.press("\r")  # to the alternatives

@@ -193,9 +193,10 @@ def _refuse_unknown_features(config: Config, family: Family) -> None:
         raise UnsupportedError(f"its {key} is {config[key]!r}, which the flat decoder does not cover")
     if config.get("is_causal") is False:
         raise UnsupportedError("its attention looks forward (its is_causal is False)")
+    stated = {**family.defaults, **config}
     for key, other in family.same.items():
-        if config.get(key) not in (None, config.get(other)):
-            raise UnsupportedError(f"its {key} is {config[key]!r}, not its {other}")
+        if stated.get(key) not in (None, stated.get(other)):
+            raise UnsupportedError(f"its {key} is {stated[key]!r}, not its {other}")
     for key in sorted(feature_keys() - family.known):
         value = config.get(key)
         if value and (value is True or value != 1):  # a factor of 1 asks for nothing
