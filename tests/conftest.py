@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import os
 from itertools import count
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from edge_tui.engine import seeds
 from tests import interpreter
 
 if TYPE_CHECKING:
@@ -52,6 +54,13 @@ def home(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HOME", str(folder / "cache" / "huggingface"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def drawn_seeds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws a test's seeds from its name: one sample in two thousand ends before its fourth token."""
+    numbers = Random(request.node.nodeid)
+    monkeypatch.setattr(seeds, "draw", lambda: numbers.getrandbits(seeds.BITS))
 
 
 def pytest_configure(config: pytest.Config) -> None:
