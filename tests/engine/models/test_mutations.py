@@ -71,6 +71,17 @@ def values_not_normed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loading, "flat_config", wrong)
 
 
+def all_frequencies_turn(patch: pytest.MonkeyPatch) -> None:
+    """Rotates whole heads of full layers, as the usual rotary embedding does."""
+    right = flat_config
+
+    def wrong(config: Any) -> Any:
+        c = right(config)
+        return replace(c, rope=replace(c.rope, kind="default"))
+
+    patch.setattr(loading, "flat_config", wrong)
+
+
 def streams_not_scaled(patch: pytest.MonkeyPatch) -> None:
     right = loading.Layer
     patch.setattr(loading, "Layer", lambda *parts: replace(right(*parts), scale=None))
@@ -302,6 +313,7 @@ MUTATIONS: dict[str, tuple[str, Mutate]] = {
     "windows in the other layers": ("gemma2", changed_config(windows=(0, 7))),
     "windowed layers with the others' rotary base": ("gemma3_text", same_rope_everywhere),
     "full layers with the windowed ones' rotary base": ("gemma3_text", changed_features(rotary=(1, 1))),
+    "all frequencies of a proportional rope": ("gemma4_text", all_frequencies_turn),
     "values without their norm": ("gemma4_text", values_not_normed),
     "stream not scaled behind layers": ("gemma4_text", streams_not_scaled),
     "the first layer's input for all": ("gemma4 E", inputs_of_the_first),
