@@ -74,7 +74,7 @@ def _config(fields: dict[str, Any]) -> dict[str, Any]:
         "num_hidden_layers": fields["llama.block_count"],
         "num_attention_heads": fields["llama.attention.head_count"],
         "num_key_value_heads": fields["llama.attention.head_count_kv"],
-        "rms_norm_eps": 1e-5,
+        "rms_norm_eps": fields["llama.attention.layer_norm_rms_epsilon"],
         "rope_theta": fields["llama.rope.freq_base"],
         "max_position_embeddings": fields["llama.context_length"],
         "tie_word_embeddings": True,

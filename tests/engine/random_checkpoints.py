@@ -8,6 +8,7 @@ down here rather than taken from a modelling library, so that making a checkpoin
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -279,3 +280,30 @@ def store_bitsandbytes(
         stored |= {"bnb_4bit_quant_type": kind, "bnb_4bit_use_double_quant": nested}
     _write_json(folder / "config.json", config | {"quantization_config": stored})
     return folder
+
+
+def dequantise_bitsandbytes(stored: Path, plain: Path) -> Path:
+    """Writes the same checkpoint in float32, by bitsandbytes' own dequantisation."""
+    from bitsandbytes import functional
+
+    tensors = load_file(stored / "model.safetensors")
+    codes = {n.partition(".quant_state.")[0]: n for n in tensors if ".quant_state." in n}
+    out = {}
+    for name, tensor in tensors.items():
+        if name in codes:
+            parts = {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
+            state = functional.QuantState.from_dict(parts, device=torch.device("cpu"))
+            out[name] = functional.dequantize_4bit(tensor, state).float()
+        elif name.removesuffix("weight") + "SCB" in tensors:
+            out[name] = tensor.float() * tensors[name.removesuffix("weight") + "SCB"][:, None] / 127
+        elif "SCB" not in name and "weight_format" not in name and ".weight." not in name:
+            out[name] = tensor.float()
+    shutil.copytree(stored, plain)
+    config = json.loads((plain / "config.json").read_text(encoding="utf-8"))
+    del config["quantization_config"]
+    if config["model_type"] == "gpt2":  # stored the other way round than its modules have them
+        turned = ("c_attn.weight", "c_fc.weight", "c_proj.weight")
+        out = {n: t.t().contiguous() if n.endswith(turned) and n in codes else t for n, t in out.items()}
+    save_tensors(plain, out)
+    _write_json(plain / "config.json", config)
+    return plain

@@ -1,7 +1,8 @@
 """Writes a GGUF file again with its matrices in another kind: a published model stands for every kind then.
 
-The `gguf` package quantises the kinds without larger blocks. Those with K are quantised here, plainly: each
-group gets the scale that its range needs, without the search for a better one that llama.cpp makes.
+The model is widened first, so that the largest blocks divide its rows. The `gguf` package quantises the kinds
+without larger blocks. Those with K are quantised here, plainly: each group gets the scale that its range
+needs, without the search for a better one that llama.cpp makes.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 
+from tests.engine.wide_model import Widening
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-BESIDE = {Type.Q4_K: Type.Q5_0, Type.Q5_K: Type.Q5_1, Type.Q6_K: Type.Q8_0}
-"""What takes the place of a kind whose blocks of 256 do not divide the columns, as in llama.cpp."""
 HEAD = Type.Q8_0
 """The kind of the embedding, which is the head too."""
 
@@ -24,20 +25,19 @@ Array = np.ndarray[Any, Any]
 
 
 def requantise(source: Path, kind: Type, file: Path) -> Path:
-    """Writes `source` with every matrix of its layers in `kind`, and the embedding in Q8_0."""
+    """Writes a Llama model, widened: its layers' matrices in `kind`, its embedding in Q8_0."""
     reader = gguf.GGUFReader(source)
-    out = gguf.GGUFWriter(file, reader.fields["general.architecture"].contents())
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    widening = Widening(fields)
+    fields |= widening.fields
+    out = gguf.GGUFWriter(file, "llama")
     for name, field in reader.fields.items():
         if not name.startswith("GGUF.") and name != "general.architecture":
             types = field.types
-            out.add_key_value(name, field.contents(), types[0], types[1] if len(types) > 1 else None)
+            out.add_key_value(name, fields[name], types[0], types[1] if len(types) > 1 else None)
     for tensor in reader.tensors:
-        values = gguf.dequantize(tensor.data, tensor.tensor_type)
-        if values.ndim < 2:
-            out.add_tensor(tensor.name, values)
-            continue
-        own = HEAD if tensor.name == "token_embd.weight" else kind
-        own = BESIDE[own] if own in BESIDE and values.shape[1] % 256 else own
+        values = widening.widen(tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type))
+        own = HEAD if tensor.name == "token_embd.weight" else kind if values.ndim == 2 else Type.F32
         out.add_tensor(tensor.name, quantise(values, own), raw_dtype=own)
     out.write_header_to_file()
     out.write_kv_data_to_file()
@@ -48,7 +48,7 @@ def requantise(source: Path, kind: Type, file: Path) -> Path:
 
 def quantise(values: Array, kind: Type) -> Array:
     """Quantises rows: uint8 `[rows, bytes]`."""
-    if kind not in BESIDE:
+    if kind not in (Type.Q4_K, Type.Q5_K, Type.Q6_K):
         return gguf.quantize(values, kind)
     blocks = values.reshape(-1, 256).astype(np.float32)
     packed = _q6_k(blocks) if kind == Type.Q6_K else _q45_k(blocks, 5 if kind == Type.Q5_K else 4)

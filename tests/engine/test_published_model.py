@@ -229,8 +229,8 @@ def test_codes_kept_by_a_cpu_are_as_good_as_dequantised_weights(
     """Perplexity within 0.1 % in the form that ships; perplexity_packed measures a GPU's kinds."""
     file = requantise(model / "model.gguf", kind, tmp_path / "model.gguf")
     ids = english(str(file))
-    found = losses(file, ids, "cpu")
+    found = losses(file, file, ids, "cpu")
     (precision, packed), (_, exact) = found.items()
     assert precision.endswith("packed")
     assert abs(float((packed - exact).mean())) < 1e-3
-    assert float(divergence(file, ids[:1], "cpu").mean()) < 6e-4
+    assert float(divergence(file, file, ids[:1], "cpu").mean()) < 6e-4

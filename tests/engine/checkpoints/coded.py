@@ -141,6 +141,42 @@ def make_coded(
     return stored, twin
 
 
+def store_coded(folder: Path, coding: Coding) -> Path:
+    """Rounds the matrices of a checkpoint's layers in place to codes of 4 bits, as AWQ or GPTQ store them.
+
+    Each group gets the scale and the zero point that its range needs: none of the two methods' search.
+    """
+    out: dict[str, torch.Tensor] = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        if tensor.dim() != 2 or ".layers." not in name:
+            out[name] = tensor
+            continue
+        base = name.removesuffix(".weight")
+        out |= {f"{base}.{part}": value for part, value in _round(tensor.float(), coding).items()}
+    save_tensors(folder, out)
+    declare(folder, coding.config)
+    return folder
+
+
+def _round(weight: torch.Tensor, coding: Coding) -> dict[str, torch.Tensor]:
+    groups = weight.unflatten(1, (-1, coding.group))
+    least, most = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
+    scales = ((most - least) / 15).clamp(min=1e-4).half()
+    plus_one = int(coding.method == "gptq" and coding.version == "gptq")
+    zeros = (-least / scales).round().clamp(plus_one, 15)
+    codes = (groups / scales[..., None] + zeros[..., None]).round().clamp(0, 15).flatten(1)
+    order = list(AWQ_ORDER) if coding.method == "awq" else list(range(8))
+    words = _words(codes.t(), order) if coding.method == "awq" else _words(codes, order).t()
+    zero_words = _words(zeros.t() - plus_one, order)
+    return {"qweight": words.contiguous(), "qzeros": zero_words, "scales": scales.t().contiguous()}
+
+
+def _words(codes: torch.Tensor, order: list[int]) -> torch.Tensor:
+    """Packs codes `[n, m]` of 4 bits along the second dimension: int32 `[n, m / 8]`."""
+    eights = codes.long().unflatten(1, (-1, 8))[..., order]
+    return (eights << torch.arange(0, 32, 4)).sum(-1).to(torch.uint32).view(torch.int32)
+
+
 def declare(folder: Path, quantisation: dict[str, Any]) -> None:
     """Writes the quantisation into a config.json."""
     file = folder / "config.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +14,14 @@ from edge_tui.engine.models.loader import LoadError, load
 from edge_tui.engine.models.memory_estimate import estimate
 from edge_tui.engine.port import ModelSpec
 from tests.engine.models.architectures import make_tiny
-from tests.engine.models.references import config_of, deviation, one_by_one, random_ids, reference
-from tests.engine.random_checkpoints import make_checkpoint, save_tensors, save_tokenizer, store_bitsandbytes
+from tests.engine.models.references import deviation, one_by_one, random_ids, reference
+from tests.engine.random_checkpoints import (
+    dequantise_bitsandbytes,
+    make_checkpoint,
+    save_tensors,
+    save_tokenizer,
+    store_bitsandbytes,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,33 +35,6 @@ KINDS = {
     "int8": {"kind": "int8"},
 }
 SHAPE: dict[str, Any] = {"hidden": 128, "intermediate": 256, "heads": 4, "kv_heads": 2}
-
-
-def unpacked(stored: Path, plain: Path) -> Path:
-    """The same checkpoint in float32, from bitsandbytes' own dequantisation."""
-    from bitsandbytes import functional
-
-    tensors = load_file(stored / "model.safetensors")
-    codes = {n.partition(".quant_state.")[0]: n for n in tensors if ".quant_state." in n}
-    out = {}
-    for name, tensor in tensors.items():
-        if name in codes:
-            parts = {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
-            state = functional.QuantState.from_dict(parts, device=torch.device("cpu"))
-            out[name] = functional.dequantize_4bit(tensor, state).float()
-        elif name.removesuffix("weight") + "SCB" in tensors:
-            out[name] = tensor.float() * tensors[name.removesuffix("weight") + "SCB"][:, None] / 127
-        elif "SCB" not in name and "weight_format" not in name and ".weight." not in name:
-            out[name] = tensor.float()
-    config = config_of(stored)
-    del config["quantization_config"]
-    plain.mkdir()
-    if config["model_type"] == "gpt2":  # stored the other way round than its modules have them
-        turned = ("c_attn.weight", "c_fc.weight", "c_proj.weight")
-        out = {n: t.t().contiguous() if n.endswith(turned) and n in codes else t for n, t in out.items()}
-    save_tensors(plain, out)
-    (plain / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return plain
 
 
 def spread(got: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -78,7 +56,7 @@ def test_what_was_stored_is_what_decodes(arch: str, case: str, tmp_path: Path) -
     else:
         path = make_checkpoint(tmp_path / "m", arch, **SHAPE)
     store_bitsandbytes(path, **KINDS[case])
-    wanted = reference(unpacked(path, tmp_path / "plain"))
+    wanted = reference(dequantise_bitsandbytes(path, tmp_path / "plain"))
     loaded = load(ModelSpec(str(path), device="cpu"))
     model, ids = loaded.model, random_ids(2, 12)
     assert model.info.precision == ("int8" if case == "int8" else "4bit")
@@ -93,7 +71,7 @@ def test_what_was_stored_is_what_decodes(arch: str, case: str, tmp_path: Path) -
 @pytest.mark.parametrize("case", KINDS)
 def test_every_number_is_bitsandbytes_own(case: str, tmp_path: Path) -> None:
     path = store_bitsandbytes(make_checkpoint(tmp_path / "m", "llama", **SHAPE), **KINDS[case])
-    wanted = load_file(unpacked(path, tmp_path / "plain") / "model.safetensors")
+    wanted = load_file(dequantise_bitsandbytes(path, tmp_path / "plain") / "model.safetensors")
     reader = open_checkpoint(str(path)).open_tensors()
     weights = Weights(reader, "cpu", torch.float32)
     assert set(reader.names()) == set(wanted)
@@ -108,7 +86,7 @@ def test_matrices_that_lie_the_other_way_round(tmp_path: Path) -> None:
     turned = {n: t.t().contiguous() if ".c_" in n and t.dim() == 2 else t for n, t in tensors.items()}
     save_tensors(path, turned)
     store_bitsandbytes(path, "nf4")
-    wanted, ids = reference(unpacked(path, tmp_path / "plain")), random_ids(1, 12)
+    wanted, ids = reference(dequantise_bitsandbytes(path, tmp_path / "plain")), random_ids(1, 12)
     model = load(ModelSpec(str(path), device="cpu")).model
     with torch.inference_mode():
         true = wanted(ids).logits
