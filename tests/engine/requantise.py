@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 HEAD = Type.Q8_0
 """The kind of the embedding, which is the head too."""
+SMALLEST = 2.0**-24
+"""Divides groups of zeros: the smallest float16."""
 
 Array = np.ndarray[Any, Any]
 
@@ -58,7 +60,7 @@ def quantise(values: Array, kind: Type) -> Array:
 def _q6_k(blocks: Array) -> Array:
     groups = blocks.reshape(-1, 16, 16)
     scale = np.abs(groups).max(-1) / 31
-    outer = np.maximum(scale.max(-1, keepdims=True) / 127, 1e-12).astype(np.float16)
+    outer = np.maximum(scale.max(-1, keepdims=True) / 127, SMALLEST).astype(np.float16)
     inner = np.round(scale / outer.astype(np.float32)).clip(1, 127).astype(np.int8)
     each = (outer.astype(np.float32) * inner)[..., None]
     codes = (np.round(groups / each).clip(-32, 31) + 32).astype(np.uint8).reshape(-1, 2, 4, 32)
@@ -73,7 +75,7 @@ def _q45_k(blocks: Array, bits: int) -> Array:
     groups, most = blocks.reshape(-1, 8, 32), 2**bits - 1
     least = np.minimum(groups.min(-1), 0)
     factors = np.stack([(groups.max(-1).clip(0) - least) / most, -least])
-    outer = np.maximum(factors.max(-1, keepdims=True) / 63, 1e-12).astype(np.float16)
+    outer = np.maximum(factors.max(-1, keepdims=True) / 63, SMALLEST).astype(np.float16)
     inner = np.round(factors / outer.astype(np.float32)).clip(0, 63).astype(np.uint8)
     scale, minimum = (outer.astype(np.float32) * inner)[..., None]
     codes = np.round((groups + minimum) / np.maximum(scale, 1e-12)).clip(0, most).astype(np.uint8)
