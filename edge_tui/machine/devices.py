@@ -99,6 +99,16 @@ def product_name(device: str) -> str:
     return _sample(index).name or device
 
 
+@lru_cache(maxsize=8)
+def compute_capability(device: str) -> tuple[int, int] | None:
+    """Returns an NVIDIA GPU's generation, (9, 0) for Hopper; None where the driver does not report one."""
+    try:
+        with closing(Gpu(device)) as gpu:
+            return gpu.capability()
+    except OSError:
+        return None
+
+
 def _processor() -> str:
     with suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

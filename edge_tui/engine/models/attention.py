@@ -14,11 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edge_tui.engine.models.capacity import SLICE
-
-_FLASH_WIDTH = 256
-"""Widest head of torch's flash kernel."""
-_FLASH_CAPABILITY = (8, 0)
-"""First NVIDIA generation (Ampere) that it runs on."""
+from edge_tui.engine.models.mask_need import flash_runs
 
 
 @cache
@@ -29,8 +25,7 @@ def hides_later_keys(device: torch.device, dtype: torch.dtype, head_dim: int) ->
     of milliseconds for each chunk of a prompt whose length is new, and more for the first of a process.
     """
     kernels = device.type == "cuda" and torch.backends.cuda.is_flash_attention_available()
-    fits = dtype in (torch.bfloat16, torch.float16) and head_dim % 8 == 0 and head_dim <= _FLASH_WIDTH
-    return kernels and fits and torch.cuda.get_device_capability(device) >= _FLASH_CAPABILITY
+    return kernels and flash_runs(torch.cuda.get_device_capability(device), dtype.itemsize, head_dim)
 
 
 def attend(

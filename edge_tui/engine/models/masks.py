@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from edge_tui.engine.models.mask_need import needs_mask
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -38,9 +40,8 @@ class Masks:
 
     def needed(self, start: int, k: int) -> bool:
         """Tells whether `k` positions from `start` on need one, where each sees those up to its own."""
-        in_windows = all(w == 0 or start + k <= w for w in self.windows)
-        plain = k == 1 or (in_windows and (start == 0 or self.later_hidden))
-        return not plain or self.slopes is not None
+        alibi = self.slopes is not None
+        return needs_mask(self.windows, start, k, alibi=alibi, later_hidden=self.later_hidden)
 
     def make(self, positions: Tensor, span: int) -> Mapping[int, Tensor | None]:
         """Makes the masks of queries at `positions`, int64 `[R or 1, K]`, over keys at 0 … `span` − 1.

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 from edge_tui.engine.checkpoints.gguf.model import ENDS
 from edge_tui.engine.models.architectures import FlatConfig, flat_config, supports
 from edge_tui.engine.models.capacity import CHUNK, SLACK, SLICE, round_up
+from edge_tui.engine.models.mask_need import flash_runs, needs_mask
 from edge_tui.engine.models.weight_bytes import CODE_COPIES, WIDTH, count_weights
 from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu.packed_sizes import packers
 from edge_tui.engine.ops.quantisation import FOUR_BIT, INT8, QUANTISATIONS
 from edge_tui.engine.ops.row_counts import kernel_bytes
-from edge_tui.machine.devices import cpu_has_bfloat16, free_memory
+from edge_tui.machine.devices import compute_capability, cpu_has_bfloat16, free_memory
 from edge_tui.util.formatting import size
 
 if TYPE_CHECKING:
@@ -321,9 +322,9 @@ class MemoryNeed:
         n, start = self._number, end - k
         heads, kv = f.heads * f.widest_head, max(shape.kv_width for shape in f.shapes)
         wide = max(shape.intermediate for shape in f.shapes)
-        windows = len(set(f.windows))
-        masked = f.features.alibi or start > 0 or any(0 < window < k for window in f.windows)
-        masks = n * k * end * windows * (f.heads if f.features.alibi else 1) if masked else 0
+        flash = self._cuda and flash_runs(compute_capability(self._device), n, f.widest_head)
+        masked = needs_mask(f.windows, start, k, alibi=f.features.alibi, later_hidden=flash)
+        masks = n * k * end * len(set(f.windows)) * (f.heads if f.features.alibi else 1) if masked else 0
         # A mask is made from int64 distances and booleans.
         making = masks + (9 + any(f.windows)) * k * end if masked else 0
         x = n * k * f.hidden
@@ -350,8 +351,7 @@ class MemoryNeed:
         n, pairs = self._number, k * m.active
         router = k * (n + 8) * m.experts + 36 * pairs
         products = n * pairs * max(hidden + 2 * m.width, (5 if m.limit else 3) * m.width)
-        summed = (pairs + k) * hidden * (n + 4)  # in float32, or put in order before
-        return router + max(products, summed)
+        return router + max(products, (pairs + k) * hidden * (n + 4))  # summed in float32, or put in order
 
     def _reading_elsewhere(self, context: int) -> int:
         """Counts the same where transformers runs every row at once, in eager attention's copies."""

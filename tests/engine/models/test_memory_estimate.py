@@ -241,6 +241,24 @@ def test_reading_a_prompt_takes_what_is_estimated(
     assert max(held) == pytest.approx(expected, rel=0.05)
 
 
+def test_masks_are_counted_where_attention_is_given_them(
+    made: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk behind others has none where torch's flash kernel runs."""
+    full, windowed = made(hidden=256), made("mistral", hidden=256, extra={"sliding_window": 1024})
+    distances = 9 * memory_estimate.CHUNK * 8192
+
+    def reading(checkpoint: Checkpoint, precision: Any, capability: tuple[int, int] | None) -> int:
+        monkeypatch.setattr(memory_estimate, "compute_capability", lambda device: capability)
+        return memory_estimate.MemoryNeed(checkpoint, precision, 1, 0, "cuda:0").reading(8192)
+
+    for precision in ("bfloat16", "float16", "int8"):
+        assert reading(full, precision, (8, 0)) < distances
+        assert reading(full, precision, (7, 5)) == reading(full, precision, None) > distances
+        assert reading(windowed, precision, (9, 0)) > distances
+    assert reading(full, "float32", (9, 0)) == reading(full, "float32", None) > distances
+
+
 def test_kv_of_other_architectures(made: Callable[..., Checkpoint]) -> None:
     def kv(**config: Any) -> int:
         base = made()
