@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import tracemalloc
 
-import pytest
-
 from edge_tui.transcript.transcript import Transcript
 from tests.history.runs import batch, started
-from tools import bench_history as history
-
-
-@pytest.mark.proof
-def test_ten_thousand_runs_open_and_search_in_time(capsys: pytest.CaptureFixture[str]) -> None:
-    assert history.main(["--rounds", "0"]) == 0, capsys.readouterr().out
 
 
 def test_a_token_kept_on_the_screen_takes_at_most_400_bytes() -> None:

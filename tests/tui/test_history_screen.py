@@ -9,11 +9,12 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from textual.widgets import Input
 
+from edge_tui.engine.port import Request
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
 from edge_tui.tui.clipboard import Clipboard
@@ -27,6 +28,9 @@ from tests.tui.kept import PROMPTS, fill, keeping
 from tests.tui.rendered import is_open, was_said
 from tests.tui.test_crafting import at_tokens
 from tests.tui.test_workbench import press, until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SIZE = (120, 40)
 
@@ -56,6 +60,37 @@ async def test_it_searches_as_one_types_and_previews() -> None:
         await until(pilot, lambda: screen.pane.transcript is None)
         screen.query_one(Input).value = ""
         await until(pilot, lambda: len(screen.list.entries) == len(PROMPTS))
+
+
+async def test_thousands_of_runs_are_read_once_and_the_lines_in_sight_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    count, asked = 2000, []
+    store = Store(default_path())
+    with store.transaction():
+        for number in range(count):
+            run = store.insert_run(f"{number:016x}", float(number), Request(f"prompt {number}"))
+            store.finish_run(run, "finished", "an answer")
+    store.close()
+    rows = Store.rows
+
+    def note(store: Store, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        asked.append(query)
+        return rows(store, query, values)
+
+    async with keeping().run_test(size=SIZE) as pilot:
+        await at_tokens(pilot)
+        monkeypatch.setattr(Store, "rows", note)
+        screen = await opened(pilot, count)
+        await until(pilot, lambda: "prompt 1999" in str(screen.about.content))
+        assert sum("FROM runs" in query and "WHERE" not in query for query in asked) == 1
+        assert len(asked) < 12, "those of one preview besides"
+        assert len(screen.list.compose_lines(100, 30)) == 30
+        asked.clear()
+        await press(pilot, *"1234")
+        await until(pilot, lambda: [entry.prompt for entry in screen.list.entries] == ["prompt 1234"])
+        assert sum("FROM search" in query for query in asked) <= len("1234")
+        assert not any("FROM runs" in query and "WHERE" not in query for query in asked)
 
 
 async def test_a_run_is_opened_with_its_colours_settings_and_alternatives() -> None:
