@@ -32,7 +32,7 @@ from edge_tui.engine.decode.kernel_process import (
 )
 from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.engine.ops.triton import compiled_ahead
-from edge_tui.machine.devices import resolve_device
+from edge_tui.machine.devices import compute_capability, resolve_device
 from edge_tui.machine.nvml import Gpu
 
 if TYPE_CHECKING:
@@ -178,11 +178,10 @@ def begin(request: Request, specs: Mapping[str, ModelSpec]) -> KernelBuild | Non
         triton = version("triton")
         with closing(Gpu()):  # without one, to resolve a device would import torch
             device, *others = {resolve_device(spec.device) for spec in specs.values()}
-            with closing(Gpu(device)) as gpu:
-                capability = gpu.capability()
+            capability = compute_capability(device) if device.startswith("cuda") else None
     except (LookupError, PackageNotFoundError, OSError):
         return None
-    if capability is None or others or not device.startswith("cuda"):
+    if capability is None or others:
         return None
     job: dict[str, Any] = {
         "capability": capability,
