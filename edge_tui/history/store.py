@@ -18,7 +18,7 @@ from edge_tui.util.dataclass_json import build
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from edge_tui.history.runs import State
@@ -201,6 +201,11 @@ class Store(Database):
         if found := self._entries("WHERE id = ?", run):
             return found[0]
         raise HistoryError(f"The history has no run {run}; `edge-tui history list` shows those it has.")
+
+    def entries(self, runs: Collection[int]) -> dict[int, Entry]:
+        """Reads lines of the list by the run's id; those of deleted runs are not among them."""
+        marks = ", ".join("?" * len(runs))
+        return {entry.id: entry for entry in self._entries(f"WHERE id IN ({marks})", *runs)}
 
     def find(self, uid: str) -> Entry | None:
         """Finds a run by the beginning of its uid, if there is exactly one."""

@@ -18,6 +18,7 @@ from edge_tui.engine.port import Request
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
 from edge_tui.tui.clipboard import Clipboard
+from edge_tui.tui.screens import history
 from edge_tui.tui.screens.compare import CompareScreen
 from edge_tui.tui.screens.export import ExportScreen
 from edge_tui.tui.screens.history import HistoryScreen
@@ -273,6 +274,40 @@ async def test_a_run_that_cannot_be_read_is_one_sentence() -> None:
         await until(pilot, lambda: "cannot be read" in str(screen.about.content))
         await press(pilot, "enter")
         await until(pilot, lambda: was_said("cannot be read"))
+
+
+async def test_the_list_follows_runs_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "_PERIOD", 0.02)
+    fill()
+    store = Store(default_path())
+    empty, run = (store.insert_run(name * 16, time.time(), Request(f"storm {name}")) for name in "ef")
+    async with keeping().run_test(size=SIZE) as pilot:
+        screen = await opened(pilot, len(PROMPTS) + 2)
+
+        def lines() -> list[str]:
+            return ["".join(text for text, _ in line) for line in screen.list.compose_lines(100, 30)]
+
+        assert [line[0] for line in lines()[:3]] == ["…", "…", " "]
+        await press(pilot, *"storm")
+        await until(pilot, lambda: [entry.id for entry in screen.list.entries] == [run, empty])
+        store.append_chunk(run, 0, batch(["one ", "two "]))
+        await until(pilot, lambda: screen.pane.transcript and screen.pane.transcript.text == "one two ")
+        await until(pilot, lambda: "running" in str(screen.about.content))
+        await press(pilot, "ctrl+d")
+        store.append_chunk(run, 1, batch(["three "]))
+        store.finish_run(run, "finished", "one two three ", finished(run, 3))
+        await until(pilot, lambda: screen.pane.transcript.text == "one two three ")
+        assert "Marked" in str(screen.about.content), "what was said stays"
+        await press(pilot, "ctrl+d", "down")
+        await until(pilot, lambda: screen.list.entry.id == empty)
+        store.delete(empty)  # as is one that ends without a token
+        await until(pilot, lambda: [entry.id for entry in screen.list.entries] == [run])
+        assert lines()[0][0] == " "
+        await until(pilot, lambda: "tok/s" in str(screen.about.content))
+        screen.query_one(Input).value = ""
+        await until(pilot, lambda: len(screen.list.entries) == len(PROMPTS) + 1)
+        assert not any(line.startswith("…") for line in lines())
+    store.close()
 
 
 async def test_a_run_in_progress_is_found_again() -> None:

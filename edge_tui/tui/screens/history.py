@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 _PREVIEWED = 1000
 """Tokens that a preview reads: a screenful, and quick whatever the run's length."""
+_PERIOD = 1.0
+"""Seconds between looks at the runs that are under way."""
 WIDE = 150
 """Least width that sets list and preview side by side."""
 _EMPTY = "Nothing has been kept yet: ctrl+j in the workbench runs a prompt, and it will be here."
@@ -85,8 +87,10 @@ class HistoryScreen(Dialog[HistoryChoice]):
         self.pane = TokenPane("", id="preview-tokens")
         self.pane.can_focus = False
         self.about = FittedText(id="about")
+        self._previewed: int | None = None
+        """The run that the preview shows."""
         self._said = False
-        """True where a sentence was said since the run under the cursor began to be read."""
+        """True where a sentence was said since the cursor came to the run."""
 
     def content(self) -> Iterable[Widget]:
         """Lists the search field, then the list beside its preview."""
@@ -101,8 +105,24 @@ class HistoryScreen(Dialog[HistoryChoice]):
             self._say(str(error), "$error")
             return
         self.show(self.entries)
-        if not self.entries:
-            self._say(_EMPTY)
+        self.set_interval(_PERIOD, self._follow)
+
+    @work(exclusive=True, group="follow")
+    async def _follow(self) -> None:
+        """Reads the runs that were under way again, and shows what has become of them."""
+        runs = [entry.id for entry in self.entries if entry.state == "running"]
+        if not runs:
+            return
+        try:
+            found = await asyncio.to_thread(self._store.entries, runs)
+        except HistoryError as error:
+            self._say(str(error), "$error")
+            return
+        here = self.list.entry
+        self.entries = _replaced(self.entries, runs, found)
+        self.show(_replaced(self.list.entries, runs, found))
+        if here is not None and self.list.entry != here:
+            self._preview()
 
     # Searching.
 
@@ -120,14 +140,14 @@ class HistoryScreen(Dialog[HistoryChoice]):
             return
         entries = self.entries if found is None else [entry for entry in self.entries if entry.id in found]
         self.show(entries)
-        if not entries:
-            self._say(_NOTHING if self.entries else _EMPTY)
 
     def show(self, entries: Sequence[Entry]) -> None:
-        """Shows some of the runs."""
+        """Shows some of the runs, or says that there is none."""
         if not self.is_attached:
             return
         self.list.show(entries)
+        if not entries:
+            self._say(_NOTHING if self.entries else _EMPTY)
         count = f"{len(entries):,} of " if len(entries) < len(self.entries) else ""
         runs = "run" if len(self.entries) == 1 else "runs"
         self.box.border_title = f"history · {count}{len(self.entries):,} {runs}"
@@ -147,9 +167,11 @@ class HistoryScreen(Dialog[HistoryChoice]):
         """Reads the run under the cursor in a thread, and shows it."""
         entry = self.list.entry
         if entry is None:
+            self._previewed = None
             self.pane.show(None)
             return
-        self._said = False
+        if entry.id != self._previewed:
+            self._previewed, self._said = entry.id, False
         # Who holds an arrow key down passes by.
         await asyncio.sleep(0.03)
         try:
@@ -287,6 +309,11 @@ class HistoryScreen(Dialog[HistoryChoice]):
         if marked_for_delete:
             self.app.run_worker(_delete(self.app, self._store, marked_for_delete), exclusive=False)
         self.dismiss(choice)
+
+
+def _replaced(entries: Sequence[Entry], runs: Sequence[int], found: Mapping[int, Entry]) -> list[Entry]:
+    """Replaces the lines of some runs by those found; those of runs that were not found go."""
+    return [found.get(entry.id, entry) for entry in entries if entry.id in found or entry.id not in runs]
 
 
 def _read(store: Store, run: int, tokens: int | None = _PREVIEWED) -> tuple[StoredRun, Transcript]:

@@ -61,7 +61,8 @@ class RunList(LinePanel):
         self.entries = entries
         self.set_reactive(RunList.cursor, ids.get(before.id, 0) if before is not None else 0)
         self.update_lines()
-        if self.entry != before:
+        here = self.entry
+        if (here and here.id) != (before and before.id):
             self.post_message(self.Moved())
 
     def validate_cursor(self, cursor: int) -> int:
