@@ -178,8 +178,8 @@ def test_precisions_carry_the_reason_they_are_missing(monkeypatch: pytest.Monkey
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("precision", ["auto", "float32", "float16", "int8", "4bit"])
 def test_memory_comes_back_after_a_load_on_a_gpu(folder: Path, precision: Any) -> None:
-    # The first load of a process leaves what all later ones share: the 16 levels of NF4.
-    load(ModelSpec(str(folder), "auto", "cuda:0")).model.release()
+    # The first load in a precision leaves what all later ones share: the 16 levels of NF4.
+    load(ModelSpec(str(folder), precision, "cuda:0")).model.release()
     device_memory.release_cached_memory()
     before = torch.cuda.memory_allocated(0)
     loaded = load(ModelSpec(str(folder), precision, "cuda:0"))
