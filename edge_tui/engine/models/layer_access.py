@@ -30,16 +30,18 @@ class Head:
 
     Attributes:
         product: The module's head.
+        dtype: What the module turns states into before it; Mamba's are float32 in every precision.
         scale: Factor of its product.
         cap: Bound of the logits; 0 for none.
     """
 
     product: Callable[[Tensor], Tensor]
+    dtype: torch.dtype
     scale: float = 1.0
     cap: float = 0.0
 
     def __call__(self, states: Tensor) -> Tensor:
-        return self.adjust(self.product(states))
+        return self.adjust(self.product(states.to(self.dtype)))
 
     def adjust(self, z: Tensor) -> Tensor:
         """Scales and caps the head's product."""
@@ -85,11 +87,14 @@ def layer_access(module: Any) -> LayerAccess:
         for handle in handles:
             handle.remove()
     states: tuple[Tensor, ...] = getattr(result, "hidden_states", None) or ()
-    if len(states) < 2 or any(getattr(state, "shape", None) != states[-1].shape for state in states):
+    shapes = {getattr(state, "shape", None) for state in states}
+    if len(states) < 2 or len(shapes) > 1 or states[-1].ndim != 3:  # Gemma 3n has several streams
         return LayerAccess()
     last, config = states[-1], module.config.get_text_config(decoder=True).to_dict()
     caps = [value for name, value in config.items() if _is_cap(name, value)]
-    head = find_head(module.get_output_embeddings(), last, result.logits, caps)
+    product = module.get_output_embeddings()
+    dtype = next((before.dtype for child, before, _ in outputs if child is product), last.dtype)
+    head = find_head(product, last.to(dtype), result.logits, caps)
     return LayerAccess(len(states) - 1, last.shape[-1], head, _final_norm(outputs, names, last))
 
 
@@ -114,7 +119,7 @@ def find_head(product: Any, last: Tensor, logits: Tensor, caps: Sequence[float])
 
     Args:
         product: The module's head, or None.
-        last: `[1, T, D]`, the last state.
+        last: `[1, T, D]`, the last state in the dtype that the head takes.
         logits: `[1, T, V]`.
         caps: Numbers of the configuration that may be a soft cap.
     """
@@ -123,7 +128,8 @@ def find_head(product: Any, last: Tensor, logits: Tensor, caps: Sequence[float])
     z: Tensor = product(last)
     if z.shape != logits.shape:
         return None
-    heads = [Head(product), *(Head(product, _scale(z, logits, cap), cap) for cap in (0.0, *map(float, caps)))]
+    fitted = [(_scale(z, logits, cap), cap) for cap in (0.0, *map(float, caps))]
+    heads = [Head(product, last.dtype, *each) for each in ((), *fitted)]
     wanted = logits.float()
     off = [float((head.adjust(z).float() - wanted).abs().amax()) for head in heads]
     best = min(range(len(heads)), key=off.__getitem__)

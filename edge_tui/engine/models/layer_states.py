@@ -36,11 +36,11 @@ class PastStates:
         """Stores the newest `k` positions.
 
         Args:
-            states: `[R * k, D]` or `[R, k, D]`.
+            states: `[R * k, D]` or `[R, k, D]`; Mamba's are float32 in every precision.
             length: int64 `[R]`, positions of each row, these among them.
             k: Positions of each row.
         """
-        new = states.reshape(-1, states.shape[-1])
+        new = states.reshape(-1, states.shape[-1]).to(self.states.dtype)
         past_states.append(self.states, new, length, k, self.shared)
 
     def reorder(self, parent: Tensor, length: Tensor, end: int) -> None:

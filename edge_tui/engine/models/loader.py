@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", *QUANTISATIONS)
 _NOT_QUANTISED = "a mixture of experts, which are not quantised here: choose bfloat16."
+_STACKED = 0.25
+"""Share of the weights beyond which tensors of three dimensions are no gates."""
 _BF16_CAPABILITY = (8, 0)
 """First NVIDIA generation (Ampere) that computes bfloat16."""
 
@@ -165,9 +167,17 @@ def available_precisions(device: str, checkpoint: Checkpoint | None = None) -> d
 
 
 def _is_mixture(checkpoint: Checkpoint) -> bool:
-    """Tells whether the flat decoder runs a checkpoint as a mixture of experts."""
-    config = checkpoint.config
-    return supports(config) is None and flat_config(config).features.mixture is not None
+    """Tells whether a checkpoint is a mixture of experts.
+
+    Where the flat decoder does not run it, its tensors show that: they are named so, or large ones hold the
+    matrices of all experts.
+    """
+    config, tensors = checkpoint.config, checkpoint.tensors
+    if supports(config) is None:
+        return flat_config(config).features.mixture is not None
+    stacked = [t.numel for t in tensors.values() if len(t.shape) == 3 and min(t.shape) > 1]
+    is_stacked = sum(stacked) > _STACKED * sum(t.numel for t in tensors.values())
+    return is_stacked or any("experts" in name.split(".") for name in tensors)
 
 
 def _device(name: str) -> tuple[str, list[str]]:

@@ -140,7 +140,7 @@ class QuantisedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiplies `[…, K]` by the packed matrix."""
-        y: Tensor = self.linear(x.reshape(-1, x.shape[-1]))
+        y: Tensor = self.linear(x.reshape(-1, x.shape[-1]).contiguous())
         return y.view(*x.shape[:-1], -1)
 
 

@@ -223,14 +223,15 @@ SCALED = {
         ("cohere", torch.float32),
         ("granite", torch.bfloat16),
         ("gemma2", torch.float32),
+        ("mamba", torch.bfloat16),
         pytest.param("cohere", torch.bfloat16, marks=pytest.mark.proof),
         pytest.param("gemma2", torch.bfloat16, marks=pytest.mark.proof),
         pytest.param("granite", torch.float32, marks=pytest.mark.proof),
         pytest.param("falcon_h1", torch.float32, marks=pytest.mark.proof),
     ],
 )
-def test_early_logits_pass_what_a_module_does_after_its_head(tmp_path: Path, kind: str, dtype: Any) -> None:
-    model = load(make_tiny(tmp_path / "m", kind, **SCALED[kind]), dtype=dtype)
+def test_early_logits_pass_what_a_module_does_around_its_head(tmp_path: Path, kind: str, dtype: Any) -> None:
+    model = load(make_tiny(tmp_path / "m", kind, **SCALED.get(kind, {})), dtype=dtype)
     ids, last = random_ids(1, 6, vocab=96), model.info.layers
     ctx = model.open(1, 8)
     ctx.needs = Needs(early=(last,), early_norm=False)  # it is there after the norm
@@ -275,3 +276,9 @@ def test_a_model_without_a_norm_behind_its_layers_has_one_form_of_early_logits(t
     assert model.caps.early
     assert early[0] is not None
     assert torch.equal(*early)
+
+
+def test_a_module_of_several_streams_gives_no_states(tmp_path: Path) -> None:
+    caps = load(make_tiny(tmp_path / "m", "gemma3n_text")).caps
+    assert not caps.hidden
+    assert not caps.early
