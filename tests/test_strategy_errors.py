@@ -22,7 +22,7 @@ class Mine(Filter):
     def init(self, env):
         import torch
 
-        return {"n": torch.zeros(env.rows, 1)}
+        return {"n": torch.zeros(env.rows, 1, device=env.device)}
 
     def apply(self, z, p, s, rng):
         s["n"] += 1

@@ -220,7 +220,7 @@ def architectures() -> str:
     if file.exists():
         captured = json.loads(file.read_text(encoding="utf-8"))
         why_not = captured["why_not"]
-        machine = f"{captured['device']}, transformers {captured['transformers']}"
+        machine = f"{captured['device']}, transformers {captured['transformers']}, {captured['precision']}"
         count += f" *captured*: its steps are replayed as CUDA graphs ({machine})."
     heads = [
         "model type",

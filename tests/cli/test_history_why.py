@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from edge_tui.cli.main import main
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
+from edge_tui.machine.devices import best_device
 from tests.engine.explanations import assert_alike
 from tests.engine.random_checkpoints import make_checkpoint
 
@@ -172,7 +173,7 @@ def test_another_device_and_other_versions_are_told_with_what_they_change(call: 
     assert (status, error) == (0, "")
     (line,) = lines(out)
     assert line["exactness"] == "near"
-    assert " was float16 on cuda:7, here float32 on cpu; torch was 1.0, here " in line["note"]
+    assert f" was float16 on cuda:7, here float32 on {best_device()}; torch was 1.0, here " in line["note"]
     assert "python" not in line["note"]
     (off,) = (text for name, text in line["facts"] if name == "off the record")
     assert float(off) < 1e-3

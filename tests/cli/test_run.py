@@ -117,7 +117,8 @@ def test_logprobs_tell_the_likeliest_tokens(model, capfdbinary) -> None:
 
 
 def test_the_summary_holds_what_is_needed_to_repeat_the_run(model, capfdbinary) -> None:
-    flags = (*SHORT, "--model", model, "--set", "top_p=0.5", "--stop", "zzz", "--json")
+    flags = (*SHORT, "--model", model, "--device", "cpu")
+    flags += ("--set", "top_p=0.5", "--stop", "zzz", "--json")
     summary = lines(run(capfdbinary, *flags)[1])[-1]
     assert summary["settings"]["model"] == model
     assert summary["settings"]["stop"] == ["zzz"]

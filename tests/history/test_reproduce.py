@@ -186,7 +186,7 @@ def made_again(call: Call, run: dict[str, Any]) -> list[int]:
 
 def test_an_exported_run_is_made_again_by_its_command(call: Call, tmp_path: Path) -> None:
     flags = ["--set", "temperature=1.3", "--max-new-tokens", "24", "--stop", "\n\n\n", "--system", "Talk."]
-    call("run", *flags, "--strategy", "min_p", "it's <b>\nso")
+    call("run", *flags, "--device", "cpu", "--strategy", "min_p", "it's <b>\nso")
     run = exported(call, tmp_path / "run.json")
     threads, _, _ = run["reproduce"]["line"].partition(" ")
     assert threads == f"OMP_NUM_THREADS={run['started']['threads']}"

@@ -107,8 +107,9 @@ def demo() -> Iterator[Callable[..., EdgeApp]]:
         from edge_tui.engine.local import LocalEngine
 
         settings = replace(Settings(), **changes)
-        small = ModelSpec("demo/amateur")
-        pair = {"model": ModelSpec("demo/expert"), "amateur": small, "draft": small}
+        # Here, where a prompt that is known gives the numbers of one that is read.
+        small = ModelSpec("demo/amateur", device="cpu")
+        pair = {"model": ModelSpec("demo/expert", device="cpu"), "amateur": small, "draft": small}
         app = EdgeApp(lambda: LocalEngine(pair), settings, theme_folders=[resources.themes()])
         made.append(app)
         return app

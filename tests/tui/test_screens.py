@@ -57,11 +57,13 @@ class TopA(Filter):
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same GPU, and the same neighbours on it, wherever this runs."""
+    monkeypatch.setattr("edge_tui.machine.devices.devices", lambda: [GPU])
     monkeypatch.setattr(precision_options, "devices", lambda: [GPU])
     monkeypatch.setattr(
         precision_options, "gpu_processes", lambda name: [GpuProcess(4242, "vllm", 1_500_000_000)]
     )
     monkeypatch.setattr(memory_estimate, "free_memory", lambda device: GPU.free)
+    monkeypatch.setattr(memory_estimate, "compute_capability", lambda device: (8, 6))
     monkeypatch.setattr("edge_tui.engine.ops.quantisation.find_spec", lambda name: object())
 
 

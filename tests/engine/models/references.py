@@ -209,10 +209,15 @@ def reference(path: Path) -> Any:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.float32, attn_implementation=attention_of(config)
     ).eval()
-    if "swiglu_alpha" in config:  # transformers 5.17 has both numbers in its code
-        for experts in (each for each in model.modules() if hasattr(each, "alpha")):
-            experts.alpha, experts.limit = config["swiglu_alpha"], config["swiglu_limit"]
+    impose_swiglu(model, config)
     return model
+
+
+def impose_swiglu(model: Any, config: Mapping[str, Any]) -> None:
+    """Gives GPT-OSS' experts the numbers of a config; transformers 5.17 has both in its code."""
+    for experts in (each for each in model.modules() if hasattr(each, "alpha") and hasattr(each, "limit")):
+        experts.alpha = config.get("swiglu_alpha") or experts.alpha
+        experts.limit = config.get("swiglu_limit") or experts.limit
 
 
 def random_ids(*shape: int, vocab: int = 320, seed: int = 7) -> Tensor:

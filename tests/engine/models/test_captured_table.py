@@ -28,12 +28,13 @@ def test_what_cannot_be_made_or_loaded_is_a_row_of_its_own(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a CPU")
     monkeypatch.setattr(sys, "argv", ["captured_table", str(file)])
 
-    def make_tiny(folder: Path, kind: str) -> Path:
+    def make_tiny(folder: Path, kind: str, **sizes: int) -> Path:
         if kind == "gpt2":
             raise ValueError("a weight has no place\nmore lines")
-        return architectures.make_tiny(folder, kind)
+        return architectures.make_tiny(folder, kind, **sizes)
 
     monkeypatch.setattr(captured_table, "make_tiny", make_tiny)
+    monkeypatch.setattr(captured_table, "in_processes", map)
     captured_table.main()
     found = json.loads(file.read_text(encoding="utf-8"))["why_not"]
     assert found.keys() == {"no_such_type", "gpt2", "llama"}

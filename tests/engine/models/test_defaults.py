@@ -23,6 +23,7 @@ from tests.engine.models.references import (
     config_of,
     deviation,
     flat,
+    impose_swiglu,
     random_ids,
 )
 from tests.engine.random_checkpoints import ARCHITECTURES, make_checkpoint
@@ -72,6 +73,7 @@ def wanted(path: Path) -> tuple[torch.Tensor | None, set[str]]:
         module, report = transformers.AutoModelForCausalLM.from_pretrained(
             path, dtype=torch.float32, attn_implementation=attention, output_loading_info=True
         )
+        impose_swiglu(module, config_of(path))
         with torch.inference_mode():
             logits = None if report["missing_keys"] else module.eval()(IDS).logits
     except Exception:  # whatever a config class raises

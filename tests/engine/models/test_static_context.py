@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import torch
+from transformers.models.bloom import modeling_bloom
 
 from edge_tui.decoders.base import Needs
 from edge_tui.engine.models.base import CapturableContext, ContextFull, ResumableContext
@@ -46,6 +47,8 @@ class Case(NamedTuple):
 )
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     kind, longest = request.param, {"max_position_embeddings": 2 * T, "n_positions": 2 * T}
+    if kind == "bloom" and not hasattr(modeling_bloom, "_get_alibi_slopes"):
+        pytest.skip("this transformers has a bias as long as the text, not as the buffers")
     own = {} if kind == "bloom" else {k: v for k, v in longest.items() if (k[0] == "n") == (kind == "gptj")}
     path = make_tiny(tmp_path_factory.mktemp("static") / kind, kind, **own)
     model, ids = load(path), random_ids(2, T, vocab=96)
