@@ -105,7 +105,7 @@ def test_the_table_of_architectures_says_which_are_captured(
         "bailing_hybrid": "not measured: transformers 5.17.0 does not know bailing_hybrid",
         "bamba": "it does not load: int | None",
     }
-    head = {"transformers": "5.17.0", "device": "NVIDIA H200", "why_not": why_not}
+    head = {"transformers": "5.17.0", "device": "NVIDIA H200", "precision": "bfloat16", "why_not": why_not}
     (tmp_path / "captured.json").write_text(json.dumps(head), encoding="utf-8")
     cells = {
         line.split(" | ")[0]: line.split(" | ")[5]

@@ -76,8 +76,8 @@ class LocalEngine:
         """Contexts of the last run, and of questions about others, until the next run begins."""
         self._beside_cache = PrefixCache()
         """Contexts of a run that is compared with another, until the next run begins."""
-        self._reused: dict[int, int] = {}
-        """Positions of the prompt that runs have reused, by their numbers."""
+        self._read_alone: dict[int, bool] = {}
+        """Whether the last id of a run's prompt was read alone, by the run's number."""
         self._manager = ModelManager(self._post, load, models, self._drop_contexts)
         self._kernels = KernelBuilds()
         self._specs = dict(models or {})
@@ -295,10 +295,10 @@ class LocalEngine:
 
         def post(event: Event) -> None:
             if isinstance(event, Started):
-                self._reused = dict([*self._reused.items(), (run.id, event.reused_tokens)][-_REMEMBERED:])
+                self._read_alone = dict([*self._read_alone.items(), (run.id, run.read_alone)][-_REMEMBERED:])
             self._post(event, wake=run.request.watched or isinstance(event, Finished | Failed))
 
-        run.reads_again = self._reused.get(run.beside or 0, 0) > 0
+        run.reads_again = self._read_alone.get(run.beside or 0, False)
         try:
             yield from run_request(
                 run, self._manager, prefix_cache, post, lambda: self._closing, self._kernels

@@ -91,6 +91,20 @@ def test_two_runs_in_turn_replay_their_own_graphs_and_leave_no_context(
     assert allocated[2] - allocated[1] < 2**20
 
 
+@pytest.mark.parametrize("strategy", ["top_p", "beam", "contrastive", "cfg", "dola"])
+def test_the_same_prompt_and_seed_give_the_same_text_in_16_bit(
+    open_engine: Callable[..., LocalEngine], middling: Path, strategy: str
+) -> None:
+    engine = open_engine()
+    for role in ("model", "amateur"):
+        engine.assign(role, ModelSpec(str(middling), "bfloat16", "cuda:0"))
+    request = Request(PROMPT, strategy, seed=5, max_length=200)
+    first, *others = (watch(engine, request, timeout=COMPILING) for _ in range(3))
+    for other in others:
+        assert other.ids == first.ids
+        assert other.column("raw_logp") == first.column("raw_logp")
+
+
 def rounds(engine: LocalEngine, model: Path) -> tuple[list[int], list[int]]:
     """Loads, runs and unloads twelve times; lists the bytes after each: in the allocator, on the device.
 

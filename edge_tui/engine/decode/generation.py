@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edge_tui.decoders.base import Env, Needs, Output
 from edge_tui.engine.decode.host_copies import to_device
 from edge_tui.engine.decode.learned_prefix import learn_prefix
-from edge_tui.engine.decode.prefix_cache import PrefixCache, PrefixEntry
+from edge_tui.engine.decode.prefix_cache import PrefixCache, PrefixEntry, copy_of
 from edge_tui.engine.decode.speculative_runner import SpeculativeRunner
 from edge_tui.engine.decode.step_runner import StepRunner
 from edge_tui.engine.decode.stream_groups import StreamGroup, group_streams
@@ -75,6 +75,11 @@ class Generation:
         return self._runner
 
     @property
+    def read_alone(self) -> bool:
+        """True where the last id of the main stream's prompt was read alone; there after `prefill`."""
+        return self._entry is not None and self._entry.stepped < len(self._entry.ids)
+
+    @property
     def captured(self) -> bool:
         """True once steps are replayed from graphs."""
         return self._runner is not None and self._runner.has_graphs
@@ -93,8 +98,7 @@ class Generation:
             cache: Contexts of earlier runs; updated.
             progress: Called with (done, total) tokens of the main stream.
             cancelled: Called between chunks; True ends the reading.
-            again: Read the last token of a prompt once more where all of it was read: a run whose prompt is
-                known reads that alone, by other products, whose last digits differ.
+            again: Read the last token once more, alone, where all of a prompt was read.
 
         Returns:
             Positions of the main stream that were reused.
@@ -111,6 +115,8 @@ class Generation:
                 with entered(self._model(names).info.device):
                     reused, read = self._read(names, cache, report, cancelled)
                     if again and not all(reused):
+                        for key in self._keys_of(names):
+                            cache[key].end = None
                         _, read = self._read(names, cache, _silent, cancelled)
                 lengths += reused
                 outputs |= read
@@ -175,8 +181,7 @@ class Generation:
 
     def _keys_of(self, names: tuple[str, ...]) -> list[tuple[int, int]]:
         """Lists the keys of a group of streams."""
-        keys = self.keys()
-        return [keys[name] for name in names]
+        return [key for name, key in self.keys().items() if name in names]
 
     def _read(
         self,
@@ -206,9 +211,11 @@ class Generation:
             last = to_device([each[-1:] for each in ids], torch.int64, model.info.device)
             is_same = len({each[-1] for each in ids}) == 1
             each_logits = _forward(model, joint, last, is_same=is_same).chunk(len(names))
-            for entry, each in zip(entries, ids, strict=True):
+            outputs = {name: Output(part) for name, part in zip(names, each_logits, strict=True)}
+            for name, entry, each in zip(names, entries, ids, strict=True):
                 entry.ids.append(each[-1])
-            return reused, {name: Output(part) for name, part in zip(names, each_logits, strict=True)}
+                entry.keep_end(outputs[name])
+            return reused, outputs
         outputs = {}
         for name, entry, each in zip(names, entries, ids, strict=True):
             outputs[name] = _prefill(model, entry, each, progress, cancelled)
@@ -237,7 +244,7 @@ class Generation:
             entry, ids = cache.get(key), self.ids[stream]
             if entry is None or not entry.begins_with(ids) or not entry.fits(*self._positions(), needs):
                 return False
-            if stepped and len(ids) <= entry.stepped:
+            if stepped and len(ids) <= entry.stepped and entry.output_after(len(ids), needs) is None:
                 return False
         return True
 
@@ -369,6 +376,8 @@ def _prefill(
     """Reads those of some ids that a context does not hold yet; returns the output after the last."""
     import torch
 
+    if (known := entry.output_after(len(ids), entry.context.needs)) is not None:
+        return copy_of(known)
     reused, done = len(entry.ids), 0
     fresh = to_device([ids[reused:]], torch.int64, model.info.device)
 
@@ -383,6 +392,7 @@ def _prefill(
         entry.ids.extend(ids[reused : reused + done])
         raise
     entry.ids.extend(ids[reused:])
+    entry.keep_end(output)
     return output
 
 

@@ -189,7 +189,8 @@ class Run:
         id: Its number.
         request: What is decoded.
         beside: The run that it is compared with, and decoded in turn with where that goes on; None for most.
-        reads_again: True reads the end of the prompt twice, as a run does whose prompt is known already.
+        reads_again: True reads the end of the prompt twice, the second time alone.
+        read_alone: True once the last id of the prompt was read alone, by this run or one before.
         cancelled: True once it is to stop.
         table: Its parameters, once it has begun.
     """
@@ -198,5 +199,6 @@ class Run:
     request: Request
     beside: int | None = None
     reads_again: bool = False
+    read_alone: bool = False
     cancelled: bool = False
     table: ParamTable | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Needs
@@ -16,13 +16,31 @@ from edge_tui.engine.out_of_memory import is_out_of_memory, release
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from edge_tui.decoders.base import Decoder
+    from edge_tui.decoders.base import Decoder, Output
     from edge_tui.engine.decode.learned_prefix import LearnedState
     from edge_tui.engine.decode.step_runner import StepRunner
     from edge_tui.engine.models.base import Context, LanguageModel
 
 _RUNNERS = 8
 """Most captured runners of one context: one for each strategy and width used lately."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixEnd:
+    """Holds the output after the last of the ids that a run began with.
+
+    A run that begins with the same ids has it from here. To read the last id again, alone, is another product
+    than to read it with others, and its last digits differ: in 16 bit that moves draws.
+
+    Attributes:
+        length: Number of the ids.
+        needs: What was asked for beside logits.
+        output: The output, in memory of its own.
+    """
+
+    length: int
+    needs: Needs
+    output: Output
 
 
 @dataclass(slots=True)
@@ -38,6 +56,8 @@ class PrefixEntry:
             reading such an id again gives the run's own numbers.
         learned: What a strategy that learns knew after some of the ids.
         joint: The context that `context` is a row of, beside those of other streams; None for one by itself.
+        end: The output after the first of the ids, as many as the latest run began with; None where it is not
+            kept.
     """
 
     context: Context
@@ -47,6 +67,17 @@ class PrefixEntry:
     stepped: int = 0
     learned: LearnedState | None = None
     joint: JointContext | None = None
+    end: PrefixEnd | None = None
+
+    def keep_end(self, output: Output) -> None:
+        """Keeps the output after all ids; not one with past states, which change where they lie."""
+        needs = self.context.needs
+        self.end = None if needs.past else PrefixEnd(len(self.ids), needs, copy_of(output))
+
+    def output_after(self, length: int, needs: Needs) -> Output | None:
+        """Returns the output after so many of the ids; None if it is not kept."""
+        end = self.end
+        return end.output if end is not None and (end.length, end.needs) == (length, needs) else None
 
     def find(
         self, decoder: Decoder, rows: int, proposals: int, eos: tuple[int, ...], roots: list[Context]
@@ -116,7 +147,8 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
     ) -> PrefixEntry:
         """Returns a context with room that holds the longest known prefix of some ids, and nothing else.
 
-        The last id is never part of it: it is read again for its logits, which the first step chooses from.
+        The last id is part of it where the output after it is kept. Else it is read again for its logits,
+        which the first step chooses from.
 
         Args:
             key: The stream's.
@@ -129,7 +161,9 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
         import torch
 
         entry = self.get(key)
-        reused = max(0, min(_common_length(entry.ids, ids), len(ids) - 1)) if entry else 0
+        reused = _common_length(entry.ids, ids) if entry else 0
+        if entry is None or entry.output_after(len(ids), needs) is None:
+            reused = max(0, min(reused, len(ids) - 1))
         rewinds = entry is not None and reused < len(entry.ids)
         if entry is None or not entry.fits(need, total, needs) or (rewinds and not model.caps.rewind):
             self._drop(key)
@@ -139,6 +173,8 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
         entry.context.needs = needs
         entry.context.truncate(to_device([reused], torch.int64, model.info.device))
         del entry.ids[reused:]
+        if entry.end is not None and entry.end.length > reused:
+            entry.end = None
         if len(ids) - reused > 1 or reused < entry.stepped:
             entry.stepped = len(ids) - (len(ids) - reused == 1)
         return entry
@@ -216,17 +252,17 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
             ids: The ids that are read, by the key of the stream.
         """
         later = {
-            key: (entry, list(entry.ids), entry.stepped)
+            key: (entry, list(entry.ids), entry.stepped, entry.end)
             for key in ids
             if (entry := self.get(key)) is not None and entry.begins_with(ids[key])
         }
         try:
             yield
         finally:
-            for key, (entry, before, stepped) in later.items():
+            for key, (entry, before, stepped, end) in later.items():
                 if self.get(key) is entry and isinstance(entry.context, ResumableContext):
                     entry.context.resume(len(before))
-                    entry.ids, entry.stepped = before, stepped
+                    entry.ids, entry.stepped, entry.end = before, stepped, end
 
     def drop_model(self, model: LanguageModel) -> None:
         """Forgets a model's contexts, and the captured runners of pairs that read it beside another."""
@@ -234,6 +270,11 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
             self.pop(key).free()
         for entry in self.values():
             entry.drop_readers(model)
+
+
+def copy_of(output: Output) -> Output:
+    """Copies an output into memory of its own."""
+    return replace(output, **{name: tensor.clone() for name, tensor in output.tensors().items()})
 
 
 def _common_length(a: list[int], b: list[int]) -> int:

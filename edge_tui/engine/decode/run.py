@@ -130,6 +130,7 @@ def _read_prompt(
         if request.prompt_logps:
             post(score_prompt(run.id, plan, prefix_cache, progress, stopped))
         reused = generation.prefill(prefix_cache, progress, stopped, again=run.reads_again)
+        run.read_alone = generation.read_alone
         run.table = table = generation.runner.table
         for name, value in run.request.values.items():  # changed while the prompt was read
             if request.values.get(name) != value:

@@ -131,7 +131,7 @@ def test_a_question_gives_the_runs_own_numbers_while_its_context_is_there(
     request = request_of(strategy, 30)
     run = watch(one, request)
     watch(other, replace(request, ids=(7,), max_length=1))  # loads the model
-    for index in (29, 1, 12):
+    for index in (29, 1, 12, 0):
         here, there = (explain(engine, request, run, index) for engine in (one, other))
         assert here.epsilon == 0
         assert here.candidates[0].raw_logp == pytest.approx(run.column("raw_logp")[index], abs=1e-6)
@@ -140,7 +140,16 @@ def test_a_question_gives_the_runs_own_numbers_while_its_context_is_there(
         for a, b in zip(here.candidates, there.candidates, strict=False):
             if a.id == b.id and a.sum > -inf:
                 assert abs(a.sum - b.sum) < there.epsilon
-    assert explain(one, request, run, 0).epsilon > 0  # the prompt was read at once
+
+
+def test_the_first_token_is_near_where_the_output_of_a_prompt_read_at_once_is_not_kept(
+    open_engine: Callable[[], LocalEngine],
+) -> None:
+    one, other = open_engine(), open_engine()
+    request = request_of("dola", 8)
+    run = watch(other, request)
+    watch(one, replace(request, strategy="greedy", values={}, max_length=1))
+    assert [explain(engine, request, run, 0).epsilon > 0 for engine in (one, other)] == [True, False]
 
 
 def test_a_run_opens_its_context_when_those_before_it_are_gone(specs: dict[str, ModelSpec]) -> None:

@@ -129,7 +129,7 @@ def _strategy_is_full() -> None:
 def test_running_out_of_memory_keeps_the_text_and_the_engine(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, at: int, lack: Callable[[], None]
 ) -> None:
-    watch(engine, Request(PROMPT, strategy="greedy", max_length=2))
+    watch(engine, Request(PROMPT[1:], strategy="greedy", max_length=2))
     name, count = ("prefill" if at == 0 else "forward"), 0
     original = getattr(FlatModel, name)
 

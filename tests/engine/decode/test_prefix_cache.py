@@ -18,16 +18,17 @@ import pytest
 import torch
 
 from edge_tui import decoders
-from edge_tui.decoders.base import Output
+from edge_tui.decoders.base import Needs, Output
 from edge_tui.engine.decode import cuda_graphs
 from edge_tui.engine.decode.cuda_graphs import Graphs
-from edge_tui.engine.decode.prefix_cache import PrefixEntry
+from edge_tui.engine.decode.prefix_cache import PrefixCache, PrefixEntry
 from edge_tui.engine.decode.step_runner import StepRunner
 from edge_tui.engine.decode.stream_groups import StreamGroup
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models.base import CapturableContext
 from edge_tui.engine.models.loader import load
 from edge_tui.engine.port import ModelSpec, Precision, Request
+from tests.engine.decode.explaining import question_at
 from tests.engine.random_checkpoints import TOKENS, make_checkpoint
 from tests.engine.watch import Watched, watch
 
@@ -122,6 +123,55 @@ def test_a_used_context_says_what_a_fresh_one_says(name: str, engines: Engines) 
     assert engines.reused_after((*whole[:10], *MORE)) == 10
     if "speculation" in name:
         assert engines.reused_after((*whole, *MORE), "draft") == len(PROMPT)
+
+
+AGAIN = {
+    "samples": RUNS["samples"],
+    "beam": RUNS["beams"],
+    "speculation": RUNS["speculation"],
+    "two prompts": Request("", "cfg", {"temperature": 0.8}, ids=PROMPT, max_length=12, seed=3),
+    "layers": Request("", "dola", {"temperature": 0.8}, ids=PROMPT, max_length=12, seed=3),
+    "prefix": RUNS["prefix"],
+}
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_the_same_prompt_begins_with_the_same_numbers(name: str, folder: Path) -> None:
+    """In bfloat16, where the last id read alone gives others than read with those before it."""
+    request = AGAIN[name]
+    engine = LocalEngine(
+        {role: ModelSpec(str(folder / role), "bfloat16", "cpu") for role in ("model", "draft")}
+    )
+    watch(engine, replace(request, strategy="greedy", values={}, samples=1))
+    first = watch(engine, request)
+    engine.explain(question_at(request, first, 0))
+    engine.explain(question_at(request, first, 5))
+    again = watch(engine, request)
+    assert engine.close(60.0)
+    assert again.started.reused_tokens == len(PROMPT) + len(request.prefix)
+    for row in range(first.started.rows):
+        for column in ("id", "raw_logp", "entropy"):
+            mine, its = (seen.column(column, row) for seen in (first, again))
+            assert [str(each) for each in mine] == [str(each) for each in its], (row, column)
+
+
+@torch.inference_mode()
+def test_an_output_is_kept_until_its_last_id_is_read_again(checkpoint: Path) -> None:
+    model, cache, ids = load(ModelSpec(str(checkpoint), device="cpu")).model, PrefixCache(), [5, 6, 7, 8]
+    key = id(model), 0
+    entry = cache.open(key, model, ids, 16, 16)
+    output = model.prefill(entry.context, torch.tensor([ids]))
+    entry.ids.extend(ids)
+    entry.keep_end(output)
+    wanted = output.logits.clone()
+    output.logits.zero_()  # as the next step on a GPU does
+    assert cache.open(key, model, ids, 16, 16) is entry
+    kept = entry.output_after(4, Needs())
+    assert kept is not None
+    assert torch.equal(kept.logits, wanted)
+    assert entry.output_after(4, Needs(hidden=(1,))) is None
+    cache.open(key, model, [5, 6, 9, 9], 16, 16)  # and whatever happens while these are read
+    assert entry.output_after(4, Needs()) is None
 
 
 def test_a_dropped_context_waits_for_no_collection(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

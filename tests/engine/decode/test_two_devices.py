@@ -83,7 +83,7 @@ def test_each_device_tells_what_leaves_it(engine: LocalEngine) -> None:
     engine.unload("amateur")
     until(lambda: events.extend(engine.poll()) or any(isinstance(each, Unloaded) for each in events), 10.0)
     assert [each.roles for each in events if isinstance(each, Unloaded)] == [("amateur",)]
-    assert watch(engine, request).started.reused_tokens == 19
+    assert watch(engine, request).started.reused_tokens == 20
 
 
 def test_a_device_without_room_for_the_second_model_is_named_with_the_way_out(
