@@ -29,7 +29,8 @@ from edge_tui.engine.models.base import CapturableContext
 from edge_tui.engine.models.loader import load
 from edge_tui.engine.port import ModelSpec, Precision, Request
 from tests.engine.decode.explaining import question_at
-from tests.engine.random_checkpoints import TOKENS, make_checkpoint
+from tests.engine.models.architectures import make_tiny
+from tests.engine.random_checkpoints import TOKENS, make_checkpoint, save_tokenizer
 from tests.engine.watch import Watched, watch
 
 PROMPT = tuple(range(40, 60))
@@ -135,14 +136,22 @@ AGAIN = {
 }
 
 
-@pytest.mark.parametrize("name", AGAIN)
-def test_the_same_prompt_begins_with_the_same_numbers(name: str, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds a model that only transformers knows."""
+    path = make_tiny(tmp_path_factory.mktemp("models") / "other", "apertus", vocab_size=TOKENS)
+    save_tokenizer(path)
+    return path
+
+
+@pytest.mark.parametrize(("name", "tier"), [*((name, "flat") for name in AGAIN), ("samples", "transformers")])
+def test_the_same_prompt_begins_with_the_same_numbers(
+    name: str, tier: str, folder: Path, other: Path
+) -> None:
     """In bfloat16, where the last id read alone gives others than read with those before it."""
     request = AGAIN[name]
-    engine = LocalEngine(
-        {role: ModelSpec(str(folder / role), "bfloat16", "cpu") for role in ("model", "draft")}
-    )
-    watch(engine, replace(request, strategy="greedy", values={}, samples=1))
+    models = {"model": folder / "model" if tier == "flat" else other, "draft": folder / "draft"}
+    engine = LocalEngine({role: ModelSpec(str(path), "bfloat16", "cpu") for role, path in models.items()})
     first = watch(engine, request)
     engine.explain(question_at(request, first, 0))
     engine.explain(question_at(request, first, 5))
