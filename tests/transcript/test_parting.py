@@ -42,6 +42,7 @@ def runs(draw: st.DrawFn) -> tuple[str, dict[str, float]]:
 @settings(max_examples=15)
 @given(runs(), runs(), st.integers(0, 50), st.sampled_from([0.6, 1.0, 1.4]))
 @example(("top_k", {}), ("watermark", {"watermark_share": 0.625}), 4, 1.4)
+@example(("top_p", {}), ("top_p", {"top_p": 0.125}), 0, 0.6)
 def test_runs_of_one_key_part_only_where_a_stage_cut_the_winner_of_the_other(
     one: tuple[str, dict[str, float]], other: tuple[str, dict[str, float]], seed: int, temperature: float
 ) -> None:
