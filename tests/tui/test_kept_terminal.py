@@ -41,6 +41,7 @@ def test_what_a_lost_connection_cut_off_goes_on_at_the_next_start(
 
     second = terminal(*flags)
     second.see(r"a run was interrupted", 40)
+    second.see(r"demo/expert .*ready", 40)  # of which a sentence tells, in the place of the next one
     (entry,) = Store(default_path()).runs()
     assert entry.state == "interrupted"
     # The last 50 ms may be gone, at a thousand tokens a second.

@@ -159,6 +159,7 @@ def test_a_model_of_one_row_decodes_and_refuses_several(
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(600)
 def test_every_architecture_is_right_or_refused(tmp_path: Path) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
